@@ -1,0 +1,54 @@
+"""``bimo prepare``: text files to one checked, compressed folder that every other command reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bimo.commands.results import print_table
+from bimo.errors import UsageError
+
+MOST_SKIPPED = 20
+
+
+def prepare(*what: str, out: Path, text_column: str = "text", encoding: str = "utf-8") -> None:
+    """Read text files into one checked, compressed folder.
+
+    Reads txt, md, source code, jsonl, json, csv, tsv and parquet, each also as
+    gz or zst, and whole folders. Skipped files are listed with the reason.
+
+        bimo prepare books/ --out data/books
+        bimo prepare a.csv b.jsonl.gz --text-column review --out data/reviews
+        bimo train --data data/books --budget 10m --out runs/books
+
+    Args:
+        what: files, folders or names of corpora
+        out: the folder to write, which must not exist yet
+        text_column: the column or key that holds the text in jsonl, json, csv, tsv and parquet
+        encoding: of files that do not say their own, such as gb18030
+    """
+    if not what:
+        expected = "files, folders or names of corpora"
+        raise UsageError("There is nothing to prepare.", expected=expected, fix=f"bimo prepare books/ --out {out}")
+    from bimo.text.prepare import prepare as write
+    from bimo.text.source import open_source
+    from bimo.train.display import Display
+
+    display = Display()
+    with display.bar("preparing") as advance:
+        source = open_source(*what, text_column=text_column, encoding=encoding, progress=advance)
+        manifest = write(source, out, advance)
+    if manifest["unchanged"]:
+        display.note(f"{out} holds exactly this already; nothing was done.")
+    skipped = manifest["skipped"]
+    rows = [
+        ("folder", str(out)),
+        ("documents", f"{manifest['documents']:,}"),
+        ("text", f"{manifest['bytes']:,} bytes"),
+        ("licence", manifest["licence"] or "not known"),
+        ("hash", manifest["data_hash"]),
+        ("skipped", f"{sum(one.get('count', 1) for one in skipped):,}"),
+        *(("", f"{one['file']}: {one['reason']}") for one in skipped[:MOST_SKIPPED]),
+    ]
+    if len(skipped) > MOST_SKIPPED:
+        rows.append(("", f"and more, all in {out / 'manifest.json'}"))
+    print_table(("", ""), rows)

@@ -1,0 +1,52 @@
+"""``bimo train``: text to a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bimo.commands import Device
+from bimo.errors import UsageError
+
+
+def train(
+    config: Path | None = None,
+    /,
+    *,
+    data: list[str] | None = None,
+    budget: str | None = None,
+    out: Path = Path("runs/model"),
+    overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None,
+    resume: bool = False,
+    device: Device | None = None,
+    seed: int | None = None,
+) -> None:
+    """Train a language model on text.
+
+    The plan chooses whatever is left open to suit the budget, and says why.
+
+        bimo train --data shakespeare --budget 10m --out runs/shakespeare
+        bimo train --data books/ --data a.jsonl --set model.width=256 batch.size=16
+        bimo train --out runs/shakespeare --resume
+        bimo train runs/shakespeare/bimo.yaml --out runs/again
+
+    Args:
+        config: a YAML file of settings, such as the bimo.yaml of another run
+        data: a file, a folder, a prepared folder or the name of a corpus; can be given several times
+        budget: wall-clock time, everything included (90s, 10m, 2h), or 200k-tokens, or 3-epochs; 10m if not given
+        out: the run directory, which must not exist yet
+        overrides: settings as key=value, several if you like; see docs/configuration.md
+        resume: continue the run in --out where it was interrupted
+        device: where to compute; the best device present if not given
+        seed: of every random choice; 0 if not given
+    """
+    if config is not None and config.suffix not in (".yaml", ".yml"):
+        fix = f"To train on it: bimo train --data {config}"
+        raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
+    from bimo.train import pretrain
+
+    options = {"device": device, "seed": seed}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume)

@@ -1,0 +1,68 @@
+"""Where the arithmetic runs: device, precision, threads, and named random streams. Nothing here is global state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from typing import TYPE_CHECKING
+
+from bimo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``mps`` into a device that is present here.
+
+    Raises:
+        ConfigError: the device asked for by name is not present.
+    """
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, here in present.items() if here)
+    if not present.get(name):
+        found = ", ".join(kind for kind, here in present.items() if here)
+        raise ConfigError(
+            f"Device '{name}' is not available.",
+            expected=f"one of auto, {found}",
+            got=f"torch {torch.__version__} without it",
+            fix="Use --device auto to take the best one present.",
+        )
+    return torch.device(name)
+
+
+def seed_for(seed: int, *stream: str | int) -> int:
+    """A 63-bit seed for the named stream, independent of every other name: ``seed_for(0, "dropout", step)``."""
+    digest = hashlib.sha256(repr((seed, *stream)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def machine_facts() -> dict[str, str | int]:
+    """What a reader of the lineage needs to know of this machine; no host or user name."""
+    import torch
+
+    facts: dict[str, str | int] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def processor_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

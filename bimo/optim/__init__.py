@@ -1,0 +1,116 @@
+"""Optimizers by name, and the one object the training loop steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bimo.config import setting
+from bimo.errors import RunError
+from bimo.optim.muon import Muon
+
+INSIDE_LAYERS = re.compile(r"\.(layers|h)\.\d+\.")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Which update rule, and its numbers."""
+
+    name: Literal["muon", "adamw"] = setting("muon", "update rule of the weight matrices inside the layers")
+    learning_rate: float = setting(0.02, "peak learning rate of those matrices")
+    adamw_learning_rate: float = setting(0.006, "peak learning rate of embeddings, output matrix, norms and biases")
+    weight_decay: float = setting(0.1, "decoupled decay of the matrices; embeddings and vectors do not decay")
+    momentum: float = setting(0.95, "momentum of Muon")
+    beta1: float = setting(0.9, "decay of AdamW's first moment")
+    beta2: float = setting(0.95, "decay of AdamW's second moment")
+    clip: float = setting(1.0, "largest norm of the whole gradient; above it the gradient is scaled down")
+
+
+def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    return Muon(matrices, config.learning_rate, config.momentum, config.weight_decay)
+
+
+def _adamw(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    return _torch_adamw(matrices, config, config.learning_rate, config.weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], OptimizerConfig], torch.optim.Optimizer]] = {
+    "muon": _muon,
+    "adamw": _adamw,
+}
+
+
+def _torch_adamw(
+    parameters: list[nn.Parameter], config: OptimizerConfig, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    fused = parameters[0].device.type in ("cpu", "cuda", "mps")  # one pass over memory
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=betas, eps=1e-10, weight_decay=weight_decay, fused=fused
+    )
+
+
+class Optimizer:
+    """Steps every parameter of a model: matrices inside layers by the chosen rule, the rest by AdamW.
+
+    Embeddings and the output matrix are kept from the rule of the matrices: each row of theirs is a token of its own
+    (Jordan et al. 2024, Muon). Their learning rates follow one multiplier, which the schedule gives.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        self.clip = config.clip
+        self._named = dict(model.named_parameters())
+        matrices = [p for name, p in self._named.items() if p.ndim == 2 and INSIDE_LAYERS.search(name)]
+        inside = {id(parameter) for parameter in matrices}
+        others = [parameter for parameter in self._named.values() if id(parameter) not in inside]
+        self._parts = [OPTIMIZERS[config.name](matrices, config)] if matrices else []
+        self._parts.append(_torch_adamw(others, config, config.adamw_learning_rate, 0.0))
+        self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
+
+    def step(self, multiplier: float) -> float:
+        """Clip the gradients, update every parameter at ``multiplier`` x its peak rate, and drop the gradients.
+
+        Returns:
+            the norm of the whole gradient before clipping; not finite when a gradient is not, and then nothing moved.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self._named.values(), self.clip))
+        if norm - norm == 0.0:  # neither NaN nor infinite
+            for part, peaks in zip(self._parts, self._peaks, strict=True):
+                for group, peak in zip(part.param_groups, peaks, strict=True):
+                    group["lr"] = peak * multiplier
+                part.step()
+        self.zero_grad()
+        return norm
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._named.values():
+            parameter.grad = None
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """All state as tensors named ``parameter.moment``, for a safetensors file."""
+        state = {}
+        for name, parameter in self._named.items():
+            for part in self._parts:
+                for key, value in part.state.get(parameter, {}).items():
+                    state[f"{name}.{key}"] = value
+        return state
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state_tensors` gave.
+
+        Raises:
+            RunError: a tensor belongs to no parameter of this model.
+        """
+        owners = {id(p): part for part in self._parts for group in part.param_groups for p in group["params"]}
+        for key, value in tensors.items():
+            name, _, moment = key.rpartition(".")
+            parameter = self._named.get(name)
+            if parameter is None or (value.ndim and value.shape != parameter.shape):
+                raise RunError(f"The optimizer state does not fit the model: {key}.", expected="the same model")
+            owners[id(parameter)].state[parameter][moment] = value.to(parameter.device) if value.ndim else value

@@ -1,0 +1,79 @@
+"""Muon: momentum whose update is made orthogonal, so that every direction of a matrix learns equally fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Quintic polynomials that drive singular values towards 1, fastest first (Amsel et al. 2025, Polar Express, Alg. 2).
+POLYNOMIALS = (
+    (8.2051, -22.9019, 16.4607),
+    (4.0664, -2.8612, 0.5184),
+    (3.9096, -2.8234, 0.5250),
+    (3.2856, -2.4153, 0.4853),
+    (2.2779, -1.6198, 0.3985),
+)
+SAFETY = 1.01  # the polynomials want singular values below 1, and bf16 rounds
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly: singular values come out near 1.
+
+    Args:
+        matrices: (N, R, C), a stack of matrices of one shape.
+
+    Returns:
+        (N, R, C) bf16.
+    """
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * SAFETY + 1e-7).bfloat16()
+    for a, b, c in POLYNOMIALS:
+        gram = x @ x.mT  # (N, R, R), R <= C
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised, with decoupled weight decay (Jordan et al. 2024).
+
+    The update of a matrix (R, C) is scaled by sqrt(max(1, R / C)), so that one learning rate fits all shapes.
+
+    Args:
+        parameters: matrices only.
+        lr: learning rate.
+        momentum: share of the old momentum kept at each step.
+        weight_decay: share of the weights, times ``lr``, that each step takes away.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the matrices; those of one shape are orthogonalised together."""
+        assert closure is None
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes.setdefault(parameter.shape, []).append(parameter)
+            for (rows, columns), parameters in shapes.items():
+                updates = orthogonalize(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                scale = group["lr"] * max(1.0, rows / columns) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update.to(parameter.dtype), alpha=-scale)
+
+    def _momentum(self, parameter: nn.Parameter, share: float) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - share)
+        return torch.lerp(gradient, state["momentum"], share)

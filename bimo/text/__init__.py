@@ -1,0 +1,1 @@
+"""Files, folders and named corpora become one stream of documents."""

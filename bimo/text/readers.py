@@ -1,0 +1,227 @@
+"""One reader a file format: a stream of bytes becomes records of text, in bounded memory.
+
+A reader yields ``(key, text)``, where the key completes the document's id (``""``, ``"#3"``, ``":17"``), or a
+:class:`Bad` record; it raises :class:`~bimo.text.decode.Unreadable` when the rest of the file gives nothing.
+To add a format, write such a function and name its suffixes in ``READERS``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bimo.errors import did_you_mean
+from bimo.text.decode import ByteStream, Unreadable, byte_chunks, text_chunks, text_lines
+from bimo.text.document import cut_point
+
+SECTION_BYTES = 4_000_000
+RECORD_CHARACTERS = 1 << 26
+CSV_CHARACTERS = RECORD_CHARACTERS // 4  # the csv module keeps four bytes a character
+PARQUET_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to read: the key of the text in records, and the encoding of files without a byte order mark."""
+
+    text_column: str = "text"
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A record that gives no text; equal reasons are counted together, ``where`` names one of them."""
+
+    where: str
+    reason: str
+
+
+Record = tuple[str, str] | Bad
+Reader = Callable[[ByteStream, Options], Iterator[Record]]
+
+
+def read_text(stream: ByteStream, options: Options) -> Iterator[Record]:
+    """The whole file as one document; a file of more than 4 MB as several, cut at blank lines where it has them."""
+    buffer, sections = "", 0
+    for chunk in text_chunks(stream, options.encoding):
+        buffer += chunk
+        while len(buffer) > SECTION_BYTES // 4 and len(encoded := buffer.encode("utf-8")) > SECTION_BYTES:
+            fitting = len(encoded[:SECTION_BYTES].decode("utf-8", errors="ignore"))
+            cut = cut_point(buffer, fitting)
+            yield f"#{sections}", buffer[:cut]
+            buffer, sections = buffer[cut:], sections + 1
+    if buffer or not sections:
+        yield (f"#{sections}" if sections else ""), buffer
+
+
+def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
+    """One JSON string or object a line; a line that is broken or too long is left out, empty lines mean nothing."""
+    for number, line in text_lines(text_chunks(stream, options.encoding), RECORD_CHARACTERS):
+        where = f"line {number}"
+        if line is None:
+            yield Bad(where, "larger than 64 MB")
+        elif line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                yield Bad(where, "not JSON")
+                continue
+            yield _record(f":{number}", where, record, options)
+
+
+def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
+    """A JSON array of strings or objects, parsed item by item."""
+    for number, item in enumerate(_array_items(text_chunks(stream, options.encoding))):
+        yield _record(f":{number}", f"item {number}", item, options)
+
+
+def _array_items(chunks: Iterator[str]) -> Iterator[Any]:
+    decoder = json.JSONDecoder()
+    buffer = ""
+    while not buffer:
+        buffer = next(chunks, "?").lstrip()
+    if not buffer.startswith("["):
+        raise Unreadable("not a JSON array of texts")
+    at, count = 1, 0
+    while True:
+        at = _after_spaces(buffer, at)
+        if buffer.startswith("]", at) and not count:
+            return
+        try:
+            item, end = decoder.raw_decode(buffer, at)
+            end = _after_spaces(buffer, end)
+        except (ValueError, RecursionError):
+            end = len(buffer)
+        if buffer.startswith((",", "]"), end):
+            yield item
+            if buffer[end] == "]":
+                return
+            at, count = end + 1, count + 1
+        elif len(buffer) - at > RECORD_CHARACTERS:
+            raise Unreadable(f"item {count} is larger than 64 MB, or broken JSON")
+        else:  # an item is parsed again only when twice as much of it is there
+            grown = _grown(buffer[at:], chunks)
+            if len(grown) == len(buffer) - at:
+                raise Unreadable(f"broken JSON at item {count}")
+            buffer, at = grown, 0
+
+
+def _after_spaces(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\n":
+        at += 1
+    return at
+
+
+def _grown(text: str, chunks: Iterator[str]) -> str:
+    pieces, wanted = [text], len(text)
+    for chunk in chunks:
+        pieces.append(chunk)
+        wanted -= len(chunk)
+        if wanted <= 0:
+            break
+    return "".join(pieces)
+
+
+def read_table(stream: ByteStream, options: Options, *, delimiter: str) -> Iterator[Record]:
+    """A CSV or TSV file whose first row names the columns."""
+    csv.field_size_limit(CSV_CHARACTERS)
+    lines = _table_lines(text_chunks(stream, options.encoding))
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(rows, [])
+    except csv.Error as cause:
+        raise Unreadable(f"not a table: {cause}") from None
+    if options.text_column not in header:
+        raise Unreadable(_no_column(options.text_column, header))
+    column, number = header.index(options.text_column), 0
+    while True:
+        number += 1
+        where = f"row {number}"
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as cause:
+            if "field limit" in str(cause):
+                raise Unreadable(f"a field larger than 64 MB at {where}, or a quote that is never closed") from None
+            yield Bad(where, f"not a row: {cause}")
+            continue
+        if column < len(row):
+            yield f":{number}", row[column]
+        elif row:
+            yield Bad(where, "fewer fields than the header")
+
+
+def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
+    for number, line in text_lines(chunks, CSV_CHARACTERS):
+        if line is None:
+            raise Unreadable(f"line {number} is larger than 64 MB")
+        yield line + "\n"
+
+
+def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:
+    """One column of a Parquet file, a few rows at a time."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise Unreadable("reading it needs pyarrow: pip install 'bimo[parquet]'") from None
+    with ExitStack() as stack:
+        if not isinstance(stream, io.BufferedReader):  # the format is read from its end: a compressed stream cannot
+            file = stack.enter_context(tempfile.TemporaryFile())
+            for chunk in byte_chunks(stream):
+                file.write(chunk)
+            stream = file
+        number = 0
+        try:
+            table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+            names = table.schema_arrow.names
+            if options.text_column not in names:
+                raise Unreadable(_no_column(options.text_column, names))
+            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[options.text_column]):
+                for value in batch.column(0):
+                    yield _record(f":{number}", f"row {number}", {options.text_column: value.as_py()}, options)
+                    number += 1
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as cause:
+            raise Unreadable(f"damaged Parquet file: {str(cause).splitlines()[0]}") from None
+
+
+def _record(key: str, where: str, record: Any, options: Options) -> Record:
+    if isinstance(record, dict):
+        if options.text_column not in record:
+            return Bad(where, _no_column(options.text_column, record))
+        record = record[options.text_column]
+    if not isinstance(record, str):
+        return Bad(where, f"the text is of type {type(record).__name__}, not a string")
+    return key, record.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _no_column(wanted: str, names: Iterable[str]) -> str:
+    names = [str(name)[:40] for name in names][:20]
+    return f"no column '{wanted}' (see --text-column). {did_you_mean(wanted, names)}"
+
+
+PLAIN_SUFFIXES = (  # the empty suffix is for README, LICENSE, Makefile: a binary file is found out by its bytes
+    "", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".adoc", ".srt",
+    ".py", ".pyi", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".svelte", ".vue", ".css", ".c", ".h", ".cc", ".cpp",
+    ".hpp", ".cxx", ".cu", ".cs", ".java", ".kt", ".scala", ".go", ".rs", ".swift", ".m", ".rb", ".php", ".pl", ".lua",
+    ".r", ".jl", ".hs", ".ml", ".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".f90", ".sh", ".bash", ".sql", ".vim",
+    ".yaml", ".yml", ".toml", ".ini", ".cfg",
+)  # fmt: skip
+
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(PLAIN_SUFFIXES, read_text),
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".csv": partial(read_table, delimiter=","),
+    ".tsv": partial(read_table, delimiter="\t"),
+    ".parquet": read_parquet,
+}

@@ -1,0 +1,1 @@
+"""Text to token ids and back: train, load, save, and render chats."""

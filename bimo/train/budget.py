@@ -1,0 +1,39 @@
+"""The one dial: a budget in wall-clock time, tokens or epochs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bimo.errors import ConfigError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([smhd])|([km]?)-?tokens?|-?epochs?())", re.IGNORECASE)
+_THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Exactly one of the three is set."""
+
+    seconds: float | None = None
+    tokens: int | None = None
+    epochs: float | None = None
+
+
+def parse_budget(text: str) -> Budget:
+    """Read ``90s``, ``10m``, ``2h``, ``1d``, ``200k-tokens``, ``5m-tokens``, ``3-epochs``.
+
+    Raises:
+        ConfigError: the text is none of these, or zero.
+    """
+    match = _PATTERN.fullmatch(text.strip())
+    if match and float(match[1]) > 0:
+        number = float(match[1])
+        if match[2]:
+            return Budget(seconds=number * _SECONDS[match[2].lower()])
+        if match[3] is not None:
+            return Budget(tokens=max(1, round(number * _THOUSANDS[match[3].lower()])))
+        return Budget(epochs=number)
+    expected = "a time such as 90s, 10m or 2h, or 200k-tokens, or 3-epochs"
+    raise ConfigError(f"The budget '{text}' is not understood.", expected=expected)

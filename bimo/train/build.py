@@ -1,0 +1,134 @@
+"""From a complete configuration to a model and an optimizer, ready for the loop."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from bimo.batches.loader import PackedBatches
+from bimo.device import seed_for
+from bimo.models import gpt2, llama
+from bimo.optim import Optimizer
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.config import TrainConfig
+from bimo.train.display import Display
+from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings
+from bimo.train.loop import divide
+from bimo.train.materials import Materials
+from bimo.train.objective import next_token_loss
+from bimo.train.probe import PRECISIONS, seconds_of
+
+if TYPE_CHECKING:
+    from bimo.models import Model
+
+LAYER_SCALE = 0.3  # with bigram embeddings, how loudly fresh layers speak into the residual stream
+
+
+def model_config(config: TrainConfig, tokenizer: Tokenizer) -> llama.Config | gpt2.Config:
+    """The architecture in Hugging Face's words."""
+    shape = config.model
+    assert shape.width and shape.layers and shape.heads and shape.kv_heads and shape.mlp_width and shape.context
+    if shape.family == "gpt2":
+        return gpt2.Config(
+            vocab_size=tokenizer.vocab_size,
+            n_positions=shape.context,
+            n_embd=shape.width,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_inner=shape.mlp_width,
+            bos_token_id=tokenizer.eos_id,
+            eos_token_id=tokenizer.eos_id,
+        )
+    return llama.Config(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp_width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.width // shape.heads,
+        max_position_embeddings=shape.context,
+        model_type=shape.family,
+        qk_norm=shape.family == "qwen3",
+        tie_word_embeddings=bool(shape.tie_embeddings),
+        bos_token_id=tokenizer.eos_id,
+        eos_token_id=tokenizer.eos_id,
+    )
+
+
+def build_model(config: TrainConfig, materials: Materials, device: torch.device) -> Model:
+    """A fresh model; the same configuration and data give the same weights."""
+    architecture = model_config(config, materials.tokenizer)
+    model: Model = gpt2.Model(architecture) if isinstance(architecture, gpt2.Config) else llama.Model(architecture)
+    generator = torch.Generator().manual_seed(seed_for(config.seed, "weights"))
+    model.init_weights(generator)
+    if config.model.initial == "bigram" and isinstance(model, llama.Model) and fits_bigram(materials.tokenizer):
+        embedding, output = bigram_embeddings(
+            materials.train, architecture.vocab_size, model.config.hidden_size, generator
+        )
+        with torch.no_grad():
+            model.model.embed_tokens.weight.copy_(embedding)
+            model.lm_head.weight.copy_(output)
+            for name, parameter in model.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    parameter.mul_(LAYER_SCALE)
+    model.to(device)
+    model.dropout = config.model.dropout or 0.0
+    model.compute_dtype = PRECISIONS[config.dtype]
+    return model
+
+
+def fits_bigram(tokenizer: Tokenizer) -> bool:
+    """Whether the pairs of this vocabulary can be counted in memory."""
+    return tokenizer.vocab_size <= LARGEST_VOCABULARY
+
+
+def compile_layers(model: Model) -> None:
+    """Compile the layers as regions: one graph serves all of them, so compiling takes as long for 30 as for one."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            for layer in module:
+                layer.compile(dynamic=False)
+
+
+def measure_step(model: Model, batches: PackedBatches, config: TrainConfig) -> float:
+    """Seconds of one training step, on a copy of the model; nothing moves.
+
+    Raises:
+        RuntimeError: the compiler failed.
+    """
+    trial = copy.deepcopy(model).train()
+    if config.compile:
+        compile_layers(trial)
+    optimizer = Optimizer(trial, config.optimizer)
+    device = next(trial.parameters()).device
+    batch = next(batches)
+    batches.load_state({"epoch": 0, "batch": 0})
+
+    def step() -> None:
+        for part, share in divide(batch, config.batch.accumulate):
+            loss, _ = next_token_loss(trial, part.to(device))
+            (loss * share).backward()
+        optimizer.step(0.0)
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return seconds_of(step, device, repeats=6)
+
+
+def compile_or_announce(
+    model: Model, batches: PackedBatches, config: TrainConfig, display: Display
+) -> tuple[bool, float]:
+    """Whether the layers compile here, and the seconds of a step; where they do not, that is announced."""
+    if config.compile:
+        try:
+            with display.bar("compiling the layers"):
+                return True, measure_step(model, batches, config)
+        except RuntimeError as cause:
+            lines = str(cause).strip().splitlines() or [type(cause).__name__]
+            display.warn(f"The layers cannot be compiled here, so training will be slower: {lines[0]}")
+    with display.bar("measuring a step"):
+        return False, measure_step(model, batches, dataclasses.replace(config, compile=False))

@@ -1,0 +1,77 @@
+"""What the user sees while a command works: stages, the plan, the training bar; on stderr, as stdout is for results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+
+Advance = Callable[[int, int], None]
+
+
+class Display:
+    """Writes to one console; silent when ``quiet``."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+
+    def note(self, text: str) -> None:
+        """One line, or paragraph, of news."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A fallback or a correction, which must not be overlooked."""
+        self.console.print(f"! {text}", style="yellow", markup=False)
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Advance]:
+        """A bar for a stage of unknown length in units of (done, total); where there is no terminal, one line."""
+        began = time.perf_counter()
+        columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
+            task = bars.add_task(what, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+        self.note(f"{what:<24} {time.perf_counter() - began:6.1f} s")
+
+    def plan(self, reasons: Sequence[tuple[str, Any, str]]) -> None:
+        """The choices of the plan, each with its reason."""
+        table = Table(box=None, pad_edge=False, header_style="dim", show_header=False)
+        for style in ("cyan", "bold", "dim"):
+            table.add_column(style=style)
+        for key, value, reason in reasons:
+            table.add_row(key, str(value), reason)
+        self.console.print(table)
+
+
+class TrainingBar:
+    """The line that moves while a model learns: loss, bits per byte, tokens/s, share of the peak, time left."""
+
+    def __init__(self, display: Display, steps: int) -> None:
+        self._console = display.console
+        self._live = self._console.is_terminal
+        columns = (TextColumn("{task.fields[facts]}"), BarColumn(bar_width=20), TimeRemainingColumn(compact=True))
+        self._bars = Progress(*columns, console=self._console, disable=not self._live)
+        self._task: TaskID = self._bars.add_task("training", total=steps, facts="")
+        self._shown = 0.0
+
+    def __enter__(self) -> TrainingBar:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, step: int, steps: int, facts: str) -> None:
+        """Move to ``step`` of ``steps``."""
+        self._bars.update(self._task, completed=step, total=steps, facts=facts)
+        now = time.perf_counter()
+        if not self._live and (now - self._shown >= LINE_EVERY or step == steps):
+            self._shown = now
+            self._console.print(f"step {step}/{steps}  {facts}", markup=False)

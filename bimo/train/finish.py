@@ -1,0 +1,61 @@
+"""The end of a run: the best weights measured on text that no choice was made on, and the documents about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from bimo.evaluate.baselines import measure_baselines
+from bimo.evaluate.intervals import bits_per_byte, perplexity
+from bimo.evaluate.likelihood import score_documents
+from bimo.models import load_model
+from bimo.report.card import write_card
+from bimo.report.page import write_page
+from bimo.run import Run
+from bimo.text.source import open_source
+from bimo.train.config import TrainConfig
+from bimo.train.display import Display
+from bimo.train.hooks import Best
+from bimo.train.lineage import Lineage
+from bimo.train.loop import Progress
+from bimo.train.materials import TEST_FOLDER, Materials
+
+
+def finish(
+    run: Run,
+    config: TrainConfig,
+    materials: Materials,
+    lineage: Lineage,
+    display: Display,
+    progress: Progress,
+    best: Best,
+) -> None:
+    """Measure the saved weights on the test documents, then write lineage, model card and report."""
+    assert config.model.context
+    model = load_model(run.path, device=torch.device(config.device))
+    documents = open_source(run.checkpoints / TEST_FOLDER)
+    with display.bar("measuring held-out text"):
+        scores = score_documents(model, documents, materials.tokenizer, context_length=config.model.context)
+    with display.bar("measuring simpler models"):
+        simpler = measure_baselines(
+            scores, documents, materials.tokenizer, train=materials.train, validation=materials.validation
+        )
+    measured = bits_per_byte(scores)
+    metrics: dict[str, Any] = {
+        "test_bits_per_byte": asdict(measured),
+        "test_perplexity": asdict(perplexity(scores)),
+        "validation_bits_per_byte": best.bits_per_byte,
+        "best_step": best.step,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "epochs": round(progress.tokens / materials.train.count, 3),
+        "training_seconds": round(progress.seconds, 1),
+        **simpler,
+    }
+    lineage.finish(model, metrics)
+    write_card(run)
+    write_page(run)
+    interval = "" if measured.low is None else f" (95%: {measured.low:.3f} to {measured.high:.3f})"
+    display.note(f"held-out text: {measured.value:.3f} bits per byte{interval}; the run is {run.path}")

@@ -1,0 +1,182 @@
+"""What happens between steps: validation and early stopping, metrics, the deadline, Ctrl-C, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bimo.run import Run
+from bimo.train.display import Display, TrainingBar
+from bimo.train.loop import Hook, Progress
+
+SLACK = 1.03  # by which the predicted end may pass the deadline before the schedule is shortened
+SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
+FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class Best:
+    """Validations so far; part of every checkpoint.
+
+    Attributes:
+        bits_per_byte: the lowest.
+        step: when it was.
+        since: validations after it.
+    """
+
+    bits_per_byte: float | None = None
+    step: int = 0
+    since: int = 0
+
+
+class Validate:
+    """Measures the validation text; keeps the best weights, stops when they no longer improve.
+
+    Args:
+        measure: the validation bits per byte of the model as it is.
+        keep: saves the weights, called at each new best.
+        patience: validations without a new best after which training stops; 0 = never.
+    """
+
+    def __init__(
+        self, measure: Callable[[], float], keep: Callable[[], None], *, every: int, patience: int, best: Best
+    ) -> None:
+        self._measure, self._keep, self._every, self._patience = measure, keep, every, patience
+        self.best = best
+        self.last: tuple[int, float] | None = None  # step and bits per byte of the newest validation
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step % self._every and progress.step != progress.steps:
+            return
+        value = self._measure()
+        self.last = (progress.step, value)
+        if self.best.bits_per_byte is None or value < self.best.bits_per_byte:
+            self.best.bits_per_byte, self.best.step, self.best.since = value, progress.step, 0
+            self._keep()
+            return
+        self.best.since += 1
+        if self._patience and self.best.since >= self._patience and progress.step >= progress.steps * SETTLED:
+            progress.stop = f"validation has not improved since step {self.best.step}"
+
+
+class Report:
+    """Writes ``metrics.jsonl`` and moves the training bar.
+
+    Args:
+        bits_per_nat: turns the loss into bits per byte of the training text.
+        peak_share: share of the machine's matmul peak that one token a second takes.
+    """
+
+    def __init__(
+        self, run: Run, bar: TrainingBar, validate: Validate, *, bits_per_nat: float, peak_share: float
+    ) -> None:
+        self._run, self._bar, self._validate = run, bar, validate
+        self._bits_per_nat, self._peak_share = bits_per_nat, peak_share
+        self._last: tuple[int, float] | None = None
+        self._speed = self._smooth = math.nan
+
+    def __call__(self, progress: Progress) -> None:
+        if self._last is not None:
+            tokens, seconds = self._last
+            speed = (progress.tokens - tokens) / max(1e-9, progress.seconds - seconds)
+            self._speed = speed if math.isnan(self._speed) else 0.9 * self._speed + 0.1 * speed
+        self._last = (progress.tokens, progress.seconds)
+        bits = progress.loss * self._bits_per_nat
+        self._smooth = bits if math.isnan(self._smooth) else 0.95 * self._smooth + 0.05 * bits
+        record: dict[str, Any] = {
+            "step": progress.step,
+            "loss": round(progress.loss, 6),
+            "bits_per_byte": round(bits, 6),
+            "gradient_norm": round(progress.gradient_norm, 6),
+            "learning_rate_multiplier": round(progress.multiplier, 6),
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 3),
+        }
+        if self._validate.last and self._validate.last[0] == progress.step:
+            record["validation_bits_per_byte"] = round(self._validate.last[1], 6)
+        self._run.append_metrics(record)
+        pace = ""
+        if not math.isnan(self._speed):
+            pace = f"  {self._speed:,.0f} tokens/s  {self._speed * self._peak_share:.0%} of peak"
+        held_out = f"  validation {self._validate.last[1]:.3f}" if self._validate.last else ""
+        facts = f"loss {progress.loss:.3f}  {self._smooth:.3f} bits/byte{held_out}{pace}"
+        self._bar.show(progress.step, progress.steps, facts)
+
+
+class Deadline:
+    """Keeps the promise of a wall-clock budget: when the machine is slower than planned, the cool-down comes earlier.
+
+    A shorter schedule takes effect together with a checkpoint that holds it, so that a resumed run has it too.
+    """
+
+    def __init__(self, end: float, record: Callable[[str], None], *, every: int) -> None:
+        self._end, self._record, self._every = end, record, every
+        self._mark: tuple[int, float] | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._mark is None:
+            self._mark = (progress.step, now)
+        since, begin = self._mark
+        taken = progress.step - since
+        if taken < FEWEST_TIMED or taken % self._every or progress.step >= progress.steps:
+            return
+        seconds_a_step = (now - begin) / taken
+        affordable = progress.step + max(1, int((self._end - now) / seconds_a_step))
+        if now + (progress.steps - progress.step) * seconds_a_step > now + SLACK * (self._end - now):
+            self._record(
+                f"step {progress.step}: the machine is slower than planned; "
+                f"training is shortened from {progress.steps} to {affordable} steps"
+            )
+            progress.steps, progress.checkpoint = affordable, True
+
+
+@contextlib.contextmanager
+def stopping_on_signals(display: Display) -> Iterator[Hook]:
+    """A hook that ends training after the step in which Ctrl-C or SIGTERM came; a second one ends it at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        display.note("stopping after this step; once more to stop at once")
+
+    def hook(progress: Progress) -> None:
+        if received and not progress.stop:
+            progress.stop = INTERRUPTED
+
+    if threading.current_thread() is not threading.main_thread():
+        yield hook
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield hook
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Checkpointing:
+    """Saves every so many steps, when another hook asks for it, and when training stops."""
+
+    def __init__(self, save: Callable[[Progress], None], *, every: int) -> None:
+        self._save, self._every = save, every
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.checkpoint or progress.stop or progress.step % self._every == 0 or progress.step == progress.steps:
+            self._save(progress)
+
+
+def progress_state(progress: Progress, best: Best) -> dict[str, Any]:
+    """What a checkpoint keeps of the two."""
+    kept = {name: getattr(progress, name) for name in ("step", "steps", "tokens", "seconds")}
+    kept["stop"] = "" if progress.stop == INTERRUPTED else progress.stop
+    return {"progress": kept, "best": asdict(best)}

@@ -1,0 +1,141 @@
+"""``lineage.json``: what a run was made from, on what, at what cost, and what came of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bimo import __version__, files
+from bimo.device import machine_facts
+from bimo.evaluate.baselines import MOST_TOKENS
+from bimo.models import count_parameters
+from bimo.run import Run
+from bimo.train.config import TrainConfig
+from bimo.train.loop import Progress
+from bimo.train.materials import Materials
+from bimo.train.plan import Plan
+from bimo.train.probe import Machine
+
+if TYPE_CHECKING:
+    from bimo.models import Model
+
+LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors")
+FIXED_CLOSING_SECONDS = 3.0
+NGRAM_TOKENS_A_SECOND = 300_000
+
+
+class Lineage:
+    """The lineage of one run; every change is written at once."""
+
+    def __init__(self, run: Run, values: dict[str, Any]) -> None:
+        self._run, self.values = run, values
+        self._before = (values["cost"]["wall_seconds"], values["cost"]["cpu_seconds"])
+        self._began = time.monotonic()
+
+    @classmethod
+    def begin(cls, run: Run, plan: Plan, materials: Materials, machine: Machine) -> Lineage:
+        """The lineage of a run that is about to start."""
+        tokenizer = materials.tokenizer
+        values: dict[str, Any] = {
+            "kind": "base",
+            "status": "running",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parent": None,
+            "seed": plan.config.seed,
+            "data": materials.facts,
+            "tokenizer": {
+                "hash": tokenizer.hash,
+                "vocab_size": tokenizer.vocab_size,
+                "bytes_per_token": round(materials.train.bytes / materials.train.count, 4),
+            },
+            "versions": {
+                "bimo": __version__,
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in LIBRARIES},
+            },
+            "machine": {**machine_facts(), "matmul_peak": {key: round(speed) for key, speed in machine.peak.items()}},
+            "events": [],
+            "cost": {"wall_seconds": 0.0, "cpu_seconds": 0.0},
+            "metrics": {},
+        }
+        return cls(run, values)
+
+    @classmethod
+    def open(cls, run: Run) -> Lineage:
+        """The lineage of a run that is to be continued."""
+        return cls(run, run.read_lineage())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.values["status"] == "finished")
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds planned for the training loop; None when the budget is not a time."""
+        planned: float | None = self.values["plan"]["training_seconds"]
+        return planned
+
+    def closing_seconds(self, materials: Materials, step_seconds: float, config: TrainConfig) -> float:
+        """An estimate of what measuring the test text after training will take.
+
+        A training step costs three forward passes; the test text is read about twice, in float32. The n-grams
+        are counted in time proportional to the training text.
+        """
+        assert config.batch.size and config.model.context
+        data, tokenizer = self.values["data"], self.values["tokenizer"]
+        tokens = 2 * data["test"]["bytes"] / tokenizer["bytes_per_token"]
+        slower = 2.5 if config.dtype == "bfloat16" else 1.0
+        counted = min(materials.train.count, MOST_TOKENS) / NGRAM_TOKENS_A_SECOND
+        forward = step_seconds / (3 * config.batch.size * config.model.context)
+        return FIXED_CLOSING_SECONDS + counted + slower * tokens * forward
+
+    def planned(self, plan: Plan, seconds: float | None, step_seconds: float) -> None:
+        """Record the plan."""
+        choices = [{"key": key, "value": value, "reason": reason} for key, value, reason in plan.reasons]
+        self.values["plan"] = {
+            "training_seconds": seconds,
+            "step_seconds": round(step_seconds, 5),
+            "choices": choices,
+        }
+        self._write()
+
+    def event(self, text: str) -> None:
+        """Record a fallback, a correction or an interruption."""
+        self.values["events"].append(text)
+        if "plan" in self.values:
+            self._write()
+
+    def interrupted(self, progress: Progress) -> None:
+        """Record that training was stopped and can be resumed."""
+        self.values["status"] = "interrupted"
+        self.event(f"interrupted after step {progress.step}")
+
+    def finish(self, model: Model, metrics: dict[str, Any]) -> None:
+        """Record the end of the run."""
+        total, inner = count_parameters(model)
+        self.values["model"] = {"parameters": total, "non_embedding_parameters": inner}
+        self.values["metrics"] = metrics
+        self.values["status"] = "finished"
+        self._write()
+
+    def _write(self) -> None:
+        wall, cpu = self._before
+        own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        used = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
+        peak = own.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self.values["cost"] = {
+            "wall_seconds": round(wall + time.monotonic() - self._began, 1),
+            "cpu_seconds": round(cpu + used, 1),
+            "peak_memory_bytes": peak,
+        }
+        if torch.cuda.is_available():
+            self.values["cost"]["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+        files.write_json(self._run.lineage, self.values)

@@ -1,0 +1,147 @@
+"""What training works on: held-out documents, a tokenizer, and token shards, all inside the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bimo.batches.shards import Tokens, encode_documents, open_tokens, write_tokens
+from bimo.errors import ConfigError, RunError
+from bimo.run import Run
+from bimo.text.document import Document
+from bimo.text.source import Source, open_source
+from bimo.text.split import Part, Split, split_source
+from bimo.text.store import write_documents
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.tokenizer.train import train_tokenizer
+from bimo.train.config import TrainConfig
+from bimo.train.display import Display
+
+SAMPLE_BYTES = 64_000_000  # of text that a tokenizer is trained on: more changes little
+TOKENS_FOLDER, TEST_FOLDER = "tokens", "test"  # inside checkpoints/
+
+
+@dataclass(frozen=True)
+class Materials:
+    """The inputs of a training run.
+
+    Attributes:
+        facts: what the lineage says of the data.
+    """
+
+    tokenizer: Tokenizer
+    train: Tokens
+    validation: Tokens
+    facts: dict[str, Any]
+
+
+def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
+    """Read all text once, hash it, and hold documents out.
+
+    Raises:
+        ConfigError: the configuration names no data.
+        DataError: there is no readable text, or too little to hold some out.
+    """
+    if not config.data:
+        fix = "Add --data PATH_OR_CORPUS, for example --data shakespeare."
+        raise ConfigError("There is nothing to train on.", expected="data: files, a folder or a corpus name", fix=fix)
+    source = open_source(*config.data, text_column=config.reading.text_column, encoding=config.reading.encoding)
+    with display.bar("reading") as advance:
+        reading = config.reading
+        split = split_source(
+            source, seed=config.seed, validation=reading.validation, test=reading.test, progress=advance
+        )
+    return source, split
+
+
+def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, display: Display) -> Materials:
+    """Train or load the tokenizer, write the token shards and keep the test documents."""
+    tokenizer = _tokenizer(config, split, display)
+    tokenizer.save(run.path)
+    folder = run.checkpoints / TOKENS_FOLDER
+    parts = {"train": split.train, "validation": split.validation}
+    with display.bar("tokenising") as advance:
+        total, done = sum(part.bytes for part in parts.values()), 0
+        for name, part in parts.items():
+            base = done
+
+            def watched(part: Part = part, base: int = base) -> Iterator[Document]:
+                seen = base
+                for document in part:
+                    yield document
+                    seen += len(document.text.encode("utf-8", "surrogatepass"))
+                    advance(seen, total)
+
+            write_tokens(
+                folder,
+                name,
+                encode_documents(watched(), tokenizer),
+                tokenizer_hash=tokenizer.hash,
+                data_hash=split.data_hash,
+                vocab_size=tokenizer.vocab_size,
+                eos_id=tokenizer.eos_id,
+            )
+            done += part.bytes
+    test = run.checkpoints / TEST_FOLDER
+    shutil.rmtree(test, ignore_errors=True)  # a start that was interrupted
+    write_documents(split.test, test, lambda: {"source": source.name, "licence": source.licence, "skipped": []})
+    facts = {
+        "source": source.name,
+        "licence": source.licence,
+        "data_hash": split.data_hash,
+        "documents": split.documents,
+        "bytes": split.bytes,
+        **{
+            name: {"documents": part.documents, "bytes": part.bytes}
+            for name, part in {**parts, "test": split.test}.items()
+        },
+        "note": split.note,
+        "skipped": [{"file": one.file, "reason": one.reason} for one in source.skipped],
+    }
+    return open_materials(run, facts)
+
+
+def _tokenizer(config: TrainConfig, split: Split, display: Display) -> Tokenizer:
+    if config.tokenizer.path is not None:
+        return Tokenizer.load(Path(config.tokenizer.path))
+    assert config.tokenizer.vocab_size is not None
+    stride = max(1, split.train.bytes // SAMPLE_BYTES)
+    with display.bar("learning the tokenizer"):
+        texts = (document.text for number, document in enumerate(split.train) if number % stride == 0)
+        return train_tokenizer(texts, config.tokenizer.vocab_size)
+
+
+def open_materials(run: Run, facts: dict[str, Any]) -> Materials:
+    """Open what :func:`make_materials` wrote.
+
+    Raises:
+        DataError, TokenizerError: a file is missing, damaged, or does not belong to the others.
+    """
+    tokenizer = Tokenizer.load(run.path)
+    folder = run.checkpoints / TOKENS_FOLDER
+    train, validation = (
+        open_tokens(folder, name, tokenizer_hash=tokenizer.hash, data_hash=facts["data_hash"])
+        for name in ("train", "validation")
+    )
+    return Materials(tokenizer, train, validation, facts)
+
+
+def check_unchanged(run: Run, lineage: dict[str, Any], split: Split) -> None:
+    """Refuse to resume on other data or with another tokenizer.
+
+    Raises:
+        RunError: says which of the two changed.
+    """
+    found = {"data": split.data_hash, "tokenizer": Tokenizer.load(run.path).hash}
+    recorded = {"data": lineage["data"]["data_hash"], "tokenizer": lineage["tokenizer"]["hash"]}
+    for what, digest in found.items():
+        if digest != recorded[what]:
+            raise RunError(
+                f"{run.path} cannot be resumed: the {what} changed.",
+                expected=f"{what} {recorded[what][:12]}, as when the run began",
+                got=digest[:12],
+                fix=f"Restore the {what}, or start a new run with another --out.",
+            )

@@ -1,0 +1,92 @@
+"""Next-token prediction: the mean cross-entropy of the labels that count, without holding all logits at once.
+
+Shapes: B rows, T positions, C width, V vocabulary, R positions of one chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bimo.batches.loader import Batch
+
+CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: about what a core's cache holds
+
+
+class LanguageModel(Protocol):
+    """What an objective needs of a model; see ``bimo/models/llama.py``."""
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(V, C)."""
+
+    def hidden(self, input_ids: Tensor, *, position_ids: Tensor | None, segment_ids: Tensor | None) -> Tensor:
+        """(B, T, C)."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies of ``hidden @ weight.T``; the gradients are made while a chunk's logits are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        narrow = weight.to(hidden.dtype)
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
+            target = labels[part, None]  # (R, 1)
+            logits = F.linear(hidden[part], narrow).float()  # (R, V)
+            shift = logits.amax(dim=-1, keepdim=True)
+            chosen = logits.gather(-1, target) - shift
+            d_logits = logits.sub_(shift).exp_()
+            scale = d_logits.sum(dim=-1, keepdim=True)
+            total += (scale.log() - chosen).sum()
+            d_logits.div_(scale).scatter_add_(-1, target, torch.full_like(chosen, -1.0))
+            d_logits = d_logits.to(hidden.dtype)
+            torch.mm(d_logits, narrow, out=d_hidden[part])
+            d_weight += d_logits.mT @ hidden[part]
+        ctx.save_for_backward(d_hidden, d_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        (grad,) = grads
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * grad.to(d_hidden.dtype), d_weight * grad, None
+
+
+def next_token_loss(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """Mean nats of the labels that count, and no further metrics.
+
+    The gradient is exact up to the precision of the activations. Linear map and cross-entropy are one operation, as
+    in Hsu et al. 2024 (Liger kernel, §3.2), so that memory does not grow with tokens x vocabulary.
+    """
+    hidden = model.hidden(batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids)
+    hidden, labels = hidden.flatten(0, 1), batch.labels.flatten()  # (B * T, C), (B * T,)
+    counts = batch.loss_mask.flatten()
+    if not bool(counts.all()):
+        hidden, labels = hidden[counts], labels[counts]
+    total: Tensor = _LinearCrossEntropy.apply(hidden, model.output_weight, labels)  # type: ignore[no-untyped-call]
+    return total / labels.shape[0], {}
+
+
+@torch.no_grad()
+def mean_nats(model: LanguageModel, batches: list[Batch]) -> float:
+    """Mean nats per label over all batches, without gradients."""
+    device = model.output_weight.device
+    total, count = 0.0, 0
+    for batch in (batch.to(device) for batch in batches):
+        hidden = model.hidden(batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids)
+        hidden, labels = hidden[batch.loss_mask], batch.labels[batch.loss_mask]
+        weight = model.output_weight.to(hidden.dtype)
+        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        for part, target in zip(hidden.split(rows), labels.split(rows), strict=True):
+            total += F.cross_entropy(F.linear(part, weight).float(), target, reduction="sum").item()
+        count += labels.shape[0]
+    return total / count if count else math.nan

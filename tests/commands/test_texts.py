@@ -1,0 +1,79 @@
+"""The commands that deal with text alone: corpora and prepare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bimo.errors import DataError
+from bimo.text import corpora
+from bimo.text.source import open_source
+
+
+def test_corpora_list(bimo: Any) -> None:
+    lines = bimo("corpora", "list").out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(corpora.CORPORA)
+    assert all(corpus.licence in line for corpus, line in zip(corpora.CORPORA.values(), lines[1:], strict=True))
+
+
+def test_corpora_get(bimo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpora, "fetch", lambda name, progress: tmp_path / name)
+    called = bimo("corpora", "get", "sanguo")
+    assert called.out == f"{tmp_path / 'sanguo'}\n" and "fetching sanguo" in called.err
+
+
+def test_corpora_get_fails(bimo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = bimo("corpora", "get", "sangou")
+    assert unknown.code == 1 and "'sanguo'" in unknown.problem
+
+    def offline(*_: Any) -> None:
+        raise DataError("There is no network.")
+
+    monkeypatch.setattr(corpora, "_download", offline)
+    assert "no network" in bimo("corpora", "get", "sanguo").problem
+
+
+def test_prepare(bimo: Any, tmp_path: Path) -> None:
+    folder, out = tmp_path / "text", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.csv").write_text("review,stars\ngood night,3\n曹操,5\n", encoding="utf-8")
+    (folder / "b.txt").write_bytes("却说曹操".encode("gb18030"))
+    (folder / "c.pdf").write_bytes(b"%PDF")
+    words = ("prepare", folder, "--out", out, "--text-column", "review", "--encoding", "gb18030")
+    (folder / "a.csv").write_bytes((folder / "a.csv").read_text(encoding="utf-8").encode("gb18030"))
+    called = bimo(*words)
+    assert called.code == 0 and "c.pdf" in called.out
+    assert [document.text for document in open_source(out)] == ["good night", "曹操", "却说曹操"]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["data_hash"] in called.out and "nothing was done" not in called.err
+    assert "nothing was done" in bimo(*words).err
+
+
+def test_prepare_refuses(bimo: Any, tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("good night")
+    assert bimo("prepare", "--out", tmp_path / "out").code == 2
+    assert bimo("prepare", text).code == 2
+    used = bimo("prepare", text, "--out", tmp_path)
+    assert used.code == 1 and str(tmp_path) in used.problem and text.read_text() == "good night"
+    unknown = bimo("prepare", text, "--out", tmp_path / "out", "--encoding", "utf-9")
+    assert unknown.code == 2 and "utf-9" in unknown.problem
+
+
+def test_damaged_prepared_text(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
+    bimo("prepare", text_folder, "--out", tmp_path / "out")
+    (shard,) = (tmp_path / "out").glob("*.zst")
+    shard.write_bytes(shard.read_bytes()[:-9])
+    called = bimo("train", "--data", tmp_path / "out", "--out", tmp_path / "run", "--budget", "1k-tokens")
+    assert called.code == 1 and shard.name in called.problem
+
+
+def test_one_long_line(bimo: Any, tmp_path: Path) -> None:
+    (tmp_path / "line.txt").write_bytes("good night 曹操 ".encode() * 500_000)  # 9 MB without a line end
+    called = bimo("prepare", tmp_path / "line.txt", "--out", tmp_path / "out")
+    documents = list(open_source(tmp_path / "out"))
+    assert called.code == 0 and len(documents) > 1
+    assert sum(len(document.text) for document in documents) == 14 * 500_000

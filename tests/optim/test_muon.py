@@ -1,0 +1,47 @@
+"""Muon: orthogonal updates, one rule for a stack of shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bimo.optim.muon import Muon, orthogonalize
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 7, 5), (1, 32, 96)])
+def test_singular_values_become_about_one(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices).float())
+    assert values.min() > 0.6 and values.max() < 1.4
+
+
+def test_the_update_keeps_the_singular_vectors() -> None:
+    matrix = torch.randn(1, 5, 7, generator=torch.Generator().manual_seed(1))
+    left, _, right = torch.linalg.svd(matrix[0], full_matrices=False)
+    cosine = torch.nn.functional.cosine_similarity(
+        orthogonalize(matrix)[0].float().flatten(), (left @ right).flatten(), 0
+    )
+    assert cosine > 0.98
+
+
+def test_matrices_of_one_shape_do_not_influence_each_other() -> None:
+    generator = torch.Generator().manual_seed(2)
+    together = torch.randn(3, 5, 7, generator=generator)
+    alone = torch.stack([orthogonalize(matrix[None])[0] for matrix in together])
+    assert torch.allclose(orthogonalize(together).float(), alone.float(), atol=0.02)
+
+
+def test_step_follows_nesterov_momentum_and_decay() -> None:
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(7, 3, generator=generator)
+    gradients = [torch.randn(7, 3, generator=generator) for _ in range(2)]
+    parameter = torch.nn.Parameter(start.clone())
+    optimizer = Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.5)
+    expected, momentum = start.clone(), torch.zeros(7, 3)
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        momentum = 0.9 * momentum + 0.1 * gradient
+        update = orthogonalize((0.1 * gradient + 0.9 * momentum)[None])[0].float()
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * (7 / 3) ** 0.5 * update
+    assert torch.allclose(parameter.detach(), expected, atol=0.01)

@@ -1,0 +1,139 @@
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bimo.text import readers
+from bimo.text.decode import Unreadable
+from bimo.text.readers import READERS, Bad, Options
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"))
+
+
+def read(suffix, data, **options):
+    data = data.encode("utf-8") if isinstance(data, str) else data
+    return list(READERS[suffix](io.BytesIO(data), Options(**options)))
+
+
+@given(PLAIN)
+def test_sections_of_a_text_put_together_are_the_text(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "SECTION_BYTES", 11)
+        records = read(".txt", text)
+    assert "".join(part for _, part in records) == text
+    assert all(len(part.encode("utf-8")) <= 11 for _, part in records)
+    fits = len(text.encode("utf-8")) <= 11
+    assert [key for key, _ in records] == ([""] if fits else [f"#{number}" for number in range(len(records))])
+
+
+def test_a_large_text_is_cut_at_blank_lines(monkeypatch):
+    monkeypatch.setattr(readers, "SECTION_BYTES", 16)
+    assert read(".md", "one two\n\nthree 中\n\nfour") == [("#0", "one two\n\n"), ("#1", "three 中\n\nfour")]
+
+
+@given(st.lists(PLAIN.map(lambda text: text or "x"), min_size=1, max_size=5))
+def test_every_record_format_gives_back_its_texts(texts):
+    rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    assert read(".jsonl", lines) == [(f":{number + 1}", text) for number, text in enumerate(texts)]
+    expected = [(f":{number}", text) for number, text in enumerate(texts)]
+    assert read(".json", json.dumps(rows, indent=2)) == expected
+    assert read(".json", json.dumps(texts)) == expected
+    for suffix, dialect in ((".csv", "excel"), (".tsv", "excel-tab")):
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, ["id", "text"], dialect=dialect)
+        writer.writeheader()
+        writer.writerows(rows)
+        assert [text for _, text in read(suffix, table.getvalue())] == texts
+
+
+@given(st.lists(PLAIN, min_size=1, max_size=5))
+def test_a_json_array_is_read_in_chunks_of_any_size(texts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bimo.text.decode.CHUNK", 3)
+        assert [text for _, text in read(".json", " \n" + json.dumps(texts))] == texts
+
+
+def test_broken_lines_are_left_out_and_say_where():
+    lines = (
+        '{"text": "a"}\n\n{"text": \n[1]\n{"txt": "b"}\n{"text": 7}\n"plain\\r\\n"\n' + "[" * 5000 + '\n{"text": "z"}'
+    )
+    assert read(".jsonl", lines) == [
+        (":1", "a"),
+        Bad("line 3", "not JSON"),
+        Bad("line 4", "the text is of type list, not a string"),
+        Bad("line 5", "no column 'text' (see --text-column). Did you mean 'txt'?"),
+        Bad("line 6", "the text is of type int, not a string"),
+        (":7", "plain\n"),
+        Bad("line 8", "not JSON"),
+        (":9", "z"),
+    ]
+
+
+def test_records_that_are_too_large_are_left_out(monkeypatch):
+    monkeypatch.setattr(readers, "RECORD_CHARACTERS", 20)
+    monkeypatch.setattr(readers, "CSV_CHARACTERS", 20)
+    monkeypatch.setattr("bimo.text.decode.CHUNK", 7)
+    long = "x" * 30
+    assert read(".jsonl", f'"{long}"\n"short"') == [Bad("line 1", "larger than 64 MB"), (":2", "short")]
+    with pytest.raises(Unreadable, match="larger than 64 MB"):
+        read(".json", f'["{long}", "short"]')
+    with pytest.raises(Unreadable, match="larger than 64 MB"):
+        read(".csv", f"text\n{long}\n")
+    with pytest.raises(Unreadable, match="quote that is never closed"):
+        read(".csv", 'text\n"' + "abcdefghi\n" * 5)
+
+
+def test_json_that_is_no_array_or_breaks_off():
+    for text in ('{"text": "a"}', "", "7"):
+        with pytest.raises(Unreadable, match="not a JSON array"):
+            read(".json", text)
+    assert read(".json", " [ ]") == []
+    for text in ('["a", "b"', '["a" "b"]', '["a",', '["a", nonsense]', "[,]"):
+        with pytest.raises(Unreadable, match="broken JSON at item"):
+            read(".json", text)
+
+
+def test_table_rows_that_do_not_fit_the_header():
+    found = read(".csv", 'id,text\n1\n\n2,"a, ""b""\nc"\n3,"d"e\n4,f\n')
+    assert found[0] == Bad("row 1", "fewer fields than the header")
+    assert found[1] == (":3", 'a, "b"\nc')
+    assert isinstance(found[2], Bad)
+    assert found[2].reason.startswith("not a row")
+    assert found[3] == (":5", "f")
+    with pytest.raises(Unreadable, match=r"no column 'text'.*Did you mean 'texts'"):
+        read(".csv", "id,texts\n1,a\n")
+    with pytest.raises(Unreadable, match="no column 'text'"):
+        read(".csv", "")
+    assert read(".tsv", "body\ta\nx\ty\n", text_column="a") == [(":1", "y")]
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = [f"text {number}\r\n" for number in range(150)] + [None]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"id": list(range(151)), "text": texts}), path, row_group_size=70)
+    with path.open("rb") as file:
+        records = list(READERS[".parquet"](file, Options()))
+    assert records[:-1] == [(f":{number}", f"text {number}\n") for number in range(150)]
+    assert isinstance(records[-1], Bad)
+    assert read(".parquet", path.read_bytes()) == records  # not a plain file: copied first
+    with pytest.raises(Unreadable, match="Did you mean 'id'"):
+        read(".parquet", path.read_bytes(), text_column="ids")
+    with pytest.raises(Unreadable, match="damaged Parquet"):
+        read(".parquet", path.read_bytes()[:-9])
+    damaged = bytearray(path.read_bytes())
+    damaged[4 : len(damaged) // 2] = bytes(len(damaged) // 2 - 4)
+    with pytest.raises(Unreadable, match="damaged Parquet"):
+        read(".parquet", bytes(damaged))
+
+
+def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(Unreadable, match=r"pip install 'bimo\[parquet\]'"):
+        read(".parquet", b"PAR1")
