@@ -264,7 +264,7 @@ def test_imports_have_no_effects() -> None:
     names = [name for name in names if not name.endswith("__main__")]
     code = f"""
 import importlib, random, sys, warnings
-import torch, numpy
+import torch, numpy, rich.progress, rich.table
 blocked = {{"pyarrow", "transformers", "tiktoken", "pytest", "hypothesis"}}
 sys.modules.update(dict.fromkeys(blocked))
 def state():

@@ -23,7 +23,7 @@ PHRASES = (
     (r"there is no C\+\+ compiler on this machine", "本机没有 C++ 编译器"),
     (r"compiling does not pay within (\S+) s of training", "训练仅 {0} 秒，编译得不偿失"),
     (r"fused layers earn back the time of compiling them", "融合后的层能赚回编译所花的时间"),
-    (r"for (\S+) MB of training text", "训练文本有 {0} MB"),
+    (r"for (\S+) MB of training text and this budget", "训练文本有 {0} MB，按此预算选择"),
     (r"the largest that sees (\S+) tokens for each parameter", "每个参数能看到 {0} 个词元的最大规模"),
     (r"goes with width (\d+)", "与宽度 {0} 相配"),
     (r"heads of 64 or so", "每个注意力头约 64 维"),

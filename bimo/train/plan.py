@@ -6,6 +6,7 @@ Short-budget figures come from docs/experiments.md; a value that the user pinned
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -18,13 +19,16 @@ from bimo.train.budget import Budget
 from bimo.train.config import ModelConfig, TrainConfig
 from bimo.train.probe import Machine
 
-# (width, layers, heads): from what three minutes of a laptop can use to what a GPU needs hours for.
+# (width, layers): from what three minutes of a laptop can use to what a GPU needs hours for.
 SHAPES = (
-    (64, 2, 2), (96, 3, 2), (128, 3, 2), (160, 3, 5), (192, 4, 3), (256, 4, 4), (256, 6, 4), (320, 6, 5), (384, 6, 6),
-    (448, 8, 7), (512, 8, 8), (640, 10, 10), (768, 12, 12), (1024, 16, 16), (1280, 20, 20),
+    (64, 2), (96, 3), (128, 3), (160, 3), (192, 4), (256, 4), (256, 6), (320, 6), (384, 6),
+    (448, 8), (512, 8), (640, 10), (768, 12), (1024, 16), (1280, 20),
 )  # fmt: skip
+# (parameters of the model that the budget could fill, vocabulary): larger models are worth larger vocabularies.
+VOCABULARIES = ((4e6, 2048), (60e6, 8192), (math.inf, 32_768))
 TOKENS_PER_PARAMETER = 4.0  # learned from, when time is short: smaller models would learn faster but end higher
 MOST_EPOCHS = 12.0  # more passes over the same text teach little
+BYTES_PER_TOKEN = 3.0  # before the tokenizer is there to measure it
 EFFICIENCY = 0.45  # share of the matmul peak that training reaches, before it is measured
 SHORTEST_COMPILE = 240.0  # seconds of training below which compiling the layers does not pay
 EVALUATIONS = 20
@@ -72,20 +76,22 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
         seconds: of training proper, if the budget is a time.
         train_bytes: UTF-8 bytes of the training text.
     """
-    epochs = budget.epochs or MOST_EPOCHS
-    vocabulary = 1024 if train_bytes < 300_000 else 2048 if train_bytes < 8_000_000 else 8192
-    if train_bytes > 200_000_000:
-        vocabulary = 32_768
-    plan.choose("tokenizer.vocab_size", vocabulary, f"for {train_bytes / 1e6:,.1f} MB of training text")
-    text_tokens = train_bytes / 3.0
-    width, layers, heads, reason = _shape(plan, budget, machine, seconds, text_tokens * epochs)
-    plan.choose("model.width", width, reason)
+    text_tokens = train_bytes / BYTES_PER_TOKEN
+    learned = text_tokens * (budget.epochs or MOST_EPOCHS)  # tokens, at most
+    if budget.tokens:
+        learned = budget.tokens
+    flops = math.inf if seconds is None else EFFICIENCY * machine.peak[plan.config.dtype] * seconds
+    filled = min(math.sqrt(flops / 6 / TOKENS_PER_PARAMETER), learned / TOKENS_PER_PARAMETER)  # parameters
+    vocabulary = next(size for most, size in VOCABULARIES if filled < most) if train_bytes > 300_000 else 1024
+    plan.choose("tokenizer.vocab_size", vocabulary, f"for {train_bytes / 1e6:,.1f} MB of training text and this budget")
+    vocabulary = plan.config.tokenizer.vocab_size or vocabulary
+    fitting = [shape for shape in SHAPES if _size(*shape, vocabulary) <= filled]
+    width, layers = fitting[-1] if fitting else SHAPES[0]
+    plan.choose("model.width", width, f"the largest that sees {TOKENS_PER_PARAMETER:g} tokens for each parameter")
     plan.choose("model.layers", layers, f"goes with width {width}")
     model = plan.config.model
     assert model.width is not None
-    plan.choose(
-        "model.heads", heads if heads and model.width % heads == 0 else _heads(model.width), "heads of 64 or so"
-    )
+    plan.choose("model.heads", _heads(model.width), "heads of 64 or so")
     plan.choose("model.kv_heads", plan.config.model.heads, "sharing key/value heads only pays in long contexts")
     gated = model.family != "gpt2"
     inner = -(-model.width * 8 // 3 // 64) * 64 if gated else 4 * model.width
@@ -109,23 +115,9 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
     plan.choose("batch.size", size, "small batches make more steps of the same text")
 
 
-def _shape(
-    plan: Plan, budget: Budget, machine: Machine, seconds: float | None, most_tokens: float
-) -> tuple[int, int, int, str]:
-    """The largest shape that still sees enough tokens for each of its parameters."""
-    speed = EFFICIENCY * machine.peak[plan.config.dtype]
-    vocabulary = plan.config.tokenizer.vocab_size or 0
-    best = SHAPES[0]
-    for width, layers, heads in SHAPES:
-        parameters = 12 * layers * width**2 + vocabulary * width
-        affordable = budget.tokens or most_tokens
-        if seconds is not None:
-            affordable = min(speed * seconds / (6 * parameters), most_tokens)
-        if affordable >= TOKENS_PER_PARAMETER * parameters or (
-            affordable >= most_tokens and seconds and parameters < most_tokens
-        ):
-            best = (width, layers, heads)
-    return *best, f"the largest that sees {TOKENS_PER_PARAMETER:g} tokens for each parameter"
+def _size(width: int, layers: int, vocabulary: int) -> int:
+    """Roughly the parameters that take part in every token's arithmetic: the layers and the output matrix."""
+    return 12 * layers * width**2 + vocabulary * width
 
 
 def _heads(width: int) -> int:
@@ -166,7 +158,9 @@ def plan_compilation(plan: Plan, budget: Budget, machine: Machine, seconds: floa
     config = plan.config
     if seconds is None:
         tokens = budget.tokens or (budget.epochs or 1.0) * train_tokens
-        seconds = 6 * _parameters(config) * tokens / (EFFICIENCY * machine.peak[config.dtype])
+        assert config.model.width and config.model.layers and config.tokenizer.vocab_size
+        size = _size(config.model.width, config.model.layers, config.tokenizer.vocab_size)
+        seconds = 6 * size * tokens / (EFFICIENCY * machine.peak[config.dtype])
     compiler = config.device == "cuda" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++"))
     if config.device == "mps":
         plan.choose("compile", False, "not stable on this device")
@@ -176,11 +170,6 @@ def plan_compilation(plan: Plan, budget: Budget, machine: Machine, seconds: floa
         plan.choose("compile", False, f"compiling does not pay within {seconds:.0f} s of training")
     else:
         plan.choose("compile", True, "fused layers earn back the time of compiling them")
-
-
-def _parameters(config: TrainConfig) -> int:
-    assert config.model.layers and config.model.width and config.tokenizer.vocab_size
-    return 12 * config.model.layers * config.model.width**2 + config.tokenizer.vocab_size * config.model.width
 
 
 def plan_steps(plan: Plan, budget: Budget, seconds: float | None, step_seconds: float, train_tokens: int) -> None:

@@ -4,12 +4,11 @@ import itertools
 import re
 
 import pytest
-import torch
 
 from bimo.report.words import PHRASES, Said, clock, duration, translated
 from bimo.train.budget import parse_budget
 from bimo.train.config import ModelConfig, TrainConfig
-from bimo.train.plan import Plan, plan_arithmetic, plan_shape, plan_steps
+from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps
 from bimo.train.probe import Machine
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -33,14 +32,13 @@ def reasons() -> set[str]:
     ):
         limit = parse_budget(budget)
         for device in ("cpu", "mps"):
-            plan = Plan(TrainConfig(budget=budget, model=ModelConfig(family=family)))
-            plan_arithmetic(plan, torch.device(device), machine, limit.seconds)
+            plan = Plan(TrainConfig(budget=budget, device=device, model=ModelConfig(family=family)))
+            plan_arithmetic(plan, machine)
             plan_shape(plan, limit, machine, limit.seconds, int(size))
+            plan_compilation(plan, limit, machine, limit.seconds, int(size / 3))
             plan_steps(plan, limit, limit.seconds, 0.1, int(size / 3))
             found |= {reason for _, _, reason in plan.reasons}
-    plan = Plan(TrainConfig(steps=5))
-    plan_arithmetic(plan, torch.device("cpu"), machine, None)
-    return found | {reason for _, _, reason in plan.reasons}
+    return found
 
 
 def test_every_reason_of_the_plan_has_its_chinese() -> None:

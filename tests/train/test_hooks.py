@@ -1,0 +1,90 @@
+"""Hooks, each by itself on a made-up course of training."""
+
+from __future__ import annotations
+
+import pytest
+
+from bimo.train import hooks
+from bimo.train.hooks import Best, Checkpointing, Deadline, Validate, progress_state
+from bimo.train.loop import Progress
+
+
+def course(values: list[float], patience: int, steps: int = 100, every: int = 10) -> tuple[Progress, Best, list[int]]:
+    """Validate a training whose validations give ``values``; returns the steps at which weights were kept, too."""
+    progress, best, kept = Progress(steps=steps), Best(), []
+    remaining = iter(values)
+    hook = Validate(
+        lambda: next(remaining), lambda: kept.append(progress.step), every=every, patience=patience, best=best
+    )
+    while progress.step < steps and not progress.stop:
+        progress.step += 1
+        hook(progress)
+    return progress, best, kept
+
+
+def test_the_best_is_kept_and_patience_ends() -> None:
+    progress, best, kept = course([5, 4, 3, 3.5, 3.2, 3.1, 9, 9, 9, 9], patience=3)
+    assert kept == [10, 20, 30] and (best.bits_per_byte, best.step) == (3, 30)
+    assert progress.step == 60 and "since step 30" in progress.stop
+
+
+def test_a_new_best_resets_patience_and_zero_never_stops() -> None:
+    progress, best, kept = course([5, 6, 6, 4, 6, 6, 3, 6, 6, 6], patience=3)
+    assert kept == [10, 40, 70] and progress.step == 100 and progress.stop
+    progress, best, _ = course([5, 6, 6, 6, 6, 6, 6, 6, 6, 6], patience=0)
+    assert progress.step == 100 and not progress.stop and best.step == 10
+
+
+def test_a_bad_beginning_does_not_stop_a_training() -> None:
+    progress, _, kept = course([5, 6, 4, 3, 2, 2, 2, 2, 2, 1], patience=1, steps=200, every=20)
+    assert progress.step > 60 and 60 in kept
+
+
+def test_the_last_step_is_validated_even_off_the_beat() -> None:
+    _, best, kept = course([3, 2], patience=4, steps=13)
+    assert kept == [10, 13] and best.bits_per_byte == 2
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(hooks.time, "monotonic", lambda: now[0])
+    return now
+
+
+def deadline_course(clock: list[float], seconds_a_step: float, end: float, steps: int) -> tuple[Progress, list[str]]:
+    progress, events = Progress(steps=steps), []
+    hook = Deadline(end, events.append, every=10)
+    while progress.step < progress.steps:
+        clock[0] += seconds_a_step
+        progress.step += 1
+        progress.checkpoint = False
+        hook(progress)
+        assert progress.checkpoint == bool(events and "step " + str(progress.step) in events[-1])
+    return progress, events
+
+
+def test_a_machine_as_fast_as_planned_is_left_alone(clock: list[float]) -> None:
+    progress, events = deadline_course(clock, 1.0, end=101.0, steps=100)
+    assert progress.steps == 100 and not events
+
+
+def test_a_slower_machine_shortens_the_schedule_and_keeps_the_deadline(clock: list[float]) -> None:
+    progress, events = deadline_course(clock, 2.0, end=100.0, steps=100)
+    assert 48 <= progress.steps <= 50 and clock[0] <= 100.0
+    assert len(events) == 1 and "shortened from 100 to" in events[0]
+
+
+def test_checkpoints_come_on_the_beat_on_request_and_at_the_end() -> None:
+    saved: list[int] = []
+    hook = Checkpointing(lambda progress: saved.append(progress.step), every=4)
+    for step in range(1, 11):
+        hook(Progress(step=step, steps=10, checkpoint=step == 7, stop="enough" if step == 9 else ""))
+    assert saved == [4, 7, 8, 9, 10]
+
+
+def test_an_interruption_is_not_part_of_the_state() -> None:
+    best = Best(1.5, 3, 1)
+    kept = progress_state(Progress(step=3, steps=9, tokens=5, stop=hooks.INTERRUPTED), best)
+    assert Progress(**kept["progress"]).stop == "" and Best(**kept["best"]) == best
+    assert progress_state(Progress(stop="validation has not improved"), best)["progress"]["stop"]
