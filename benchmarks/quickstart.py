@@ -49,19 +49,20 @@ def measure(corpus: str, seed: int) -> dict[str, Any]:
 def table(cells: list[dict[str, Any]]) -> str:
     """The finished cells as Markdown."""
     lines = [
-        "| corpus | seed | this model | n-gram | gzip -9 | xz -9 | ahead of the n-gram | parameters | wall-clock |",
+        "| corpus | seed | this model | n-gram | difference, paired | gzip -9 | xz -9 | parameters | wall-clock |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in cells:
         metrics, own = cell["metrics"], cell["metrics"]["test_bits_per_byte"]
         ngram = next(value for name, value in metrics["baselines"].items() if name.startswith("n-gram"))
+        difference = metrics["difference_to_ngram"]
         compressed = [f"{metrics['baselines'][name]['value']:.3f}" for name in ("gzip -9", "xz -9")]
         row = [
             *(f"`{cell['corpus']}`", str(cell["seed"])),
             f"**{own['value']:.3f}** ({own['low']:.3f} to {own['high']:.3f})",
             f"{ngram['value']:.3f} ({ngram['low']:.3f} to {ngram['high']:.3f})",
+            f"{own['value'] / ngram['value'] - 1:+.1%} ({difference['low']:+.3f} to {difference['high']:+.3f})",
             *compressed,
-            f"{1 - own['value'] / ngram['value']:.1%}",
             f"{cell['parameters'] / 1e6:.2f}M",
             f"{cell['wall_seconds']:.0f} s",
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ from bimo.errors import RunError
 
 if TYPE_CHECKING:
     from bimo.evaluate.likelihood import DocumentScore
-    from bimo.text.document import Document, Progress
-    from bimo.text.source import Source
 
 MOST_ROWS, MOST_SKIPPED = 40, 5
 
@@ -50,7 +47,7 @@ def evaluate(run: Path, /, *, data: list[str] | None = None, json: bool = False,
     with display.bar("measuring") as advance:
         source = open_source(*(data or [str(held_out)]), progress=advance)
         context = model.model.config.max_position_embeddings
-        scores = score_documents(model.model, _some(source, advance), model.tokenizer, context_length=context)
+        scores = score_documents(model.model, source.watched(advance), model.tokenizer, context_length=context)
     for one in source.skipped[:MOST_SKIPPED]:
         display.warn(f"skipped {one}")
     totals = {"bits_per_byte": bits_per_byte(scores), "perplexity": perplexity(scores)}
@@ -73,15 +70,6 @@ def evaluate(run: Path, /, *, data: list[str] | None = None, json: bool = False,
     print_table(("", ""), rows)
     print()
     _print_documents(scores)
-
-
-def _some(source: Source, progress: Progress) -> Iterator[Document]:
-    empty = True
-    for document in source.watched(progress):
-        empty = False
-        yield document
-    if empty:
-        raise source.nothing_readable()
 
 
 def _facts(score: DocumentScore) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,7 @@ def train(
         device: where to compute; the best device present if not given
         seed: of every random choice; 0 if not given
     """
+    began = time.monotonic()  # importing torch is part of the budget
     if config is not None and config.suffix not in (".yaml", ".yml"):
         fix = f"To train on it: bimo train --data {config}"
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
@@ -49,4 +51,4 @@ def train(
 
     options = {"device": device, "seed": seed}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume)
+    pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume, began=began)

@@ -19,6 +19,7 @@ PHRASES = (
     # plan
     (r"(?:measured on )?a small model's matmuls?, GFLOP/s: (.+)", "按小模型矩阵乘法实测选定，GFLOP/s：{0}"),
     (r"what this machine offers", "本机可用的线程数"),
+    (r"the best one present", "本机最好的计算设备"),
     (r"not stable on this device", "在此设备上尚不稳定"),
     (r"there is no C\+\+ compiler on this machine", "本机没有 C++ 编译器"),
     (r"compiling does not pay within (\S+) s of training", "训练仅 {0} 秒，编译得不偿失"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bimo.errors import DataError
 from bimo.text import store
-from bimo.text.document import Document, Progress
+from bimo.text.document import Progress
 from bimo.text.source import Source
 
 
@@ -37,19 +36,10 @@ def prepare(source: Source, out: Path, progress: Progress | None = None) -> dict
         skipped = [asdict(item) for item in source.skipped]
         return {"source": source.name, "licence": source.licence, "inputs_sha256": inputs, "skipped": skipped}
 
-    return {**store.write_documents(_some(source, progress), out, facts), "unchanged": False}
+    return {**store.write_documents(source.watched(progress), out, facts), "unchanged": False}
 
 
 def _fingerprint(source: Source) -> str:
     """A hash of what would be read and how, without reading it: names, sizes and times of the files, options."""
     files = [(file.name, file.size, file.modified, file.sha256) for file in source.files]
     return hashlib.sha256(json.dumps([files, asdict(source.options)]).encode("utf-8")).hexdigest()
-
-
-def _some(source: Source, progress: Progress | None) -> Iterator[Document]:
-    empty = True
-    for document in source.watched(progress):
-        empty = False
-        yield document
-    if empty:
-        raise source.nothing_readable()

@@ -78,13 +78,20 @@ class Source:
             self.bytes_done = before
 
     def watched(self, progress: Progress | None) -> Iterator[Document]:
-        """Iterate, and call ``progress(bytes done, bytes in all)`` at most about 200 times on the way."""
-        shown = 0
+        """Iterate, and call ``progress(bytes done, bytes in all)`` at most about 200 times on the way.
+
+        Raises:
+            DataError: there was no document to read.
+        """
+        shown, empty = 0, True
         for document in self:
+            empty = False
             if progress and self.bytes_done - shown >= self.total_bytes / 200:
                 shown = self.bytes_done
                 progress(shown, self.total_bytes)
             yield document
+        if empty:
+            raise self.nothing_readable()
         if progress:
             progress(self.total_bytes, self.total_bytes)
 

@@ -143,8 +143,6 @@ def split_source(
         raise ConfigError("The held-out shares are wrong.", expected="two above 0, together at most 0.5", got=got)
     stream: Iterable[Document] = source
     index = _Index(source.watched(progress))
-    if not index.ids:
-        raise source.nothing_readable()
     data_hash, total, note = index.data_hash, sum(index.sizes), ""
     if len(index.ids) < FEWEST_DOCUMENTS or max(index.sizes) > total / 2:
         stream, note = _cut(source, index, total)

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+LOG_WIDTH = 120  # characters of a line where there is no terminal
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 Advance = Callable[[int, int], None]
@@ -21,10 +24,12 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = LOG_WIDTH
 
     def note(self, text: str) -> None:
         """One line, or paragraph, of news."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
 
     def warn(self, text: str) -> None:
         """A fallback or a correction, which must not be overlooked."""
@@ -51,27 +56,30 @@ class Display:
 
 
 class TrainingBar:
-    """The line that moves while a model learns: loss, bits per byte, tokens/s, share of the peak, time left."""
+    """The two lines that move while a model learns: what it has reached, and how far it has to go."""
 
     def __init__(self, display: Display, steps: int) -> None:
         self._console = display.console
-        self._live = self._console.is_terminal
-        columns = (TextColumn("{task.fields[facts]}"), BarColumn(bar_width=20), TimeRemainingColumn(compact=True))
-        self._bars = Progress(*columns, console=self._console, disable=not self._live)
-        self._task: TaskID = self._bars.add_task("training", total=steps, facts="")
+        self._facts = Text(no_wrap=True, overflow="ellipsis")
+        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+        self._bar = Progress(*columns, console=self._console, expand=True)
+        self._task: TaskID = self._bar.add_task("", total=steps)
+        self._live = Live(Group(self._facts, self._bar), console=self._console, refresh_per_second=4)
         self._shown = 0.0
 
     def __enter__(self) -> TrainingBar:
-        self._bars.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        self._live.stop()
 
     def show(self, step: int, steps: int, facts: str) -> None:
         """Move to ``step`` of ``steps``."""
-        self._bars.update(self._task, completed=step, total=steps, facts=facts)
+        self._facts.plain = facts
+        self._bar.update(self._task, completed=step, total=steps)
         now = time.perf_counter()
-        if not self._live and (now - self._shown >= LINE_EVERY or step == steps):
+        if not self._console.is_terminal and (now - self._shown >= LINE_EVERY or step == steps):
             self._shown = now
-            self._console.print(f"step {step}/{steps}  {facts}", markup=False)
+            self._console.print(f"step {step}/{steps}  {facts}", markup=False, soft_wrap=True)

@@ -60,7 +60,7 @@ class Plan:
 
 
 def plan_arithmetic(plan: Plan, machine: Machine) -> None:
-    """Choose precision and threads."""
+    """Choose precision and threads, and say which device ``auto`` became."""
     if plan.config.dtype == "auto":
         dtype = machine.best_dtype()
         speeds = ", ".join(f"{name} {speed / 1e9:,.0f}" for name, speed in machine.narrow.items())

@@ -102,6 +102,8 @@ def _start(run: Run, config: TrainConfig, display: Display, began: float, reserv
 
     deadline = None if budget.seconds is None else began + budget.seconds - reserve
     plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)))
+    if config.device == "auto":
+        plan.reasons.append(("device", device.type, "the best one present"))
     plan_arithmetic(plan, machine)
     plan_shape(plan, budget, machine, deadline and deadline - time.monotonic(), split.train.bytes)
     materials = make_materials(run, plan.config, source, split, display)

@@ -43,7 +43,7 @@ CHOICES = [
     ("dtype", "bfloat16", "a small model's matmuls, GFLOP/s: float32 156, bfloat16 376"),
     ("threads", 2, "what this machine offers"),
     ("compile", True, "fused layers earn back the time of compiling them"),
-    ("tokenizer.vocab_size", 2048, "for 4.6 MB of training text"),
+    ("tokenizer.vocab_size", 2048, "for 4.6 MB of training text and this budget"),
     ("model.width", 192, "the largest that sees 4 tokens for each parameter"),
     ("model.layers", 4, "goes with width 192"),
     ("model.initial", "bigram", "starts at the word pairs of the text"),
