@@ -9,12 +9,14 @@ Shapes: V vocabulary, C width, K = C - 2 directions kept.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bimo.batches.shards import Tokens
 
 LARGEST_VOCABULARY = 10_000  # the counts are a dense (V, V) matrix here
+MOST_TOKENS, BLOCK_TOKENS = 10_000_000, 10_000
 SMOOTHING = 300.0  # weight of the unigram distribution against the counts of a pair's first token
 OVERSAMPLING = 16  # further directions of the randomised factorisation (Halko et al. 2011, §4.2)
 UNIGRAM_SHARE, PAIR_SHARE = 0.05, 0.9  # of an embedding's squared norm; the rest evens the norms out
@@ -27,11 +29,11 @@ def bigram_embeddings(tokens: Tokens, vocab_size: int, width: int, generator: to
     counts. The second term is zero for unseen pairs; it is factorised with rows and columns weighted by the roots of
     their frequencies. Rows are rotated at random, so that no channel is special.
     """
-    ids = np.asarray(tokens.ids, dtype=np.int64)
-    first, second = ids, np.append(ids[1:], tokens.eos_id)
+    ids = _sample(tokens)
+    first, second = ids[:-1], ids[1:]
     keys, counts = np.unique(first * vocab_size + second, return_counts=True)
     rows, columns = np.divmod(keys, vocab_size)
-    frequency = np.bincount(ids, minlength=vocab_size) + 0.5
+    frequency = np.bincount(first, minlength=vocab_size) + 0.5
     frequency /= frequency.sum()
     root = np.sqrt(frequency)
     pairs = torch.zeros(vocab_size, vocab_size)
@@ -51,6 +53,14 @@ def bigram_embeddings(tokens: Tokens, vocab_size: int, width: int, generator: to
     output = torch.cat((unigram, right, torch.zeros_like(rest)), dim=1)
     rotation = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
     return embedding @ rotation, output @ rotation
+
+
+def _sample(tokens: Tokens) -> npt.NDArray[np.int64]:
+    """The stream, or blocks spread evenly over it: enough to count pairs in, little enough for memory."""
+    if tokens.count <= MOST_TOKENS:
+        return np.append(tokens.ids, tokens.ids[0]).astype(np.int64)
+    starts = np.linspace(0, tokens.count - BLOCK_TOKENS, MOST_TOKENS // BLOCK_TOKENS).astype(np.int64)
+    return np.concatenate([tokens.ids[start : start + BLOCK_TOKENS] for start in starts]).astype(np.int64)
 
 
 def _factors(matrix: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

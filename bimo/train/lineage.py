@@ -31,16 +31,36 @@ FIXED_CLOSING_SECONDS = 3.0
 NGRAM_TOKENS_A_SECOND = 300_000
 
 
+class Stopwatch:
+    """Wall-clock and processor time of this session, its child processes included.
+
+    Args:
+        began: ``time.monotonic()`` at its start; now by default.
+    """
+
+    def __init__(self, began: float | None = None) -> None:
+        self.began = time.monotonic() if began is None else began
+        self._cpu = self._cpu_seconds()
+
+    @staticmethod
+    def _cpu_seconds() -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    def read(self) -> tuple[float, float]:
+        """Seconds of both since the start."""
+        return time.monotonic() - self.began, self._cpu_seconds() - self._cpu
+
+
 class Lineage:
     """The lineage of one run; every change is written at once."""
 
-    def __init__(self, run: Run, values: dict[str, Any]) -> None:
-        self._run, self.values = run, values
+    def __init__(self, run: Run, values: dict[str, Any], stopwatch: Stopwatch) -> None:
+        self._run, self.values, self._stopwatch = run, values, stopwatch
         self._before = (values["cost"]["wall_seconds"], values["cost"]["cpu_seconds"])
-        self._began = time.monotonic()
 
     @classmethod
-    def begin(cls, run: Run, plan: Plan, materials: Materials, machine: Machine) -> Lineage:
+    def begin(cls, run: Run, plan: Plan, materials: Materials, machine: Machine, stopwatch: Stopwatch) -> Lineage:
         """The lineage of a run that is about to start."""
         tokenizer = materials.tokenizer
         values: dict[str, Any] = {
@@ -65,12 +85,12 @@ class Lineage:
             "cost": {"wall_seconds": 0.0, "cpu_seconds": 0.0},
             "metrics": {},
         }
-        return cls(run, values)
+        return cls(run, values, stopwatch)
 
     @classmethod
-    def open(cls, run: Run) -> Lineage:
+    def open(cls, run: Run, stopwatch: Stopwatch) -> Lineage:
         """The lineage of a run that is to be continued."""
-        return cls(run, run.read_lineage())
+        return cls(run, run.read_lineage(), stopwatch)
 
     @property
     def finished(self) -> bool:
@@ -105,13 +125,13 @@ class Lineage:
             "step_seconds": round(step_seconds, 5),
             "choices": choices,
         }
-        self._write()
+        self.write()
 
     def event(self, text: str) -> None:
         """Record a fallback, a correction or an interruption."""
         self.values["events"].append(text)
         if "plan" in self.values:
-            self._write()
+            self.write()
 
     def interrupted(self, progress: Progress) -> None:
         """Record that training was stopped and can be resumed."""
@@ -124,18 +144,13 @@ class Lineage:
         self.values["model"] = {"parameters": total, "non_embedding_parameters": inner}
         self.values["metrics"] = metrics
         self.values["status"] = "finished"
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
-        wall, cpu = self._before
-        own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        used = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
-        peak = own.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        self.values["cost"] = {
-            "wall_seconds": round(wall + time.monotonic() - self._began, 1),
-            "cpu_seconds": round(cpu + used, 1),
-            "peak_memory_bytes": peak,
-        }
+    def write(self) -> None:
+        """Write everything, with what the run has cost so far."""
+        spent = [round(before + now, 1) for before, now in zip(self._before, self._stopwatch.read(), strict=True)]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self.values["cost"] = {"wall_seconds": spent[0], "cpu_seconds": spent[1], "peak_memory_bytes": peak}
         if torch.cuda.is_available():
             self.values["cost"]["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
         files.write_json(self._run.lineage, self.values)

@@ -31,7 +31,7 @@ from bimo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
 from bimo.train.finish import finish
-from bimo.train.lineage import Lineage
+from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook, NotFinite, Progress, fit
 from bimo.train.materials import Materials, check_unchanged, make_materials, open_materials, read_text
 from bimo.train.objective import mean_nats, next_token_loss
@@ -73,7 +73,7 @@ def train(
         BimoError: with what was expected, what came, and the next step; nothing already written is lost.
         KeyboardInterrupt: training was stopped by a signal, after a checkpoint.
     """
-    began = time.monotonic() if began is None else began
+    stopwatch = Stopwatch(began)
     display = Display(quiet=quiet)
     given = dict(read_yaml(Path(config)) if isinstance(config, (str, Path)) else config or {})
     if data is not None:
@@ -84,12 +84,12 @@ def train(
     wanted = from_mapping(TrainConfig, given, where=str(config) if isinstance(config, (str, Path)) else "configuration")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     if resume and Run(out).config.exists():
-        return _resume(Run.open(out), given, display, began)
+        return _resume(Run.open(out), given, display, stopwatch)
     with Run.starting(out, again=resume) as run:
-        return _start(run, wanted, display, began, reserve)
+        return _start(run, wanted, display, stopwatch, reserve)
 
 
-def _start(run: Run, config: TrainConfig, display: Display, began: float, reserve: float) -> Run:
+def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float) -> Run:
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
     budget = parse_budget(config.budget or "1-epochs")
@@ -100,7 +100,7 @@ def _start(run: Run, config: TrainConfig, display: Display, began: float, reserv
     for one in source.skipped[:5]:
         display.warn(f"skipped {one.file}: {one.reason}")
 
-    deadline = None if budget.seconds is None else began + budget.seconds - reserve
+    deadline = None if budget.seconds is None else stopwatch.began + budget.seconds - reserve
     plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)))
     if config.device == "auto":
         plan.reasons.append(("device", device.type, "the best one present"))
@@ -109,7 +109,7 @@ def _start(run: Run, config: TrainConfig, display: Display, began: float, reserv
     materials = make_materials(run, plan.config, source, split, display)
     if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
-    lineage = Lineage.begin(run, plan, materials, machine)
+    lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
     plan_compilation(plan, budget, machine, deadline and deadline - time.monotonic(), materials.train.count)
     batches = _batches(plan.config, materials)
     model = build_model(plan.config, materials, device)
@@ -125,7 +125,7 @@ def _start(run: Run, config: TrainConfig, display: Display, began: float, reserv
     return _train(run, plan.config, materials, lineage, display, machine, None)
 
 
-def _resume(run: Run, given: Mapping[str, Any], display: Display, began: float) -> Run:
+def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
     recorded = read_yaml(run.config)
     config = from_mapping(TrainConfig, recorded, where=str(run.config))
     given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
@@ -135,7 +135,7 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, began: float) 
         raise RunError(
             f"{run.path} cannot be resumed with another configuration.", expected=expected, got=", ".join(changes)
         )
-    lineage = Lineage.open(run)
+    lineage = Lineage.open(run, stopwatch)
     if lineage.finished:
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return run
@@ -199,6 +199,7 @@ def _train(
     def save(progress: Progress) -> None:
         state = {**hooks.progress_state(progress, best), "batches": batches.state()}
         save_checkpoint(run.checkpoints, progress.step, model, optimizer, state)
+        lineage.write()
 
     keep = functools.partial(save_model, model, run.path)
     measure = _validation(config, materials, model)

@@ -64,3 +64,15 @@ def test_low_rank_is_better_than_no_pairs(tokens: Tokens) -> None:
     unigrams = torch.from_numpy(np.bincount(np.asarray(tokens.ids), minlength=VOCABULARY) + 0.5).log().log_softmax(0)
     pairs = -(truth * predicted(embedding, output)).sum(1).mean()
     assert pairs < -(truth * unigrams).sum(1).mean() - 0.05
+
+
+def test_a_long_stream_is_sampled_evenly(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = bigram_embeddings(tokens, VOCABULARY, VOCABULARY + 2, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(initial, "MOST_TOKENS", 3_000)
+    monkeypatch.setattr(initial, "BLOCK_TOKENS", 100)
+    sample = initial._sample(tokens)
+    assert sample.size == 3_000 and sample.dtype == np.int64
+    assert np.array_equal(sample[:100], tokens.ids[:100]) and np.array_equal(sample[-100:], tokens.ids[-100:])
+    embedding, output = bigram_embeddings(tokens, VOCABULARY, VOCABULARY + 2, torch.Generator().manual_seed(0))
+    assert not torch.equal(embedding, whole)
+    assert (predicted(embedding, output).double() - smoothed(tokens)).abs().mean() < 0.2
