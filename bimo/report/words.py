@@ -43,7 +43,7 @@ PHRASES = (
     (r"(\S+)-epochs in batches of (\S+) tokens", "{0} 轮，每批 {1} 个词元"),
     (r"(\S+) in batches of (\S+) tokens", "{0}，每批 {1} 个词元"),
     (r"the text is read (\S+) times", "文本共读 {0} 遍"),
-    (r"(\d+) validations in all", "全程共验证 {0} 次"),
+    (r"about (\d+) validations in all, at least (\d+) steps apart", "全程约验证 {0} 次，至少相隔 {1} 步"),
     (r"at most half a minute is lost to a crash", "崩溃时最多损失半分钟"),
     # intervals
     (r"(\S+) blocks of (\S+) tokens", "{0} 段，每段 {1} 个词元"),

@@ -31,7 +31,8 @@ MOST_EPOCHS = 12.0  # more passes over the same text teach little
 BYTES_PER_TOKEN = 3.0  # before the tokenizer is there to measure it
 EFFICIENCY = 0.45  # share of the matmul peak that training reaches, before it is measured
 SHORTEST_COMPILE = 240.0  # seconds of training below which compiling the layers does not pay
-EVALUATIONS = 20
+EVALUATIONS, FEWEST_BETWEEN = 20, 5
+CHECKPOINT_SECONDS = 30
 VALIDATION_SHARE = 0.05  # of the training time
 FEWEST_STEPS = 20
 
@@ -199,8 +200,11 @@ def plan_steps(plan: Plan, budget: Budget, seconds: float | None, step_seconds: 
     epochs = steps * batch_tokens / train_tokens
     dropout = 0.0 if epochs < 3 else 0.1 if epochs < 8 else 0.2
     plan.choose("model.dropout", dropout, f"the text is read {epochs:.1f} times")
-    plan.choose("evaluate_every", max(1, round(steps / EVALUATIONS)), f"{EVALUATIONS} validations in all")
-    every = max(1, min(round(30 / step_seconds), steps))
+    every = max(FEWEST_BETWEEN, round(steps / EVALUATIONS))
+    plan.choose(
+        "evaluate_every", every, f"about {EVALUATIONS} validations in all, at least {FEWEST_BETWEEN} steps apart"
+    )
+    every = max(1, min(round(CHECKPOINT_SECONDS / step_seconds), steps))
     plan.choose("checkpoint_every", every, "at most half a minute is lost to a crash")
 
 

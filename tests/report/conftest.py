@@ -50,7 +50,7 @@ CHOICES = [
     ("batch.size", 8, "small batches make more steps of the same text"),
     ("steps", 520, "225 s at 412 ms a step, 5% kept for validation"),
     ("model.dropout", 0.0, "the text is read 0.7 times"),
-    ("evaluate_every", 25, "20 validations in all"),
+    ("evaluate_every", 25, "about 20 validations in all, at least 5 steps apart"),
 ]
 
 LINEAGE: dict[str, Any] = {
