@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 CORPUS = {"en": "shakespeare", "zh": "sanguo"}
 FALLBACK = "python-stdlib"
+DEFAULT_OUT = Path("runs/quickstart")
 PROMPTS = {"shakespeare": "My lord, I", "sanguo": "却说曹操", FALLBACK: "def "}
 SAMPLES = 3
 SAMPLING = {"seed": 1, "min_p": 0.05, "max_new_tokens": 120}
 RESERVE = 5.0  # seconds of the budget for the samples
 
 
-def quickstart(
-    *, language: Literal["en", "zh"] = "en", budget: str = "3m", out: Path = Path("runs/quickstart")
-) -> None:
+def quickstart(*, language: Literal["en", "zh"] = "en", budget: str = "3m", out: Path | None = None) -> None:
     """Train a first model on a real corpus and let it speak.
 
     Fetches the text (Shakespeare, or 三国演义), trains within the budget, compares
@@ -38,20 +37,23 @@ def quickstart(
     Args:
         language: en for Shakespeare, zh for 三国演义
         budget: wall-clock time, everything included, such as 90s, 3m or 1h
-        out: the run directory
+        out: the run directory; runs/quickstart if not given, or beside it if that holds another language
     """
     began = time.monotonic()
-    from bimo.config import read_yaml
     from bimo.run import Run
     from bimo.train.budget import parse_budget
     from bimo.train.display import Display
 
     parse_budget(budget)
-    run, display = Run(out), Display()
-    corpus = CORPUS[language]
+    display, corpus = Display(), CORPUS[language]
+    if out is None:
+        out = DEFAULT_OUT
+        if Run(out).config.is_file() and _recorded(Run(out)) == CORPUS["zh" if language == "en" else "en"]:
+            out = out.with_name(f"{out.name}-{language}")
+    run = Run(out)
     if run.config.is_file():
-        (recorded, *others) = read_yaml(run.config).get("data") or [""]
-        if others or recorded not in (corpus, FALLBACK):
+        recorded = _recorded(run)
+        if recorded not in (corpus, FALLBACK):
             got, fix = f"a run on {recorded}", "Choose another --out, or delete that folder."
             raise RunError(f"{out} is another run.", expected=f"a quickstart on {corpus}", got=got, fix=fix)
         corpus = recorded
@@ -68,6 +70,13 @@ def quickstart(
     _print_samples(run, PROMPTS[corpus])
     _print_next(out, PROMPTS[corpus])
     display.note(f"\n{time.monotonic() - began:.0f} s in all")
+
+
+def _recorded(run: Run) -> str:
+    """What a run was trained on."""
+    from bimo.config import read_yaml
+
+    return ", ".join(read_yaml(run.config).get("data") or ["nothing"])
 
 
 def _fetch(name: str, display: Display) -> str:

@@ -106,3 +106,16 @@ def test_verdicts() -> None:
     assert verdict(other, own, Measured(0.2, 0.15, 0.25, "")).startswith("The n-gram beats the model by 11.1%")
     assert verdict(own, other, Measured(-0.2, -0.25, 0.15, "")).startswith("Neither")
     assert "-0.200" in verdict(own, other, Measured(-0.2, None, None, ""))
+
+
+@pytest.mark.usefixtures("online")
+def test_one_language_after_the_other(bimo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language in ("en", "zh"):
+        called = bimo("quickstart", "--language", language, *BUDGET)
+        assert called.code == 0, called.err
+    runs = {path.name: json.loads((path / "lineage.json").read_text()) for path in (tmp_path / "runs").iterdir()}
+    sources = {name: lineage["data"]["source"] for name, lineage in runs.items()}
+    assert sources == {"quickstart": "shakespeare", "quickstart-zh": "sanguo"}
+    again = bimo("quickstart", "--language", "zh", *BUDGET)
+    assert "runs/quickstart-zh is finished" in again.out
