@@ -116,8 +116,8 @@ class Deadline:
     A shorter schedule takes effect together with a checkpoint that holds it, so that a resumed run has it too.
     """
 
-    def __init__(self, end: float, record: Callable[[str], None], *, every: int) -> None:
-        self._end, self._record, self._every = end, record, every
+    def __init__(self, end: float, *tell: Callable[[str], None], every: int) -> None:
+        self._end, self._tell, self._every = end, tell, every
         self._mark: tuple[int, float] | None = None
 
     def __call__(self, progress: Progress) -> None:
@@ -131,10 +131,11 @@ class Deadline:
         seconds_a_step = (now - begin) / taken
         affordable = progress.step + max(1, int((self._end - now) / seconds_a_step))
         if now + (progress.steps - progress.step) * seconds_a_step > now + SLACK * (self._end - now):
-            self._record(
-                f"step {progress.step}: the machine is slower than planned; "
-                f"training is shortened from {progress.steps} to {affordable} steps"
-            )
+            for tell in self._tell:
+                tell(
+                    f"step {progress.step}: the machine is slower than planned; "
+                    f"training is shortened from {progress.steps} to {affordable} steps"
+                )
             progress.steps, progress.checkpoint = affordable, True
 
 

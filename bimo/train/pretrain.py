@@ -210,7 +210,7 @@ def _train(
         after: list[Hook] = [validate, report, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
-            after.append(hooks.Deadline(end, lineage.event, every=config.evaluate_every))
+            after.append(hooks.Deadline(end, lineage.event, display.warn, every=config.evaluate_every))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
         try:
