@@ -46,7 +46,7 @@ def score(run: Path, text: str, /, *, json: bool = False, device: Device = "auto
         (
             f"'{visible(token.text)}'",
             str(token.id),
-            f"{math.exp(token.logprob):.2%}",
+            f"{100 * math.exp(token.logprob):.3g}%",
             f"{token.rank:,}",
             f"{-token.logprob / math.log(2):.2f}",
         )

@@ -23,6 +23,8 @@ def train(
     resume: bool = False,
     device: Device | None = None,
     seed: int | None = None,
+    text_column: str | None = None,
+    encoding: str | None = None,
 ) -> None:
     """Train a language model on text.
 
@@ -42,6 +44,8 @@ def train(
         resume: continue the run in --out where it was interrupted
         device: where to compute; the best device present if not given
         seed: of every random choice; 0 if not given
+        text_column: column or key that holds the text in tables and JSON; "text" if not given
+        encoding: of files that do not say their own, such as gb18030; UTF-8 if not given
     """
     began = time.monotonic()  # importing torch is part of the budget
     if config is not None and config.suffix not in (".yaml", ".yml"):
@@ -49,6 +53,6 @@ def train(
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
     from bimo.train import pretrain
 
-    options = {"device": device, "seed": seed}
+    options = {"device": device, "seed": seed, "reading.text_column": text_column, "reading.encoding": encoding}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume, began=began)
