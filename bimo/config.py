@@ -109,7 +109,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """The configuration as YAML, keys in the order of the fields, so that the same configuration is the same bytes."""
-    return yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False, allow_unicode=True)
+    values = _plain(to_mapping(config))
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != values:  # rare line separators in a path do not survive unless they are escaped
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=False)
+    return text
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bimo.config import differences, from_mapping, read_yaml, setting, to_yaml, with_overrides
@@ -66,9 +67,8 @@ def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
         inner=st.builds(Inner, width=st.none() | st.integers(), rate=st.floats(allow_nan=False, allow_infinity=False)),
     )
 )
+@example(Outer(name="\x85\u2028"))
 def test_yaml_round_trip(config: Outer) -> None:
-    import yaml
-
     assert from_mapping(Outer, yaml.safe_load(to_yaml(config)), where="f") == config
 
 

@@ -38,7 +38,10 @@ PHRASES = (
     (r"word pairs need two embeddings and a small vocabulary", "相邻词元统计需要两个嵌入矩阵和小词表"),
     (r"small batches make more steps of the same text", "批次小，同样的文本能走更多步"),
     (r"(\S+) s at (\S+) ms a step", "{0} 秒，每步 {1} 毫秒"),
-    (r"(\S+) s at (\S+) ms a step, (\S+) kept for validation", "{0} 秒，每步 {1} 毫秒，其中 {2} 留给验证"),
+    (
+        r"(\S+) s at (\S+) ms a step, (\S+) kept for validation and records",
+        "{0} 秒，每步 {1} 毫秒，其中 {2} 留给验证与记录",
+    ),
     (r"(\S+)-tokens in batches of (\S+) tokens", "{0} 个词元，每批 {1} 个"),
     (r"(\S+)-epochs in batches of (\S+) tokens", "{0} 轮，每批 {1} 个词元"),
     (r"(\S+) in batches of (\S+) tokens", "{0}，每批 {1} 个词元"),

@@ -25,6 +25,7 @@ from bimo.train.probe import PRECISIONS, seconds_of
 if TYPE_CHECKING:
     from bimo.models import Model
 
+MEASURED_SECONDS = 2.0  # of steps before training: fewer are slower than those that follow
 LAYER_SCALE = 0.3  # with bigram embeddings, how loudly fresh layers speak into the residual stream
 
 
@@ -116,7 +117,7 @@ def measure_step(model: Model, batches: PackedBatches, config: TrainConfig) -> f
         optimizer.step(0.0)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return seconds_of(step, device, repeats=6)
+        return seconds_of(step, device, repeats=6, at_least=MEASURED_SECONDS)
 
 
 def compile_or_announce(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from bimo.models import Model
 
 LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors")
-FIXED_CLOSING_SECONDS = 3.0
-NGRAM_TOKENS_A_SECOND = 300_000
+FIXED_CLOSING_SECONDS = 1.5
+NGRAM_TOKENS_A_SECOND = 600_000
 
 
 class Stopwatch:
@@ -112,7 +112,7 @@ class Lineage:
         assert config.batch.size and config.model.context
         data, tokenizer = self.values["data"], self.values["tokenizer"]
         tokens = 2 * data["test"]["bytes"] / tokenizer["bytes_per_token"]
-        slower = 2.5 if config.dtype == "bfloat16" else 1.0
+        slower = 1.7 if config.dtype == "bfloat16" else 1.0
         counted = min(materials.train.count, MOST_TOKENS) / NGRAM_TOKENS_A_SECOND
         forward = step_seconds / (3 * config.batch.size * config.model.context)
         return FIXED_CLOSING_SECONDS + counted + slower * tokens * forward

@@ -34,6 +34,7 @@ SHORTEST_COMPILE = 240.0  # seconds of training below which compiling the layers
 EVALUATIONS, FEWEST_BETWEEN = 20, 5
 CHECKPOINT_SECONDS = 30
 VALIDATION_SHARE = 0.05  # of the training time
+BETWEEN_STEPS = 0.1  # of the training time: validation, metrics, checkpoints
 FEWEST_STEPS = 20
 
 
@@ -183,8 +184,9 @@ def plan_steps(plan: Plan, budget: Budget, seconds: float | None, step_seconds: 
     assert config.batch.size and config.model.context
     batch_tokens = config.batch.size * config.model.context
     if seconds is not None:
-        steps = int(seconds * (1 - VALIDATION_SHARE) / step_seconds)
-        reason = f"{seconds:.0f} s at {step_seconds * 1000:.0f} ms a step, {VALIDATION_SHARE:.0%} kept for validation"
+        steps = int(seconds * (1 - BETWEEN_STEPS) / step_seconds)
+        kept = f"{BETWEEN_STEPS:.0%} kept for validation and records"
+        reason = f"{seconds:.0f} s at {step_seconds * 1000:.0f} ms a step, {kept}"
         if steps < FEWEST_STEPS and config.steps is None:
             raise TrainingError(
                 f"The budget {config.budget} is too short to train anything here.",

@@ -46,16 +46,20 @@ def _matmul_speed(rows: int, inner: int, columns: int, dtype: torch.dtype, devic
     return 2 * rows * inner * columns / best
 
 
-def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 4) -> float:
-    """Median wall-clock seconds of one call of ``work``, after one call that does not count."""
-    times = []
-    for _ in range(repeats):
+def seconds_of(work: Callable[[], object], device: torch.device, *, repeats: int = 4, at_least: float = 0.0) -> float:
+    """Median wall-clock seconds of one call of ``work``; the first third of the calls warm up and do not count.
+
+    Args:
+        repeats: calls, or more until they have taken ``at_least`` seconds together.
+    """
+    times: list[float] = []
+    while len(times) < repeats or sum(times) < at_least:
         _wait(device)
         began = time.perf_counter()
         work()
         _wait(device)
         times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+    return statistics.median(times[len(times) // 3 :])
 
 
 def _wait(device: torch.device) -> None:

@@ -48,7 +48,7 @@ CHOICES = [
     ("model.layers", 4, "goes with width 192"),
     ("model.initial", "bigram", "starts at the word pairs of the text"),
     ("batch.size", 8, "small batches make more steps of the same text"),
-    ("steps", 520, "225 s at 412 ms a step, 5% kept for validation"),
+    ("steps", 520, "225 s at 412 ms a step, 10% kept for validation and records"),
     ("model.dropout", 0.0, "the text is read 0.7 times"),
     ("evaluate_every", 25, "about 20 validations in all, at least 5 steps apart"),
 ]
