@@ -48,7 +48,7 @@ def quickstart(*, language: Literal["en", "zh"] = "en", budget: str = "3m", out:
     display, corpus = Display(), CORPUS[language]
     if out is None:
         out = DEFAULT_OUT
-        if Run(out).config.is_file() and _recorded(Run(out)) == CORPUS["zh" if language == "en" else "en"]:
+        if Run(out).config.is_file() and _recorded(Run(out)) in set(CORPUS.values()) - {corpus}:
             out = out.with_name(f"{out.name}-{language}")
     run = Run(out)
     if run.config.is_file():

@@ -78,7 +78,6 @@ def build_model(config: TrainConfig, materials: Materials, device: torch.device)
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
                     parameter.mul_(LAYER_SCALE)
     model.to(device)
-    model.dropout = config.model.dropout or 0.0
     model.compute_dtype = PRECISIONS[config.dtype]
     return model
 

@@ -62,7 +62,7 @@ class Plan:
 
 
 def plan_arithmetic(plan: Plan, machine: Machine) -> None:
-    """Choose precision and threads, and say which device ``auto`` became."""
+    """Choose precision and threads."""
     if plan.config.dtype == "auto":
         dtype = machine.best_dtype()
         speeds = ", ".join(f"{name} {speed / 1e9:,.0f}" for name, speed in machine.narrow.items())
@@ -79,9 +79,7 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
         train_bytes: UTF-8 bytes of the training text.
     """
     text_tokens = train_bytes / BYTES_PER_TOKEN
-    learned = text_tokens * (budget.epochs or MOST_EPOCHS)  # tokens, at most
-    if budget.tokens:
-        learned = budget.tokens
+    learned = budget.tokens or text_tokens * (budget.epochs or MOST_EPOCHS)  # tokens, at most
     flops = math.inf if seconds is None else EFFICIENCY * machine.peak[plan.config.dtype] * seconds
     filled = min(math.sqrt(flops / 6 / TOKENS_PER_PARAMETER), learned / TOKENS_PER_PARAMETER)  # parameters
     vocabulary = next(size for most, size in VOCABULARIES if filled < most) if train_bytes > 300_000 else 1024

@@ -122,7 +122,7 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
     display.plan(plan.reasons)
     lineage.planned(plan, seconds, step_seconds)
     files.write_text(run.config, to_yaml(plan.config))
-    return _train(run, plan.config, materials, lineage, display, machine, None)
+    return _train(run, plan.config, materials, model, lineage, display, machine, None)
 
 
 def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
@@ -139,7 +139,7 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     if lineage.finished:
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return run
-    _, machine = _set_up(config)
+    device, machine = _set_up(config)
     _, split = read_text(config, display)
     check_unchanged(run, lineage.values, split)
     materials = open_materials(run, lineage.values["data"])
@@ -148,7 +148,8 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     run.forget_metrics_after(step)
     display.note(f"resuming after step {step}")
     lineage.event(f"resumed after step {step}")
-    return _train(run, config, materials, lineage, display, machine, checkpoint)
+    model = build_model(config, materials, device)
+    return _train(run, config, materials, model, lineage, display, machine, checkpoint)
 
 
 def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,13 +180,14 @@ def _train(
     run: Run,
     config: TrainConfig,
     materials: Materials,
+    model: Model,
     lineage: Lineage,
     display: Display,
     machine: Machine,
     checkpoint: Checkpoint | None,
 ) -> Run:
     assert config.steps and config.evaluate_every and config.checkpoint_every and config.model.context
-    model = build_model(config, materials, torch.device(config.device))
+    model.dropout = config.model.dropout or 0.0  # chosen after the model was built and measured
     optimizer = Optimizer(model, config.optimizer)
     batches = _batches(config, materials)
     progress, best = Progress(steps=config.steps), hooks.Best()
