@@ -81,3 +81,11 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where fetched text and compiled kernels are kept: ``$BIMO_CACHE``, else ``$XDG_CACHE_HOME/bimo``, else ``~/.cache/bimo``."""
+    if os.environ.get("BIMO_CACHE"):
+        return Path(os.environ["BIMO_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bimo"

@@ -79,6 +79,14 @@ def positions_and_mask(
     return position_ids, _additive(visible, dtype)
 
 
+def first_visible(segment_ids: Tensor, window: int | None = None) -> Tensor:
+    """The first position that each may look at, int32 (B, T): where its segment, one stretch, or its window begins."""
+    steps = torch.arange(segment_ids.shape[1], device=segment_ids.device)
+    begins = torch.nn.functional.pad(segment_ids.diff(dim=1) != 0, (1, 0))  # (B, T)
+    first = (steps * begins).cummax(dim=1).values
+    return (first if window is None else torch.maximum(first, steps - window + 1)).int()
+
+
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Made once a pass: measured on a CPU, adding it costs a layer a tenth less than choosing by a boolean mask."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, -math.inf)

@@ -183,7 +183,10 @@ class Model(nn.Module):
     Attributes:
         config: the architecture.
         compute_dtype: precision of the activations; None = that of the weights.
+        fused: kernels are written for the Llama family only.
     """
+
+    fused = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()

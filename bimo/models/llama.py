@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimo.models.attention import Cache, Extend, attend, positions_and_mask
+from bimo.models import kernels
+from bimo.models.attention import Cache, Extend, attend, first_visible, positions_and_mask
 from bimo.models.llama_config import Config as Config
 
 EMBEDDING_STD = 0.02
@@ -43,12 +44,16 @@ class Embedding(nn.Embedding):
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last axis (Zhang & Sennrich 2019), summed in fp32 whatever the precision of x."""
 
+    fused = False
+
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            return kernels.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -77,6 +82,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention with grouped key/value heads, rotary positions and, in Qwen3, normalised heads."""
 
+    fused = False
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         C, H, K, D = config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -90,10 +97,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, extend: Extend | None) -> Tensor:
         B, T, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, H, T, D)
-        k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # (B, K, T, D)
-        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, K, T, D)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k, v = (part(x).view(B, T, -1, self.head_dim) for part in (self.q_proj, self.k_proj, self.v_proj))
+        if self.fused and extend is None:
+            return self.o_proj(kernels.attention(q, k, v, self.q_norm, self.k_norm, cos, sin, mask))
+        q = rotate(self.q_norm(q).transpose(1, 2), cos, sin)  # (B, H, T, D)
+        k = rotate(self.k_norm(k).transpose(1, 2), cos, sin)  # (B, K, T, D)
+        v = v.transpose(1, 2)  # (B, K, T, D)
         if extend is not None:
             k, v = extend(k, v)  # (B, K, S, D)
         y = attend(q, k, v, mask).transpose(1, 2).reshape(B, T, -1)  # (B, T, H * D)
@@ -103,6 +112,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020): silu(gate) * up, and down again."""
 
+    fused = False
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
@@ -110,7 +121,8 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(kernels.swiglu(gate, up) if self.fused else F.silu(gate) * up)
 
 
 class Layer(nn.Module):
@@ -174,6 +186,17 @@ class Model(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = share
 
+    @property
+    def fused(self) -> bool:
+        """Whether the parts between matrix products are kernels of ``kernels.py``: CPU, fp32 weights, no cache."""
+        return self.model.norm.fused
+
+    @fused.setter
+    def fused(self, on: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, (RMSNorm, Attention, MLP)):
+                module.fused = on
+
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Fill all weights for training from scratch; the same generator state gives the same weights.
@@ -215,7 +238,11 @@ class Model(nn.Module):
             (B, T, C) in ``compute_dtype``.
         """
         dtype, window = self.compute_dtype or self.model.embed_tokens.weight.dtype, self.config.sliding_window
-        position_ids, mask = positions_and_mask(input_ids, position_ids, segment_ids, cache, dtype, window)
+        if self.fused and cache is None:  # mask: where each position's view begins
+            mask = first_visible(torch.zeros_like(input_ids) if segment_ids is None else segment_ids, window)
+            position_ids = torch.arange(input_ids.shape[1])[None] if position_ids is None else position_ids
+        else:
+            position_ids, mask = positions_and_mask(input_ids, position_ids, segment_ids, cache, dtype, window)
         frequencies = rotary_frequencies(self.config, input_ids.device)  # (D/2,)
         angles = position_ids[:, None, :, None] * frequencies  # (B or 1, 1, T, D/2)
         cos, sin = angles.cos(), angles.sin()

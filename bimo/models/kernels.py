@@ -1,0 +1,214 @@
+"""Fused kernels for training on a CPU: what lies between a decoder's matrix products, forward and backward.
+
+``kernels.c`` is compiled by this machine's own C compiler in about a second, once, and kept in the cache folder. It does
+what ``torch.compile`` does in half a minute at every new shape; where there is no compiler, models compute the same in
+torch operations. Activations may be bfloat16 or float32; sums are float32. Shapes are those of ``llama.py``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bimo import files
+from bimo.device import processor_name
+from bimo.errors import ModelError
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", "-fopenmp"),
+    # Sums may be reordered, so that they use whole vectors; NaN and infinity stay what they are.
+    *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
+)
+OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")  # dropped, first first, where a compiler lacks them
+PARTS = 16  # of the rows of a norm, whose weight gradients are summed apart: fixed, so that threads do not change bits
+
+
+def compiler() -> str | None:
+    """The C compiler of this machine: ``$CC``, or the first of the usual names."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The compiled kernels, from the cache or made now.
+
+    Raises:
+        ModelError: there is no C compiler, or it failed; the message holds what it said.
+    """
+    found = compiler()
+    if found is None:
+        raise ModelError("The fast kernels need a C compiler.", expected="cc, gcc or clang", got="none of them")
+    folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
+    identity = (SOURCE.read_text(encoding="utf-8"), found, FLAGS, processor_name())
+    library = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
+    if not library.is_file():
+        with files.atomic_path(library) as temporary:
+            _compile(found, temporary)
+    return ctypes.CDLL(str(library))  # torch is loaded, and with it the OpenMP threads that the two share
+
+
+def _compile(command: str, library: Path) -> None:
+    flags = list(FLAGS)
+    for dropped in (None, *OPTIONAL):
+        flags = [flag for flag in flags if flag != dropped]
+        words = [command, *flags, str(SOURCE), "-o", str(library), "-lm"]
+        finished = subprocess.run(words, capture_output=True, text=True, check=False)
+        if finished.returncode == 0:
+            return
+    said = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
+    raise ModelError(f"The C compiler {command} cannot compile {SOURCE.name}.", got=said[0])
+
+
+def _call(name: str, like: Tensor, *arguments: Tensor | int | float | None) -> None:
+    """Run a kernel for activations in the precision of ``like``; tensors are passed by address, numbers as C's own."""
+    function = getattr(load(), f"{name}_{'bfloat16' if like.dtype is torch.bfloat16 else 'float32'}")
+    function(*map(_as_c, arguments))
+
+
+def _as_c(value: Tensor | int | float | None) -> Any:
+    if isinstance(value, Tensor):
+        assert value.is_contiguous() and value.device.type == "cpu"
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_void_p() if value is None else ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        x = x.contiguous()
+        n = x.shape[-1]
+        rows = x.numel() // n
+        y, rstd = torch.empty_like(x), torch.empty(rows)
+        _call("rms_norm", x, x, weight, y, rstd, rows, n, eps)
+        ctx.save_for_backward(x, weight, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, rstd = ctx.saved_tensors
+        n = x.shape[-1]
+        dx, d_weight = torch.empty_like(x), torch.zeros(PARTS, n)
+        _call("rms_norm_backward", x, grads[0].contiguous(), x, weight, rstd, dx, d_weight, x.numel() // n, n, PARTS)
+        return dx, d_weight.sum(0), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        y = torch.empty_like(gate)
+        _call("swiglu", gate, gate, up, y, gate.numel())
+        ctx.save_for_backward(gate, up)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
+        _call("swiglu_backward", gate, grads[0].contiguous(), gate, up, d_gate, d_up, gate.numel())
+        return d_gate, d_up
+
+
+class _Heads(torch.autograd.Function):
+    """(B, T, H, D) -> (B, H, T, D), normalised, rotated and scaled on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, eps: float, cos: Tensor | None, sin: Tensor | None, scale: float
+    ) -> Tensor:
+        x = x.contiguous()
+        B, T, H, D = x.shape
+        y, rstd = x.new_empty(B, H, T, D), torch.empty(B, T, H)
+        rows = int(cos is not None and cos.shape[0] > 1)
+        _call("heads", x, x, weight, cos, sin, y, rstd, B, T, H, D, rows, eps, scale)
+        ctx.save_for_backward(x if weight is not None else None, weight, cos, sin, rstd)
+        ctx.rows, ctx.scale = rows, scale
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, cos, sin, rstd = ctx.saved_tensors
+        dy = grads[0].contiguous()
+        B, H, T, D = dy.shape
+        dx = dy.new_empty(B, T, H, D)
+        d_weight = None if weight is None else torch.zeros(B, D)
+        _call("heads_backward", dy, dy, x, weight, cos, sin, rstd, dx, d_weight, B, T, H, D, ctx.rows, ctx.scale)
+        return dx, None if d_weight is None else d_weight.sum(0), None, None, None, None
+
+
+class _Attention(torch.autograd.Function):
+    """Causal attention inside documents: two products each way, softmax in place between them."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Tensor:
+        B, H, T, D = q.shape
+        K = k.shape[1]
+        q, k, v = q.view(B * K, H // K * T, D), k.view(B * K, T, D), v.view(B * K, T, D)
+        weights = torch.bmm(q, k.mT)  # (B * K, G * T, T)
+        _call("softmax", q, weights, first, B, H, T)
+        y = torch.bmm(weights, v).view(B, H, T, D)
+        ctx.save_for_backward(q, k, v, weights, first)
+        merged = q.new_empty(B, T, H, D)
+        _call("heads_backward", y, y, None, None, None, None, None, merged, None, B, T, H, D, 0, 1.0)
+        return merged.view(B, T, H * D)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, weights, first = ctx.saved_tensors
+        B, T = first.shape
+        K, D = q.shape[0] // B, q.shape[2]
+        H = q.shape[1] // T * K
+        dy = q.new_empty(B * K, H // K * T, D)
+        _call("heads", q, grads[0].contiguous(), None, None, None, dy, None, B, T, H, D, 0, 0.0, 1.0)
+        dv = torch.bmm(weights.mT, dy)
+        gradient = torch.bmm(dy, v.mT)
+        _call("softmax_backward", q, weights, gradient, first, B, H, T)
+        dq, dk = torch.bmm(gradient, k), torch.bmm(gradient.mT, q)
+        return dq.view(B, H, T, D), dk.view(B, K, T, D), dv.view(B, K, T, D), None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last axis of x; weight fp32."""
+    return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, of one shape."""
+    return _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, q_norm: nn.Module, k_norm: nn.Module, cos: Tensor, sin: Tensor, first: Tensor
+) -> Tensor:
+    """Causal attention from projected heads, q (B, T, H, D), k and v (B, T, K, D), to (B, T, H * D).
+
+    Args:
+        q_norm: its ``weight`` (D,) and ``eps`` normalise the queries' heads, if it has them; as ``k_norm`` the keys'.
+        cos: fp32 (B or 1, 1, T, D/2) as in ``llama.rotate``, as is sin.
+        first: int32 (B, T), the first position that each may look at; the last is itself.
+    """
+    q = _Heads.apply(q, *_weight_and_eps(q_norm), cos, sin, q.shape[-1] ** -0.5)  # type: ignore[no-untyped-call]
+    k = _Heads.apply(k, *_weight_and_eps(k_norm), cos, sin, 1.0)  # type: ignore[no-untyped-call]
+    v = _Heads.apply(v, None, 0.0, None, None, 1.0)  # type: ignore[no-untyped-call]
+    return _Attention.apply(q, k, v, first)  # type: ignore[no-untyped-call]
+
+
+def _weight_and_eps(norm: nn.Module) -> tuple[Tensor | None, float]:
+    return getattr(norm, "weight", None), getattr(norm, "eps", 0.0)
+
+
+def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropies in nats (R,), fp32; ``logits`` (R, V) become their gradient, softmax minus one-hot."""
+    losses = torch.empty(logits.shape[0])
+    _call("cross_entropy", logits, logits, labels, losses, *logits.shape)
+    return losses
