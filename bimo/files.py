@@ -84,7 +84,10 @@ def sha256_file(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched text and compiled kernels are kept: ``$BIMO_CACHE``, else ``$XDG_CACHE_HOME/bimo``, else ``~/.cache/bimo``."""
+    """Where fetched text and compiled kernels are kept.
+
+    ``$BIMO_CACHE``, else ``$XDG_CACHE_HOME/bimo``, else ``~/.cache/bimo``.
+    """
     if os.environ.get("BIMO_CACHE"):
         return Path(os.environ["BIMO_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")

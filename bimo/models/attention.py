@@ -42,6 +42,7 @@ def positions_and_mask(
     cache: Cache | None,
     dtype: torch.dtype,
     window: int | None = None,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Where each token stands and what it may look at: itself, and what came before in its segment and the window.
 
@@ -51,10 +52,11 @@ def positions_and_mask(
         segment_ids: int (B, T), the document that each token belongs to; not together with a cache.
         dtype: precision of the scores, and so of the mask.
         window: how many positions, itself included, a token sees.
+        fused: give the mask as ``kernels.attention`` wants it; not together with a cache.
 
     Returns:
         position ids, int (B or 1, T); mask (B or 1, 1, T, S) to add to the scores, 0 = visible and -inf = not, or None
-        = causal.
+        = causal; if fused, where the view of each begins, int32 (B, T).
     """
     T, device = input_ids.shape[1], input_ids.device
     steps = torch.arange(T, device=device)
@@ -68,6 +70,8 @@ def positions_and_mask(
         return position_ids, None if visible is None else _additive(visible, dtype)
     if position_ids is None:
         position_ids = steps[None]
+    if fused:
+        return position_ids, first_visible(torch.zeros_like(input_ids) if segment_ids is None else segment_ids, window)
     if segment_ids is None and window is None and device.type != "cpu":
         return position_ids, None  # fused kernels are fastest without a mask
     distance = steps[:, None] - steps  # (T, T)

@@ -1,8 +1,8 @@
 """Fused kernels for training on a CPU: what lies between a decoder's matrix products, forward and backward.
 
-``kernels.c`` is compiled by this machine's own C compiler in about a second, once, and kept in the cache folder. It does
-what ``torch.compile`` does in half a minute at every new shape; where there is no compiler, models compute the same in
-torch operations. Activations may be bfloat16 or float32; sums are float32. Shapes are those of ``llama.py``.
+``kernels.c`` is compiled by this machine's own C compiler in about a second, once, and kept in the cache folder. It
+does what ``torch.compile`` does in half a minute at every new shape; where there is no compiler, models compute the
+same in torch operations. Activations may be bfloat16 or float32; sums are float32. Shapes are those of ``llama.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ FLAGS = (
     # Sums may be reordered, so that they use whole vectors; NaN and infinity stay what they are.
     *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
-OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")  # dropped, first first, where a compiler lacks them
+OPTIONAL = (
+    "-mprefer-vector-width=512",
+    "-fopenmp",
+    "-march=native",
+)  # dropped where a compiler lacks them
 PARTS = 16  # of the rows of a norm, whose weight gradients are summed apart: fixed, so that threads do not change bits
 
 
@@ -54,7 +58,11 @@ def load() -> ctypes.CDLL:
     if not library.is_file():
         with files.atomic_path(library) as temporary:
             _compile(found, temporary)
-    return ctypes.CDLL(str(library))  # torch is loaded, and with it the OpenMP threads that the two share
+    try:
+        return ctypes.CDLL(str(library))  # torch is loaded, and with it the OpenMP threads that the two share
+    except OSError as cause:
+        fix = "Set BIMO_KERNEL_CACHE to a folder from which programs may run."
+        raise ModelError(f"{library} cannot be used.", got=str(cause), fix=fix) from None
 
 
 def _compile(command: str, library: Path) -> None:
@@ -79,7 +87,9 @@ def _as_c(value: Tensor | int | float | None) -> Any:
     if isinstance(value, Tensor):
         assert value.is_contiguous() and value.device.type == "cpu"
         return ctypes.c_void_p(value.data_ptr())
-    return ctypes.c_void_p() if value is None else ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+    if value is None:
+        return ctypes.c_void_p()
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -178,7 +188,7 @@ class _Attention(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * weight over the last axis of x; weight fp32."""
+    """RMS normalisation over the last axis of x, times weight, which is fp32."""
     return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
 
 
@@ -188,7 +198,14 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, q_norm: nn.Module, k_norm: nn.Module, cos: Tensor, sin: Tensor, first: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_norm: nn.Module,
+    k_norm: nn.Module,
+    cos: Tensor,
+    sin: Tensor,
+    first: Tensor | None,
 ) -> Tensor:
     """Causal attention from projected heads, q (B, T, H, D), k and v (B, T, K, D), to (B, T, H * D).
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models import kernels
-from bimo.models.attention import Cache, Extend, attend, first_visible, positions_and_mask
+from bimo.models.attention import Cache, Extend, attend, positions_and_mask
 from bimo.models.llama_config import Config as Config
 
 EMBEDDING_STD = 0.02
@@ -238,11 +238,8 @@ class Model(nn.Module):
             (B, T, C) in ``compute_dtype``.
         """
         dtype, window = self.compute_dtype or self.model.embed_tokens.weight.dtype, self.config.sliding_window
-        if self.fused and cache is None:  # mask: where each position's view begins
-            mask = first_visible(torch.zeros_like(input_ids) if segment_ids is None else segment_ids, window)
-            position_ids = torch.arange(input_ids.shape[1])[None] if position_ids is None else position_ids
-        else:
-            position_ids, mask = positions_and_mask(input_ids, position_ids, segment_ids, cache, dtype, window)
+        fused = self.fused and cache is None
+        position_ids, mask = positions_and_mask(input_ids, position_ids, segment_ids, cache, dtype, window, fused)
         frequencies = rotary_frequencies(self.config, input_ids.device)  # (D/2,)
         angles = position_ids[:, None, :, None] * frequencies  # (B or 1, 1, T, D/2)
         cos, sin = angles.cos(), angles.sin()

@@ -79,6 +79,7 @@ def build_model(config: TrainConfig, materials: Materials, device: torch.device)
                     parameter.mul_(LAYER_SCALE)
     model.to(device)
     model.compute_dtype = PRECISIONS[config.dtype]
+    model.fused = bool(config.kernels)
     return model
 
 

@@ -66,6 +66,7 @@ class TrainConfig:
     seed: int = setting(0, "seed of every random choice")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to compute")
     dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "precision of activations; weights stay float32")
+    kernels: bool | None = setting(None, "whether layers compute with C kernels, made for this CPU in a second")
     compile: bool | None = setting(None, "whether torch.compile makes the layers faster")
     threads: int | None = setting(None, "processor threads; more than one core each does not help")
     evaluate_every: int | None = setting(None, "steps between validations")

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from bimo.errors import ConfigError, TrainingError
+from bimo.errors import ConfigError, ModelError, TrainingError
+from bimo.models import kernels
 from bimo.train.budget import Budget
 from bimo.train.config import ModelConfig, TrainConfig
 from bimo.train.probe import Machine
@@ -153,6 +154,27 @@ def _check_model(model: ModelConfig) -> None:
         raise ConfigError("model.initial=bigram needs separate input and output embeddings.", fix=fix)
 
 
+def plan_kernels(plan: Plan) -> None:
+    """Choose whether a CPU computes with the fused kernels of ``models/kernels.py``."""
+    config = plan.config
+    possible = config.device == "cpu" and config.model.family != "gpt2"
+    if config.kernels and (not possible or config.compile):
+        fix = "Leave out kernels, or choose compile=false, --device cpu and a family other than gpt2."
+        raise ConfigError("kernels=true does not go with this configuration.", fix=fix)
+    if config.compile:
+        plan.choose("kernels", False, "the layers are compiled instead")
+    elif not possible:
+        plan.choose("kernels", False, "they are written for the Llama family on a CPU")
+    elif config.kernels is not False:
+        try:
+            kernels.load()
+        except ModelError as cause:
+            if config.kernels:
+                raise
+            plan.choose("kernels", False, str(cause))
+        plan.choose("kernels", True, "all between the matrix products in one pass each; compiled in a second")
+
+
 def plan_compilation(plan: Plan, budget: Budget, machine: Machine, seconds: float | None, train_tokens: int) -> None:
     """Choose whether compiling the layers pays, by how long training will take, roughly."""
     config = plan.config
@@ -162,7 +184,9 @@ def plan_compilation(plan: Plan, budget: Budget, machine: Machine, seconds: floa
         size = _size(config.model.width, config.model.layers, config.tokenizer.vocab_size)
         seconds = 6 * size * tokens / (EFFICIENCY * machine.peak[config.dtype])
     compiler = config.device == "cuda" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++"))
-    if config.device == "mps":
+    if config.kernels:
+        plan.choose("compile", False, "the kernels are faster, and are there at once")
+    elif config.device == "mps":
         plan.choose("compile", False, "not stable on this device")
     elif not compiler:
         plan.choose("compile", False, "there is no C++ compiler on this machine")

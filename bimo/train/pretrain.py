@@ -23,7 +23,6 @@ from bimo.models import save_model
 from bimo.optim import Optimizer
 from bimo.optim.schedule import multiplier
 from bimo.run import Run
-from bimo.text.corpora import cache_folder
 from bimo.train import hooks
 from bimo.train.budget import parse_budget
 from bimo.train.build import build_model, compile_layers, compile_or_announce, fits_bigram
@@ -35,7 +34,15 @@ from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook, NotFinite, Progress, fit
 from bimo.train.materials import Materials, check_unchanged, make_materials, open_materials, read_text
 from bimo.train.objective import mean_nats, next_token_loss
-from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, validation_tokens
+from bimo.train.plan import (
+    Plan,
+    plan_arithmetic,
+    plan_compilation,
+    plan_kernels,
+    plan_shape,
+    plan_steps,
+    validation_tokens,
+)
 from bimo.train.probe import Machine, probe
 
 if TYPE_CHECKING:
@@ -82,7 +89,7 @@ def train(
         given["budget"] = budget
     given = with_overrides(given, overrides)
     wanted = from_mapping(TrainConfig, given, where=str(config) if isinstance(config, (str, Path)) else "configuration")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
     if resume and Run(out).config.exists():
         return _resume(Run.open(out), given, display, stopwatch)
     with Run.starting(out, again=resume) as run:
@@ -110,6 +117,7 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
     if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
+    plan_kernels(plan)
     plan_compilation(plan, budget, machine, deadline and deadline - time.monotonic(), materials.train.count)
     batches = _batches(plan.config, materials)
     model = build_model(plan.config, materials, device)

@@ -18,8 +18,9 @@ from bimo.train.objective import mean_nats, next_token_loss
 class Bigrams(nn.Module):
     """The smallest language model: an embedding and an output matrix."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32, fused: bool = False) -> None:
         super().__init__()
+        self.fused = fused
         generator = torch.Generator().manual_seed(0)
         self.embedding = nn.Parameter(torch.randn(11, 6, generator=generator))
         self.output = nn.Parameter(torch.randn(11, 6, generator=generator))
@@ -47,10 +48,11 @@ def witness(model: Bigrams, batch: Batch) -> Tensor:
     return F.cross_entropy(logits[batch.loss_mask], batch.labels[batch.loss_mask])
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("chunk", [1, 23, 1 << 19])
-def test_loss_and_gradients_equal_torch(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_and_gradients_equal_torch(chunk: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objective, "CHUNK_ELEMENTS", chunk)
-    ours, theirs, batch = Bigrams(), Bigrams(), make_batch()
+    ours, theirs, batch = Bigrams(fused=fused), Bigrams(), make_batch()
     loss, _ = next_token_loss(ours, batch)
     (3 * loss).backward()
     expected = witness(theirs, batch)

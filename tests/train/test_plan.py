@@ -10,7 +10,15 @@ import pytest
 from bimo.errors import TrainingError
 from bimo.train.budget import parse_budget
 from bimo.train.config import BatchConfig, ModelConfig, TrainConfig
-from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, validation_tokens
+from bimo.train.plan import (
+    Plan,
+    plan_arithmetic,
+    plan_compilation,
+    plan_kernels,
+    plan_shape,
+    plan_steps,
+    validation_tokens,
+)
 from bimo.train.probe import Machine
 
 SLOW = Machine({"float32": 1e11, "bfloat16": 4e11}, {"float32": 1e11, "bfloat16": 3e11})
@@ -22,6 +30,7 @@ def planned(config: TrainConfig, budget: str, machine: Machine = SLOW, size: int
     plan, limit = Plan(config), parse_budget(budget)
     plan_arithmetic(plan, machine)
     plan_shape(plan, limit, machine, limit.seconds, size)
+    plan_kernels(plan)
     plan_compilation(plan, limit, machine, limit.seconds, size // 3)
     plan_steps(plan, limit, limit.seconds, 0.1, size // 3)
     return plan

@@ -1,0 +1,185 @@
+"""The fused C kernels: the same model in torch operations is the witness, whose own witness is transformers."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bimo.errors import ModelError
+from bimo.generate.cache import KVCache
+from bimo.models import kernels, llama
+from bimo.models.attention import first_visible
+
+VOCABULARY, ROWS = 11, 3
+
+
+def make_model(*, heads: int = 4, kv_heads: int = 2, qk_norm: bool = True, window: int | None = None) -> llama.Model:
+    config = llama.Config(
+        vocab_size=VOCABULARY,
+        hidden_size=20,
+        intermediate_size=28,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=6,
+        max_position_embeddings=64,
+        model_type="qwen3" if qk_norm else "mistral" if window else "llama",
+        qk_norm=qk_norm,
+        sliding_window=window,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = llama.Model(config)
+    generator = torch.Generator().manual_seed(0)
+    model.init_weights(generator)
+    with torch.no_grad():  # norms that are not all ones
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def documents(length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, positions and segments of rows that hold the ends, wholes and beginnings of documents."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, VOCABULARY, (ROWS, length), generator=generator)
+    segments = (torch.rand(ROWS, length, generator=generator) < 0.15).cumsum(1).int()
+    begins = first_visible(segments)
+    return ids, torch.arange(length) - begins, segments
+
+
+def loss_and_gradients(model: llama.Model, length: int, *, fused: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    model.fused = fused
+    model.zero_grad()
+    ids, positions, segments = documents(length)
+    logits = model(ids, position_ids=positions, segment_ids=segments).float()
+    F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+SHAPES = [
+    {"heads": 4, "kv_heads": 4},
+    {"heads": 4, "kv_heads": 2},
+    {"heads": 4, "kv_heads": 1, "qk_norm": False},
+    {"heads": 2, "kv_heads": 2, "qk_norm": False, "window": 5},
+]
+
+
+@pytest.mark.parametrize("length", [1 + 1, 17, 37])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_float32_equals_torch(shape: dict[str, int], length: int) -> None:
+    model = make_model(**shape)  # type: ignore[arg-type]
+    expected, expected_gradients = loss_and_gradients(model, length, fused=False)
+    logits, gradients = loss_and_gradients(model, length, fused=True)
+    assert torch.allclose(logits, expected, atol=2e-6)
+    assert gradients.keys() == dict(model.named_parameters()).keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected_gradients[name], atol=2e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bfloat16_is_no_further_from_float32_than_torch_is(shape: dict[str, int]) -> None:
+    model = make_model(**shape)  # type: ignore[arg-type]
+    exact, exact_gradients = loss_and_gradients(model, 37, fused=False)
+    model.compute_dtype = torch.bfloat16
+    theirs, their_gradients = loss_and_gradients(model, 37, fused=False)
+    ours, our_gradients = loss_and_gradients(model, 37, fused=True)
+    assert (ours - exact).norm() < 1.2 * (theirs - exact).norm()
+    for name, gradient in exact_gradients.items():
+        error, their_error = ((found[name] - gradient).norm() for found in (our_gradients, their_gradients))
+        assert error < 1.5 * their_error + 1e-3 * gradient.norm(), name
+
+
+def test_attention_stays_inside_documents_and_the_past() -> None:
+    model = make_model()
+    model.fused = True
+    ids, positions, segments = documents(23)
+    before = model(ids, position_ids=positions, segment_ids=segments)
+    changed = ids.clone()
+    changed[1, 11] = (changed[1, 11] + 1) % VOCABULARY
+    after = model(changed, position_ids=positions, segment_ids=segments)
+    moved = (before != after).any(dim=-1)  # (B, T)
+    document = (segments[1] == segments[1, 11]) & (torch.arange(23) >= 11)
+    assert torch.equal(moved[1], document)
+    assert not moved[0].any() and not moved[2].any()
+
+
+@given(st.lists(st.floats(-200, 200, width=32), min_size=2, max_size=40), st.data())
+@settings(deadline=None)
+def test_cross_entropy_is_torch_cross_entropy(row: list[float], data: st.DataObject) -> None:
+    label = data.draw(st.integers(0, len(row) - 1))
+    logits, labels = torch.tensor([row, row[::-1]]), torch.tensor([label, 0])
+    wanted = logits.clone().requires_grad_()
+    losses = F.cross_entropy(wanted, labels, reduction="none")
+    losses.sum().backward()
+    gradient = logits.clone()
+    assert torch.allclose(kernels.cross_entropy_(gradient, labels), losses, atol=2e-5, rtol=1e-5)
+    assert torch.allclose(gradient, wanted.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(value: float) -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = value
+    logits, gradients = loss_and_gradients(model, 9, fused=True)
+    assert not logits.isfinite().all()
+    assert any(not gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_the_same_bits_every_time() -> None:
+    model = make_model()
+    first, second = (loss_and_gradients(model, 37, fused=True) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(gradient, second[1][name]) for name, gradient in first[1].items())
+
+
+def test_generation_with_a_cache_is_unchanged() -> None:
+    """Fused models are asked for samples while they train."""
+    model = make_model().eval()
+    ids, _, _ = documents(13)
+    expected = model(ids)
+    model.fused = True
+    cache = KVCache(layers=2, batch=ROWS, kv_heads=2, capacity=13, head_dim=6, dtype=torch.float32, device="cpu")
+    assert torch.allclose(model(ids, cache=cache), expected, atol=1e-5)
+
+
+def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernels.load.cache_clear()
+    monkeypatch.setenv("BIMO_KERNEL_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernels, "compiler", lambda: None)
+    with pytest.raises(ModelError, match="C compiler"):
+        kernels.load()
+    kernels.load.cache_clear()
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "kernels.c"
+    broken.write_text("this is not C", encoding="utf-8")
+    kernels.load.cache_clear()
+    monkeypatch.setenv("BIMO_KERNEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernels, "SOURCE", broken)
+    with pytest.raises(ModelError, match=r"cannot compile kernels\.c.*error"):
+        kernels.load()
+    assert not list((tmp_path / "cache").iterdir())
+    kernels.load.cache_clear()
+
+
+def test_the_library_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernels.load.cache_clear()
+    monkeypatch.setenv("BIMO_KERNEL_CACHE", str(tmp_path))
+    assert isinstance(kernels.load(), ctypes.CDLL)
+    (library,) = tmp_path.iterdir()
+    before = library.stat().st_mtime_ns
+    kernels.load.cache_clear()
+    kernels.load()
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == [before]
+    kernels.load.cache_clear()
