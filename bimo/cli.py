@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "bimo.commands.quickstart:quickstart",
     "corpora": "bimo.commands.corpora:app",
     "prepare": "bimo.commands.prepare:prepare",
+    "plan": "bimo.commands.plan:plan",
     "train": "bimo.commands.train:train",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",

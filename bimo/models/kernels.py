@@ -65,6 +65,14 @@ def load() -> ctypes.CDLL:
         raise ModelError(f"{library} cannot be used.", got=str(cause), fix=fix) from None
 
 
+def usable(device: torch.device) -> bool:
+    """Whether models on this device can compute with them; the first call may compile."""
+    try:
+        return device.type == "cpu" and load() is not None
+    except ModelError:
+        return False
+
+
 def _compile(command: str, library: Path) -> None:
     flags = list(FLAGS)
     for dropped in (None, *OPTIONAL):

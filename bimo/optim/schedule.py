@@ -31,10 +31,16 @@ def multiplier(config: ScheduleConfig, step: int, steps: int) -> float:
     warmup = config.warmup * steps
     if step < warmup:
         return (step + 1) / (math.floor(warmup) + 1)
-    begin = {"wsd": max(warmup, steps * (1 - config.cooldown)), "constant": steps}.get(config.name, warmup)
+    begin = falls_at(config, steps)
     if step < begin:
         return 1.0
     left = (steps - step) / max(1.0, steps - begin)  # 1 at the beginning of the fall, towards 0
     if config.name == "cosine":
         left = 0.5 - 0.5 * math.cos(math.pi * left)
     return config.final + (1 - config.final) * left
+
+
+def falls_at(config: ScheduleConfig, steps: int) -> float:
+    """The step from which the multiplier falls."""
+    warmup = config.warmup * steps
+    return {"wsd": max(warmup, steps * (1 - config.cooldown)), "constant": float(steps)}.get(config.name, warmup)

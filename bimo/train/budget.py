@@ -1,4 +1,4 @@
-"""The one dial: a budget in wall-clock time, tokens or epochs."""
+"""The one dial: a budget in wall-clock time, tokens or epochs, or the bits per byte to reach."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from bimo.errors import ConfigError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([smhd])|([km]?)-?tokens?|-?epochs?())", re.IGNORECASE)
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([smhd])|([km]?)-?tokens?|-?epochs?()|-?(bpb))", re.IGNORECASE)
 _THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Exactly one of the three is set."""
+    """Exactly one of the four is set."""
 
     seconds: float | None = None
     tokens: int | None = None
     epochs: float | None = None
+    bits_per_byte: float | None = None
 
 
 def parse_budget(text: str) -> Budget:
-    """Read ``90s``, ``10m``, ``2h``, ``1d``, ``200k-tokens``, ``5m-tokens``, ``3-epochs``.
+    """Read ``90s``, ``10m``, ``2h``, ``1d``, ``200k-tokens``, ``5m-tokens``, ``3-epochs``, ``1.6-bpb``.
 
     Raises:
         ConfigError: the text is none of these, or zero.
@@ -34,6 +35,6 @@ def parse_budget(text: str) -> Budget:
             return Budget(seconds=number * _SECONDS[match[2].lower()])
         if match[3] is not None:
             return Budget(tokens=max(1, round(number * _THOUSANDS[match[3].lower()])))
-        return Budget(epochs=number)
-    expected = "a time such as 90s, 10m or 2h, or 200k-tokens, or 3-epochs"
+        return Budget(bits_per_byte=number) if match[5] else Budget(epochs=number)
+    expected = "a time such as 90s, 10m or 2h, or 200k-tokens, 3-epochs, or a quality such as 1.6-bpb"
     raise ConfigError(f"The budget '{text}' is not understood.", expected=expected)

@@ -17,6 +17,7 @@ from bimo.run import Run
 from bimo.text.source import open_source
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
+from bimo.train.forecast import REPORT_BYTES, errors, scored, size_of
 from bimo.train.hooks import Best
 from bimo.train.lineage import Lineage
 from bimo.train.loop import Progress
@@ -55,7 +56,28 @@ def finish(
         **simpler,
     }
     lineage.finish(model, metrics)
+    off = score_plan(run, lineage)
     write_card(run)
     write_page(run)
     interval = "" if measured.low is None else f" (95%: {measured.low:.3f} to {measured.high:.3f})"
     display.note(f"held-out text: {measured.value:.3f} bits per byte{interval}; the run is {run.path}")
+    if off:
+        display.note(f"the plan was off by: {scored(off)}")
+
+
+def score_plan(run: Run, lineage: Lineage) -> dict[str, float]:
+    """Record how far off the plan's predictions were; empty for a run that was planned without any."""
+    predicted = lineage.values.get("plan", {}).get("predicted")
+    if not predicted:
+        return {}
+    metrics, cost = lineage.values["metrics"], lineage.values["cost"]
+    actual = {
+        "wall_seconds": cost["wall_seconds"],
+        "training_seconds": metrics["training_seconds"],
+        "peak_memory_bytes": cost["peak_memory_bytes"],
+        "disk_bytes": size_of(run.path) + REPORT_BYTES,
+        "bits_per_byte": metrics["test_bits_per_byte"]["value"],
+    }
+    found = errors(predicted, actual)
+    lineage.score_plan(found)
+    return found

@@ -18,6 +18,8 @@ from bimo.train.loop import Hook, Progress
 SLACK = 1.03  # by which the predicted end may pass the deadline before the schedule is shortened
 SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
+EARLY = 0.15  # of the planned steps, from when on the pace is known well enough to lengthen the schedule
+WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the planned steps: less is not worth it; more would warm up again
 INTERRUPTED = "interrupted"
 
 
@@ -110,14 +112,37 @@ class Report:
         self._bar.show(progress.step, progress.steps, facts)
 
 
+@dataclass(frozen=True)
+class Leeway:
+    """How far a schedule may be lengthened, which may happen once, before its learning rate begins to fall.
+
+    Attributes:
+        planned: steps before step 1.
+        most: more would teach next to nothing; None where the steps were not the plan's choice.
+        falls_at: the step from which the rate falls.
+    """
+
+    planned: int
+    most: int | None
+    falls_at: float
+
+    def steps(self, step: int, steps: int, affordable: int) -> int:
+        """The steps of the schedule from ``step`` on, when ``affordable`` would use up the time."""
+        early = EARLY * self.planned <= step < self.falls_at
+        if self.most is None or not early or steps != self.planned or affordable < WORTH_LENGTHENING * steps:
+            return steps
+        return max(steps, min(affordable, self.most, LONGEST * self.planned))
+
+
 class Deadline:
     """Keeps the promise of a wall-clock budget: when the machine is slower than planned, the cool-down comes earlier.
 
-    A shorter schedule takes effect together with a checkpoint that holds it, so that a resumed run has it too.
+    Where it is faster, the time is used, within the leeway. Another schedule takes effect together with a checkpoint
+    that holds it, so that a resumed run has it too.
     """
 
-    def __init__(self, end: float, *tell: Callable[[str], None], every: int) -> None:
-        self._end, self._tell, self._every = end, tell, every
+    def __init__(self, end: float, *tell: Callable[[str], None], every: int, leeway: Leeway | None = None) -> None:
+        self._end, self._tell, self._every, self._leeway = end, tell, every, leeway
         self._mark: tuple[int, float] | None = None
 
     def __call__(self, progress: Progress) -> None:
@@ -130,13 +155,19 @@ class Deadline:
             return
         seconds_a_step = (now - begin) / taken
         affordable = progress.step + max(1, int((self._end - now) / seconds_a_step))
-        if now + (progress.steps - progress.step) * seconds_a_step > now + SLACK * (self._end - now):
-            for tell in self._tell:
-                tell(
-                    f"step {progress.step}: the machine is slower than planned; "
-                    f"training is shortened from {progress.steps} to {affordable} steps"
-                )
-            progress.steps, progress.checkpoint = affordable, True
+        steps = progress.steps
+        if now + (steps - progress.step) * seconds_a_step > now + SLACK * (self._end - now):
+            self._change(progress, affordable, "slower", "shortened")
+        elif self._leeway and (longer := self._leeway.steps(progress.step, steps, affordable)) > steps:
+            self._change(progress, longer, "faster", "lengthened")
+
+    def _change(self, progress: Progress, steps: int, pace: str, done: str) -> None:
+        for tell in self._tell:
+            tell(
+                f"step {progress.step}: the machine is {pace} than planned; "
+                f"training is {done} from {progress.steps} to {steps} steps"
+            )
+        progress.steps, progress.checkpoint = steps, True
 
 
 @contextlib.contextmanager

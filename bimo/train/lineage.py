@@ -14,10 +14,8 @@ import torch
 
 from bimo import __version__, files
 from bimo.device import machine_facts
-from bimo.evaluate.baselines import MOST_TOKENS
 from bimo.models import count_parameters
 from bimo.run import Run
-from bimo.train.config import TrainConfig
 from bimo.train.loop import Progress
 from bimo.train.materials import Materials
 from bimo.train.plan import Plan
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from bimo.models import Model
 
 LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors")
-FIXED_CLOSING_SECONDS = 1.5
-NGRAM_TOKENS_A_SECOND = 600_000
 
 
 class Stopwatch:
@@ -103,28 +99,31 @@ class Lineage:
         planned: float | None = self.values["plan"]["training_seconds"]
         return planned
 
-    def closing_seconds(self, materials: Materials, step_seconds: float, config: TrainConfig) -> float:
-        """An estimate of what measuring the test text after training will take.
+    @property
+    def most_steps(self) -> int | None:
+        """The steps that the schedule may be lengthened to; None where they were not the plan's choice."""
+        most: int | None = self.values["plan"].get("most_steps")
+        return most
 
-        A training step costs three forward passes; the test text is read about twice, in float32. The n-grams
-        are counted in time proportional to the training text.
-        """
-        assert config.batch.size and config.model.context
-        data, tokenizer = self.values["data"], self.values["tokenizer"]
-        tokens = 2 * data["test"]["bytes"] / tokenizer["bytes_per_token"]
-        slower = 1.7 if config.dtype == "bfloat16" else 1.0
-        counted = min(materials.train.count, MOST_TOKENS) / NGRAM_TOKENS_A_SECOND
-        forward = step_seconds / (3 * config.batch.size * config.model.context)
-        return FIXED_CLOSING_SECONDS + counted + slower * tokens * forward
-
-    def planned(self, plan: Plan, seconds: float | None, step_seconds: float) -> None:
-        """Record the plan."""
+    def planned(
+        self, plan: Plan, seconds: float | None, step_seconds: float, predicted: dict[str, Any], most_tokens: float
+    ) -> None:
+        """Record the plan, what it expects, and how far its schedule may be lengthened."""
         choices = [{"key": key, "value": value, "reason": reason} for key, value, reason in plan.reasons]
+        batch = plan.config.batch.size or 1, plan.config.model.context or 1
+        chosen = any(key == "steps" for key, _, _ in plan.reasons) and seconds is not None
         self.values["plan"] = {
             "training_seconds": seconds,
             "step_seconds": round(step_seconds, 5),
+            "most_steps": int(most_tokens / (batch[0] * batch[1])) if chosen else None,
+            "predicted": predicted,
             "choices": choices,
         }
+        self.write()
+
+    def score_plan(self, found: dict[str, float]) -> None:
+        """Record how far off the plan was."""
+        self.values["plan"]["errors"] = found
         self.write()
 
     def event(self, text: str) -> None:

@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bimo import files
-from bimo.batches.loader import PackedBatches, validation_batches
+from bimo.batches.loader import validation_batches
 from bimo.batches.shards import Tokens
-from bimo.config import differences, from_mapping, read_yaml, to_yaml, with_overrides
-from bimo.device import resolve_device
-from bimo.errors import ConfigError, RunError
+from bimo.config import differences, from_mapping, read_yaml, to_yaml
+from bimo.errors import RunError
 from bimo.models import save_model
 from bimo.optim import Optimizer
-from bimo.optim.schedule import multiplier
+from bimo.optim.schedule import falls_at, multiplier
 from bimo.run import Run
 from bimo.train import hooks
-from bimo.train.budget import parse_budget
-from bimo.train.build import build_model, compile_layers, compile_or_announce, fits_bigram
+from bimo.train.build import build_model, compile_layers
 from bimo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
 from bimo.train.finish import finish
+from bimo.train.forecast import Prices, lines
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook, NotFinite, Progress, fit
-from bimo.train.materials import Materials, check_unchanged, make_materials, open_materials, read_text
+from bimo.train.materials import Materials, check_unchanged, open_materials, read_text
 from bimo.train.objective import mean_nats, next_token_loss
-from bimo.train.plan import (
-    Plan,
-    plan_arithmetic,
-    plan_compilation,
-    plan_kernels,
-    plan_shape,
-    plan_steps,
-    validation_tokens,
-)
-from bimo.train.probe import Machine, probe
+from bimo.train.plan import validation_tokens
+from bimo.train.probe import Machine
+from bimo.train.start import configure, make_batches, prepare, set_up
 
 if TYPE_CHECKING:
     from bimo.models import Model
-
-DEFAULT_BUDGET = "10m"
 
 
 def train(
@@ -67,7 +55,7 @@ def train(
 
     Args:
         data: files, folders, prepared folders or corpus names.
-        budget: "10m" of wall-clock time, everything included; or "200k-tokens", "3-epochs".
+        budget: "10m" of wall-clock time, everything included; or "200k-tokens", "3-epochs", "1.6-bpb".
         out: the run directory; it must not exist yet, unless ``resume``.
         config: a YAML file or plain values of :class:`TrainConfig`; the arguments above go before it.
         overrides: ``key=value`` strings such as ``model.width=256``.
@@ -82,14 +70,7 @@ def train(
     """
     stopwatch = Stopwatch(began)
     display = Display(quiet=quiet)
-    given = dict(read_yaml(Path(config)) if isinstance(config, (str, Path)) else config or {})
-    if data is not None:
-        given["data"] = [str(data)] if isinstance(data, (str, Path)) else [str(one) for one in data]
-    if budget is not None:
-        given["budget"] = budget
-    given = with_overrides(given, overrides)
-    wanted = from_mapping(TrainConfig, given, where=str(config) if isinstance(config, (str, Path)) else "configuration")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
+    given, wanted = configure(data, budget, config, overrides)
     if resume and Run(out).config.exists():
         return _resume(Run.open(out), given, display, stopwatch)
     with Run.starting(out, again=resume) as run:
@@ -97,40 +78,12 @@ def train(
 
 
 def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float) -> Run:
-    if config.budget is None and config.steps is None:
-        config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
-    budget = parse_budget(config.budget or "1-epochs")
-    device, machine = _set_up(config)
-    source, split = read_text(config, display)
-    if split.note:
-        display.warn(split.note)
-    for one in source.skipped[:5]:
-        display.warn(f"skipped {one.file}: {one.reason}")
-
-    deadline = None if budget.seconds is None else stopwatch.began + budget.seconds - reserve
-    plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)))
-    if config.device == "auto":
-        plan.reasons.append(("device", device.type, "the best one present"))
-    plan_arithmetic(plan, machine)
-    plan_shape(plan, budget, machine, deadline and deadline - time.monotonic(), split.train.bytes)
-    materials = make_materials(run, plan.config, source, split, display)
-    if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
-        raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
-    lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
-    plan_kernels(plan)
-    plan_compilation(plan, budget, machine, deadline and deadline - time.monotonic(), materials.train.count)
-    batches = _batches(plan.config, materials)
-    model = build_model(plan.config, materials, device)
-    compiled, step_seconds = compile_or_announce(model, batches, plan.config, display)
-    if compiled != plan.config.compile:
-        plan.config = dataclasses.replace(plan.config, compile=compiled)
-        lineage.event("the layers could not be compiled")
-    seconds = deadline and deadline - time.monotonic() - lineage.closing_seconds(materials, step_seconds, plan.config)
-    plan_steps(plan, budget, seconds, step_seconds, materials.train.count)
-    display.plan(plan.reasons)
-    lineage.planned(plan, seconds, step_seconds)
-    files.write_text(run.config, to_yaml(plan.config))
-    return _train(run, plan.config, materials, model, lineage, display, machine, None)
+    ready = prepare(run, config, display, stopwatch, reserve)
+    config = ready.plan.config
+    display.plan(ready.plan.reasons)
+    display.plan([*lines(ready.prediction, config, Prices())])
+    files.write_text(run.config, to_yaml(config))
+    return _train(run, config, ready.materials, ready.model, ready.lineage, display, ready.machine, None)
 
 
 def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
@@ -147,7 +100,7 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     if lineage.finished:
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return run
-    device, machine = _set_up(config)
+    device, machine = set_up(config, display)
     _, split = read_text(config, display)
     check_unchanged(run, lineage.values, split)
     materials = open_materials(run, lineage.values["data"])
@@ -168,22 +121,6 @@ def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _set_up(config: TrainConfig) -> tuple[torch.device, Machine]:
-    device = resolve_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    return device, probe(device)
-
-
-def _batches(config: TrainConfig, materials: Materials) -> PackedBatches:
-    assert config.batch.size and config.model.context
-    if config.batch.accumulate < 1 or config.batch.size % config.batch.accumulate:
-        got = f"{config.batch.accumulate} and {config.batch.size}"
-        raise ConfigError("batch.accumulate is wrong.", expected="a number that divides batch.size", got=got)
-    context = config.model.context
-    return PackedBatches(materials.train, batch_size=config.batch.size, context_length=context, seed=config.seed)
-
-
 def _train(
     run: Run,
     config: TrainConfig,
@@ -197,7 +134,7 @@ def _train(
     assert config.steps and config.evaluate_every and config.checkpoint_every and config.model.context
     model.dropout = config.model.dropout or 0.0  # chosen after the model was built and measured
     optimizer = Optimizer(model, config.optimizer)
-    batches = _batches(config, materials)
+    batches = make_batches(config, materials)
     progress, best = Progress(steps=config.steps), hooks.Best()
     if checkpoint:
         checkpoint.restore(model, optimizer)
@@ -220,7 +157,9 @@ def _train(
         after: list[Hook] = [validate, report, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
-            after.append(hooks.Deadline(end, lineage.event, display.warn, every=config.evaluate_every))
+            leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))
+            every = config.evaluate_every
+            after.append(hooks.Deadline(end, lineage.event, display.warn, every=every, leeway=leeway))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
         try:

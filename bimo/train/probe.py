@@ -1,42 +1,130 @@
-"""What this machine can do: its matmul peak in each precision, and how long one step of a model takes on it."""
+"""What this machine can do: matmul peaks, memory bandwidth, and how near to the peak a training step of each width is.
+
+Measured in a few seconds and kept in the cache folder, until processor, cores, threads or versions change.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import math
+import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+from bimo import __version__, files
+from bimo.batches.loader import Batch
+from bimo.device import machine_facts
+from bimo.errors import BimoError
+from bimo.files import cache_folder
+from bimo.models import kernels, llama
+from bimo.optim import Optimizer, OptimizerConfig
+from bimo.train.objective import next_token_loss
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REPEATS = 5
+EFFICIENCY = 0.45  # share of the matmul peak that training reaches, before it is measured
+WIDTHS = {"cpu": (64, 128, 384), "cuda": (256, 768), "mps": (128, 384)}
+TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT = 2, 2048, 256
+COPIED_BYTES = 1 << 26
+TRIALS = 2
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Measured matmul speeds of the device, FLOP/s.
+    """Measured speeds of the device.
 
     Attributes:
-        peak: by precision, large square matrices.
-        narrow: by precision, the shape of a small model's layers.
+        peak: matmul FLOP/s by precision, large square matrices.
+        narrow: matmul FLOP/s by precision, the shape of a small model's layers.
+        bandwidth: bytes of memory read and written in a second; 0 where it was not measured.
+        efficiency: share of ``peak`` that an uncompiled training step reaches, by width.
+        cached: whether these were measured by an earlier process.
     """
 
-    peak: dict[str, float]
-    narrow: dict[str, float]
+    peak: Mapping[str, float]
+    narrow: Mapping[str, float]
+    bandwidth: float = 0.0
+    efficiency: Mapping[int, float] = field(default_factory=dict)
+    cached: bool = False
 
     def best_dtype(self) -> Literal["bfloat16", "float32"]:
         """bfloat16 where it is clearly faster at small widths too, otherwise float32."""
         return "bfloat16" if self.narrow["bfloat16"] > 1.2 * self.narrow["float32"] else "float32"
 
+    def speed(self, width: int, dtype: str) -> float:
+        """FLOP/s of a training step of a model of ``width``: interpolated between the widths that were measured."""
+        known = sorted(self.efficiency.items())
+        if not known:
+            return EFFICIENCY * self.peak[dtype]
+        (lower, share) = next((one for one in reversed(known) if one[0] <= width), known[0])
+        (upper, further) = next((one for one in known if one[0] >= width), known[-1])
+        if lower != upper:
+            way = (math.log(width) - math.log(lower)) / (math.log(upper) - math.log(lower))
+            share += min(1.0, max(0.0, way)) * (further - share)
+        return share * self.peak[dtype]
 
-def probe(device: torch.device) -> Machine:
-    """Measure the device for about a second."""
+
+def probe(device: torch.device, *, fresh: bool = False) -> Machine:
+    """Measure the device for a few seconds, or remember what an earlier process measured.
+
+    Args:
+        fresh: measure in any case.
+    """
+    path, identity = _kept(device)
+    if not fresh and path.exists():
+        try:
+            values = files.read_json(path)
+            if values["identity"] == identity:
+                return _from_values(values["machine"])
+        except (BimoError, KeyError, TypeError, ValueError, AttributeError):
+            pass  # written by another version, or damaged: it is only a cache
+    machine = measure(device)
+    try:
+        files.write_json(path, {"identity": identity, "machine": dataclasses.asdict(machine)})
+    except OSError:
+        pass  # a cache folder that cannot be written to costs only time
+    return machine
+
+
+def forget(device: torch.device) -> None:
+    """Have the next :func:`probe` measure again."""
+    _kept(device)[0].unlink(missing_ok=True)
+
+
+def measure(device: torch.device) -> Machine:
+    """Measure everything."""
     sizes = (1024, 1024, 1024) if device.type == "cpu" else (4096, 4096, 4096)
     peak = {name: _matmul_speed(*sizes, dtype, device) for name, dtype in PRECISIONS.items()}
     narrow = {name: _matmul_speed(2048, 256, 768, dtype, device) for name, dtype in PRECISIONS.items()}
-    return Machine({name: max(peak[name], narrow[name]) for name in PRECISIONS}, narrow)
+    machine = Machine({name: max(peak[name], narrow[name]) for name in PRECISIONS}, narrow)
+    dtype = machine.best_dtype()
+    efficiency = {width: _step_speed(width, dtype, device) / machine.peak[dtype] for width in WIDTHS[device.type]}
+    return dataclasses.replace(machine, bandwidth=_bandwidth(device), efficiency=efficiency)
+
+
+def _kept(device: torch.device) -> tuple[Path, dict[str, Any]]:
+    """Where the measurements are kept, and all that they depend on."""
+    identity = {**machine_facts(), "device": device.type, "torch": torch.__version__, "bimo": __version__}
+    identity["affinity"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / "machine" / f"{name}.json", identity
+
+
+def _from_values(values: Mapping[str, Any]) -> Machine:
+    peak, narrow = ({name: float(values[key][name]) for name in PRECISIONS} for key in ("peak", "narrow"))
+    efficiency = {int(width): float(share) for width, share in values["efficiency"].items()}
+    measured = [*peak.values(), *narrow.values(), *efficiency.values()]
+    if not all(math.isfinite(value) and value > 0 for value in measured):
+        raise ValueError("speeds are above 0")
+    return Machine(peak, narrow, float(values["bandwidth"]), efficiency, cached=True)
 
 
 def _matmul_speed(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device) -> float:
@@ -44,6 +132,80 @@ def _matmul_speed(rows: int, inner: int, columns: int, dtype: torch.dtype, devic
     right = torch.ones(columns, inner, dtype=dtype, device=device)
     best = min(seconds_of(lambda: left @ right.T, device) for _ in range(REPEATS))
     return 2 * rows * inner * columns / best
+
+
+def _bandwidth(device: torch.device) -> float:
+    source = torch.ones(COPIED_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPIED_BYTES / min(seconds_of(lambda: target.copy_(source), device) for _ in range(2))
+
+
+def _step_speed(width: int, dtype: str, device: torch.device) -> float:
+    """FLOP/s of a whole training step of a small model with the default optimizer."""
+    heads = max(1, width // 64)
+    config = llama.Config(
+        vocab_size=TRIAL_VOCABULARY,
+        hidden_size=width,
+        intermediate_size=inner_width(width),
+        num_hidden_layers=TRIAL_LAYERS,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=width // heads,
+        max_position_embeddings=TRIAL_CONTEXT,
+        model_type="qwen3",
+        qk_norm=True,
+        tie_word_embeddings=False,
+    )
+    model = llama.Model(config)
+    generator = torch.Generator().manual_seed(0)
+    model.init_weights(generator)
+    model.to(device).train()
+    model.compute_dtype, model.fused = PRECISIONS[dtype], kernels.usable(device)
+    optimizer = Optimizer(model, OptimizerConfig())
+    rows = default_batch(width)
+    batch = _random_batch(rows, generator).to(device)
+
+    def step() -> None:
+        loss, _ = next_token_loss(model, batch)
+        loss.backward()
+        optimizer.step(0.0)
+
+    flops = step_flops(width, TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT) * rows * TRIAL_CONTEXT
+    step()  # the first is slower
+    return flops / min(seconds_of(step, device, repeats=1) for _ in range(TRIALS))
+
+
+def _random_batch(rows: int, generator: torch.Generator) -> Batch:
+    ids = torch.randint(TRIAL_VOCABULARY, (rows, TRIAL_CONTEXT + 1), generator=generator)
+    positions = torch.arange(TRIAL_CONTEXT).expand(rows, -1).contiguous()
+    return Batch(
+        input_ids=ids[:, :-1].contiguous(),
+        labels=ids[:, 1:].contiguous(),
+        loss_mask=torch.ones(rows, TRIAL_CONTEXT, dtype=torch.bool),
+        position_ids=positions,
+        segment_ids=torch.zeros(rows, TRIAL_CONTEXT, dtype=torch.int32),
+        positions=torch.zeros(rows, dtype=torch.int64),
+    )
+
+
+def inner_width(width: int) -> int:
+    """The size inside a gated MLP: 8/3 of the width, in whole 64s."""
+    return -(-width * 8 // 3 // 64) * 64
+
+
+def default_batch(width: int) -> int:
+    """Rows of a step: small batches make more steps of the same text, large matrices fill the machine anyway."""
+    return 8 if width < 512 else 32
+
+
+def active_parameters(width: int, layers: int, vocabulary: int) -> int:
+    """Roughly the parameters that take part in every token's arithmetic: the layers and the output matrix."""
+    return 12 * layers * width**2 + vocabulary * width
+
+
+def step_flops(width: int, layers: int, vocabulary: int, context: int) -> float:
+    """FLOPs of one token in training: forward and twice that backward, the masked half of attention included."""
+    return 6.0 * active_parameters(width, layers, vocabulary) + 12.0 * layers * width * context
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, *, repeats: int = 4, at_least: float = 0.0) -> float:

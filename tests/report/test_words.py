@@ -6,9 +6,18 @@ import re
 import pytest
 
 from bimo.report.words import PHRASES, Said, clock, duration, translated
+from bimo.train.anchor import Anchor
 from bimo.train.budget import parse_budget
 from bimo.train.config import ModelConfig, TrainConfig
-from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps
+from bimo.train.plan import (
+    Plan,
+    plan_arithmetic,
+    plan_compilation,
+    plan_kernels,
+    plan_shape,
+    plan_steps,
+    plan_vocabulary,
+)
 from bimo.train.probe import Machine
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -23,21 +32,22 @@ def test_a_phrase_is_in_chinese_and_has_a_place_for_each_group(pattern: str, chi
 
 
 def reasons() -> set[str]:
-    """All reasons that the plan gives, over budgets, machines and families."""
+    """All reasons that the plan gives, over budgets, machines, texts and families."""
     machine = Machine({"float32": 2e11, "bfloat16": 4e11}, {"float32": 1e11, "bfloat16": 3e11})
     found: set[str] = set()
-    families = ("qwen3", "gpt2")
-    for budget, size, family in itertools.product(
-        ("90s", "10m", "5h", "200k-tokens", "3-epochs"), (2e5, 4e8), families
-    ):
+    budgets, families = ("90s", "10m", "5h", "9d", "200k-tokens", "3-epochs", "3-bpb"), ("qwen3", "gpt2")
+    for budget, size, family, device in itertools.product(budgets, (2e5, 4e8), families, ("cpu", "mps")):
         limit = parse_budget(budget)
-        for device in ("cpu", "mps"):
-            plan = Plan(TrainConfig(budget=budget, device=device, model=ModelConfig(family=family)))
-            plan_arithmetic(plan, machine)
-            plan_shape(plan, limit, machine, limit.seconds, int(size))
-            plan_compilation(plan, limit, machine, limit.seconds, int(size / 3))
-            plan_steps(plan, limit, limit.seconds, 0.1, int(size / 3))
-            found |= {reason for _, _, reason in plan.reasons}
+        plan = Plan(TrainConfig(budget=budget, device=device, model=ModelConfig(family=family)))  # type: ignore[arg-type]
+        plan_arithmetic(plan, machine)
+        plan_vocabulary(plan, limit, machine, limit.seconds, int(size))
+        anchor = Anchor(2.2, 0.1, int(size / 3), 3.0, plan.config.tokenizer.vocab_size or 0)
+        choice = plan_shape(plan, limit, machine, limit.seconds, anchor)
+        plan_kernels(plan)
+        plan_compilation(plan, limit, machine, limit.seconds, choice.tokens)
+        plan_steps(plan, limit.seconds, 0.1, anchor, choice.most_tokens, 50_000)
+        found |= {reason for _, _, reason in plan.reasons}
+    assert any("soonest" in reason for reason in found) and any("next to nothing" in reason for reason in found)
     return found
 
 

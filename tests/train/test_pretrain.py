@@ -21,7 +21,7 @@ import bimo
 from bimo.config import from_mapping, read_yaml
 from bimo.errors import BimoError, ConfigError, DataError, RunError, TrainingError
 from bimo.run import Run
-from bimo.train import pretrain
+from bimo.train import start
 from bimo.train.config import TrainConfig
 from bimo.train.pretrain import train
 
@@ -42,10 +42,10 @@ files.write_json = write_json
 """
 DIE_BEFORE_THE_FIRST_STEP = """
 import os
-import bimo.train.pretrain as pretrain
+import bimo.train.start as start
 def build_model(*_):
     os.kill(os.getpid(), 9)
-pretrain.build_model = build_model
+start.build_model = build_model
 """
 
 
@@ -317,4 +317,4 @@ def test_the_module_is_the_function(text_folder: Path, tiny: dict[str, Any], tmp
     run = bimo.train(data=text_folder, out=tmp_path / "run", config={**tiny, "steps": 3}, quiet=True)
     assert run.read_lineage()["status"] == "finished"
     assert math.isfinite(bimo.load(run).logprob("the king"))
-    assert pretrain.DEFAULT_BUDGET
+    assert start.DEFAULT_BUDGET

@@ -1,0 +1,250 @@
+"""What a planned training will take and give, before step 1; and how wrong that was, at its end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bimo.evaluate.baselines import MOST_TOKENS
+from bimo.models import count_parameters
+from bimo.models.ngram import MAX_ORDER
+from bimo.train.anchor import Anchor
+from bimo.train.checkpoint import KEPT
+from bimo.train.config import TrainConfig
+from bimo.train.materials import Materials
+from bimo.train.plan import between_steps
+from bimo.train.predict import Forecast, predict
+from bimo.train.probe import active_parameters
+
+if TYPE_CHECKING:
+    from bimo.models import Model
+
+SCORED_ROWS, SCORED_FLOPS = 16, 1e10  # of one measured forward pass: what scoring takes, or less of a large model
+COUNTING_MARGIN = 1.2  # the n-grams of a whole text fall out of the processor's cache
+XZ_BYTES_A_SECOND = 1.5e6
+LOADING_SECONDS, RECORDS_SECONDS = 0.3, 0.5  # of the best weights; lineage, card and report
+RECORD_BYTES, REPORT_BYTES = 240, 130_000  # of one step in metrics.jsonl; of report, card and lineage
+NGRAM_BYTES = 220  # of memory for each token that the n-grams of the baseline are counted in
+WATTS_A_CORE, WATTS_AT_REST, WATTS_A_GPU = 9.0, 15.0, 350.0  # guesses, where nobody says
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted figures of a whole run.
+
+    Attributes:
+        parts: seconds of wall-clock time by what they are spent on, in order.
+        training_seconds: in the training loop, its pauses included.
+        peak_memory_bytes: of the process.
+        disk_bytes: of the run directory at the end.
+        bits_per_byte: of held-out text.
+    """
+
+    parts: Mapping[str, float]
+    training_seconds: float
+    peak_memory_bytes: int
+    disk_bytes: int
+    bits_per_byte: Forecast
+
+    @property
+    def wall_seconds(self) -> float:
+        """The whole, from the start of the command."""
+        return sum(self.parts.values())
+
+    def values(self) -> dict[str, Any]:
+        """Plain values for the lineage."""
+        return {
+            "wall_seconds": round(self.wall_seconds, 1),
+            "parts": {name: round(seconds, 1) for name, seconds in self.parts.items()},
+            "training_seconds": round(self.training_seconds, 1),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "bits_per_byte": {name: round(value, 4) for name, value in asdict(self.bits_per_byte).items()},
+        }
+
+
+def foresee(
+    config: TrainConfig,
+    materials: Materials,
+    anchor: Anchor,
+    model: Model,
+    folder: Path,
+    *,
+    step_seconds: float,
+    spent: Mapping[str, float],
+    closing: float,
+) -> Prediction:
+    """Predict everything about a complete configuration.
+
+    Args:
+        folder: of the run, with tokenizer, token shards and test documents already in it.
+        spent: seconds until now, by part.
+        closing: seconds from the last step to the end.
+    """
+    assert config.steps and config.batch.size and config.model.context and config.checkpoint_every
+    assert config.model.width and config.model.layers and config.evaluate_every
+    batch_tokens = config.batch.size * config.model.context
+    total, inner = count_parameters(model)
+    saving = 0.0  # its share is small, and the early correction of the schedule knows it
+    pauses = between_steps(config.steps, batch_tokens, materials.validation.count, saving)
+    training = config.steps * step_seconds * (1 + pauses)
+    active = active_parameters(config.model.width, config.model.layers, anchor.vocab_size)
+    checkpoints = min(KEPT, -(-config.steps // config.checkpoint_every))
+    state = 4 * (2 * inner if config.optimizer.name == "muon" else 3 * inner) + 12 * (total - inner)
+    disk = size_of(folder) + 4 * total + checkpoints * state + RECORD_BYTES * config.steps + REPORT_BYTES
+    return Prediction(
+        parts={**spent, "training": training, "measuring at the end": closing},
+        training_seconds=training,
+        peak_memory_bytes=_peak(materials, total, state),
+        disk_bytes=disk,
+        bits_per_byte=predict(anchor, active, config.steps * batch_tokens),
+    )
+
+
+def _peak(materials: Materials, parameters: int, state: int) -> int:
+    """The most memory of the process: a step with a second model was measured before, the end counts n-grams."""
+    at_the_end = NGRAM_BYTES * materials.train.count if materials.train.count <= MOST_TOKENS else 0
+    loaded = 4 * parameters  # the best weights beside those of the last step
+    optimizer = state - 4 * parameters
+    return max(peak_memory(), resident_memory() + optimizer + max(state, loaded + at_the_end))
+
+
+def closing_seconds(model: Model, config: TrainConfig, materials: Materials, counting_seconds: float) -> float:
+    """How long measuring the test text and the simpler models will take: a forward pass is timed for it.
+
+    Args:
+        counting_seconds: for one token of one order of an n-gram.
+    """
+    assert config.model.context
+    facts, context = materials.facts["test"], config.model.context
+    tokens = facts["bytes"] / (materials.train.bytes / materials.train.count)
+    length = tokens / max(1, facts["documents"])
+    overlap = 1.0 if length <= context else 2.0 - context / length  # windows of long documents cover them twice
+    counted = materials.train.count if materials.train.count <= MOST_TOKENS else 0
+    scored = (2 * tokens + materials.validation.count) if counted else 0.0
+    simpler = MAX_ORDER * counting_seconds * (COUNTING_MARGIN * counted + scored)
+    simpler += facts["bytes"] / XZ_BYTES_A_SECOND
+    return LOADING_SECONDS + RECORDS_SECONDS + simpler + overlap * tokens * _scoring_seconds(model, context)
+
+
+def _scoring_seconds(model: Model, context: int) -> float:
+    """Seconds a token of a float32 forward pass, logits included."""
+    rows = max(1, min(SCORED_ROWS, round(SCORED_FLOPS / (model.forward_flops(context) * context))))
+    ids = torch.zeros(rows, context, dtype=torch.int64, device=model.output_weight.device)
+    dtype, training = model.compute_dtype, model.training
+    model.compute_dtype = torch.float32
+    model.eval()
+    taken = []
+    with torch.no_grad():
+        for _ in range(2):
+            began = time.perf_counter()
+            float(model.logits(model.hidden(ids)).logsumexp(-1).sum())  # waits for the device
+            taken.append(time.perf_counter() - began)
+    model.compute_dtype = dtype
+    model.train(training)
+    return min(taken) / (rows * context)
+
+
+def errors(predicted: Mapping[str, Any], actual: Mapping[str, float]) -> dict[str, float]:
+    """Relative errors: 0.1 where a tenth too much was predicted.
+
+    Args:
+        predicted: of :meth:`Prediction.values`.
+        actual: under the same names; zeros are left out.
+    """
+    found = {}
+    for name, value in actual.items():
+        expected = predicted.get(name)
+        number = expected.get("value") if isinstance(expected, Mapping) else expected
+        if number is not None and value:
+            found[name] = round(number / value - 1, 4)
+    return found
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resident_memory() -> int:
+    """The bytes that this process has in memory now; the most it has had where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak_memory()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def power(config: TrainConfig) -> float:
+    """A guess at the watts that training draws."""
+    if config.device == "cuda":
+        return WATTS_AT_REST + WATTS_A_GPU
+    return WATTS_AT_REST + WATTS_A_CORE * min(config.threads or 1, os.cpu_count() or 1)
+
+
+def lines(prediction: Prediction, config: TrainConfig, prices: Prices) -> Iterable[tuple[str, str, str]]:
+    """What is predicted, as (what, value, of what it is made)."""
+    parts = ", ".join(f"{name} {clock(seconds)}" for name, seconds in prediction.parts.items())
+    yield "wall-clock", clock(prediction.wall_seconds), parts
+    yield "peak memory", f"{prediction.peak_memory_bytes / 1e6:,.0f} MB", "of this process, libraries included"
+    yield "disk", f"{prediction.disk_bytes / 1e6:,.1f} MB", "the run directory: text, model and checkpoints"
+    watts = prices.watts or power(config)
+    energy = watts * prediction.wall_seconds / 3600
+    said = "as given" if prices.watts else "a guess; --watts says better"
+    cost = f", {energy / 1000 * prices.kwh:.4f} at {prices.kwh:g} a kWh" if prices.kwh else ""
+    yield "electricity", f"{energy:,.2f} Wh", f"{watts:.0f} W, {said}{cost}"
+    if prices.hour:
+        rent = prices.hour * prediction.wall_seconds / 3600
+        yield "rent", f"{rent:,.4f}", f"at {prices.hour:g} an hour"
+    bits = prediction.bits_per_byte
+    value = f"{bits.value:.3f} bits per byte"
+    yield "held-out text", value, f"95%: {bits.low:.3f} to {bits.high:.3f}"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the user pays; None where nothing was said.
+
+    Attributes:
+        watts: drawn while training.
+        kwh: price of a kilowatt-hour.
+        hour: price of an hour of this machine.
+    """
+
+    watts: float | None = None
+    kwh: float | None = None
+    hour: float | None = None
+
+
+def clock(seconds: float) -> str:
+    """``48 s``, ``12 min``, ``3.4 h``."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+NAMES = {
+    "wall_seconds": "wall-clock",
+    "training_seconds": "training time",
+    "peak_memory_bytes": "peak memory",
+    "disk_bytes": "disk",
+    "bits_per_byte": "bits per byte",
+}
+
+
+def scored(found: Mapping[str, float]) -> str:
+    """The errors of a plan in one line."""
+    return ", ".join(f"{NAMES[name]} {error:+.1%}" for name, error in found.items() if name in NAMES)

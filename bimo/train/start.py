@@ -1,0 +1,218 @@
+"""Everything before step 1: the text, the tokenizer, the plan, the model, a measured step, and what to expect."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from bimo.batches.loader import PackedBatches
+from bimo.config import from_mapping, read_yaml, with_overrides
+from bimo.device import resolve_device
+from bimo.errors import ConfigError
+from bimo.files import cache_folder
+from bimo.run import Run
+from bimo.text.source import Source, open_source
+from bimo.text.split import Split
+from bimo.train.anchor import Anchor, measure_anchor
+from bimo.train.budget import Budget, parse_budget
+from bimo.train.build import build_model, compile_or_announce, fits_bigram
+from bimo.train.choice import Choice
+from bimo.train.config import TrainConfig
+from bimo.train.display import Display
+from bimo.train.forecast import Prediction, closing_seconds, foresee
+from bimo.train.lineage import Lineage, Stopwatch
+from bimo.train.materials import TEST_FOLDER, Materials, make_materials, read_text
+from bimo.train.plan import (
+    Plan,
+    plan_arithmetic,
+    plan_compilation,
+    plan_kernels,
+    plan_shape,
+    plan_steps,
+    plan_vocabulary,
+)
+from bimo.train.probe import Machine, forget, probe
+
+if TYPE_CHECKING:
+    from bimo.models import Model
+
+DEFAULT_BUDGET = "10m"
+UNLIKE = 1.7  # times faster or slower than expected, a step says that the machine was busy when it was measured
+
+Read = Callable[[TrainConfig, Display], tuple[Source, Split]]
+Make = Callable[[Run, TrainConfig, Source, Split, Display], Materials]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that training needs, and what is expected of it."""
+
+    plan: Plan
+    budget: Budget
+    machine: Machine
+    materials: Materials
+    anchor: Anchor
+    choice: Choice
+    model: Model
+    lineage: Lineage
+    prediction: Prediction
+    step_seconds: float
+
+    @property
+    def tokens_a_second(self) -> float:
+        """Of training, as measured on some steps."""
+        assert self.plan.config.batch.size and self.plan.config.model.context
+        return self.plan.config.batch.size * self.plan.config.model.context / self.step_seconds
+
+
+def configure(
+    data: str | Path | Iterable[str | Path] | None,
+    budget: str | None,
+    config: str | Path | Mapping[str, Any] | None,
+    overrides: Iterable[str],
+) -> tuple[dict[str, Any], TrainConfig]:
+    """What the user said, as plain values and as a configuration in which the rest is still empty.
+
+    Args:
+        config: a YAML file or plain values; the other arguments go before it.
+
+    Raises:
+        ConfigError: a key is unknown or a value wrong.
+    """
+    given = dict(read_yaml(Path(config)) if isinstance(config, (str, Path)) else config or {})
+    if data is not None:
+        given["data"] = [str(data)] if isinstance(data, (str, Path)) else [str(one) for one in data]
+    if budget is not None:
+        given["budget"] = budget
+    given = with_overrides(given, overrides)
+    where = str(config) if isinstance(config, (str, Path)) else "configuration"
+    return given, from_mapping(TrainConfig, given, where=where)
+
+
+def prepare(
+    run: Run,
+    config: TrainConfig,
+    display: Display,
+    stopwatch: Stopwatch,
+    reserve: float = 0.0,
+    *,
+    read: Read = read_text,
+    make: Make = make_materials,
+    fresh: bool = False,
+) -> Ready:
+    """Do what comes before step 1; only the run's folder is written to.
+
+    Args:
+        reserve: seconds of a wall-clock budget to leave unused.
+        fresh: measure the machine again.
+
+    Raises:
+        BimoError: the text, the configuration or the budget is not usable.
+    """
+    if config.budget is None and config.steps is None:
+        config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
+    budget = _budget(config)
+    device, machine = set_up(config, display, fresh=fresh)
+    source, split = read(config, display)
+    for one in source.skipped[:5]:
+        display.warn(f"skipped {one.file}: {one.reason}")
+    if split.note:
+        display.warn(split.note)
+
+    deadline = None if budget.seconds is None else stopwatch.began + budget.seconds - reserve
+    plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)))
+    if config.device == "auto":
+        plan.reasons.append(("device", device.type, "the best one present"))
+    plan_arithmetic(plan, machine)
+    plan_kernels(plan)
+    plan_vocabulary(plan, budget, machine, left(deadline), split.train.bytes)
+    materials = make(run, plan.config, source, split, display)
+    if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
+        raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
+    with display.bar("measuring the text"):
+        anchor = measure_anchor(materials.train, open_source(run.checkpoints / TEST_FOLDER), materials.tokenizer)
+    choice = plan_shape(plan, budget, machine, left(deadline), anchor)
+    lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
+    spent = {"preparation": stopwatch.read()[0]}
+    tokens = planned_tokens(plan.config, budget, choice)
+    plan_compilation(plan, budget, machine, left(deadline), tokens)
+    model, step_seconds = _measured(plan, materials, lineage, display, device)
+    if not 1 / UNLIKE < step_seconds / expected_step(plan.config, choice) < UNLIKE and machine.cached:
+        forget(device)
+    closing = closing_seconds(model, plan.config, materials, anchor.counting_seconds)
+    spent["compiling" if plan.config.compile else "measuring a step"] = stopwatch.read()[0] - spent["preparation"]
+    seconds = None if deadline is None else deadline - time.monotonic() - closing
+    plan_steps(plan, seconds, step_seconds, anchor, tokens, materials.validation.count)
+    prediction = foresee(
+        plan.config, materials, anchor, model, run.path, step_seconds=step_seconds, spent=spent, closing=closing
+    )
+    lineage.planned(plan, seconds, step_seconds, prediction.values(), choice.most_tokens)
+    return Ready(plan, budget, machine, materials, anchor, choice, model, lineage, prediction, step_seconds)
+
+
+def _budget(config: TrainConfig) -> Budget:
+    """The budget, or what the number of steps that the user pinned amounts to, roughly."""
+    if config.budget is not None:
+        return parse_budget(config.budget)
+    return Budget(tokens=(config.steps or 1) * (config.batch.size or 8) * (config.model.context or 256))
+
+
+def left(deadline: float | None) -> float | None:
+    """Seconds until a deadline; None where there is none."""
+    return None if deadline is None else deadline - time.monotonic()
+
+
+def planned_tokens(config: TrainConfig, budget: Budget, choice: Choice) -> float:
+    """How many tokens to learn from: the budget's, or the most that are useful within a time."""
+    return choice.most_tokens if budget.seconds is not None else choice.tokens
+
+
+def expected_step(config: TrainConfig, choice: Choice) -> float:
+    """Seconds that a step should take."""
+    assert config.batch.size and config.model.context
+    return choice.seconds_a_token * config.batch.size * config.model.context
+
+
+def set_up(config: TrainConfig, display: Display, *, fresh: bool = False) -> tuple[torch.device, Machine]:
+    """Take the device and the threads that were asked for, and know how fast they are."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    device = resolve_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with display.bar("measuring this machine"):
+        return device, probe(device, fresh=fresh)
+
+
+def make_batches(config: TrainConfig, materials: Materials) -> PackedBatches:
+    """The training batches, from the first.
+
+    Raises:
+        ConfigError: ``batch.accumulate`` does not divide ``batch.size``.
+        DataError: the text is smaller than one batch.
+    """
+    assert config.batch.size and config.model.context
+    if config.batch.accumulate < 1 or config.batch.size % config.batch.accumulate:
+        got = f"{config.batch.accumulate} and {config.batch.size}"
+        raise ConfigError("batch.accumulate is wrong.", expected="a number that divides batch.size", got=got)
+    context = config.model.context
+    return PackedBatches(materials.train, batch_size=config.batch.size, context_length=context, seed=config.seed)
+
+
+def _measured(
+    plan: Plan, materials: Materials, lineage: Lineage, display: Display, device: torch.device
+) -> tuple[Model, float]:
+    """The model, and the seconds of a step of it; notes in the plan whether its layers compile."""
+    batches = make_batches(plan.config, materials)
+    model = build_model(plan.config, materials, device)
+    compiled, step_seconds = compile_or_announce(model, batches, plan.config, display)
+    if compiled != plan.config.compile:
+        plan.config = dataclasses.replace(plan.config, compile=compiled)
+        lineage.event("the layers could not be compiled")
+    return model, step_seconds
