@@ -19,9 +19,10 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tokenizer.train import train_tokenizer
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
+from bimo.train.start import prepare_start
 
 SAMPLE_BYTES = 64_000_000  # of text that a tokenizer is trained on: more changes little
-TOKENS_FOLDER, TEST_FOLDER = "tokens", "test"  # inside checkpoints/
+TOKENS_FOLDER, TEST_FOLDER, START_FOLDER = "tokens", "test", "start"  # inside checkpoints/
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Materials:
 
     Attributes:
         facts: what the lineage says of the data.
+        start: folder of the model that training goes on from, if it does not begin with fresh weights.
     """
 
     tokenizer: Tokenizer
     train: Tokens
     validation: Tokens
     facts: dict[str, Any]
+    start: Path | None = None
 
 
 def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
@@ -59,7 +62,7 @@ def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
 
 def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, display: Display) -> Materials:
     """Train or load the tokenizer, write the token shards and keep the test documents."""
-    tokenizer = _tokenizer(config, split, display)
+    tokenizer = _tokenizer(run, config, split, display)
     tokenizer.save(run.path)
     folder = run.checkpoints / TOKENS_FOLDER
     parts = {"train": split.train, "validation": split.validation}
@@ -104,7 +107,10 @@ def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, 
     return open_materials(run, facts)
 
 
-def _tokenizer(config: TrainConfig, split: Split, display: Display) -> Tokenizer:
+def _tokenizer(run: Run, config: TrainConfig, split: Split, display: Display) -> Tokenizer:
+    if config.start is not None:
+        with display.bar("reading the model"):
+            return prepare_start(config, (document.text for document in split.train), run.checkpoints / START_FOLDER)
     if config.tokenizer.path is not None:
         return Tokenizer.load(Path(config.tokenizer.path))
     assert config.tokenizer.vocab_size is not None
@@ -126,7 +132,8 @@ def open_materials(run: Run, facts: dict[str, Any]) -> Materials:
         open_tokens(folder, name, tokenizer_hash=tokenizer.hash, data_hash=facts["data_hash"])
         for name in ("train", "validation")
     )
-    return Materials(tokenizer, train, validation, facts)
+    start = run.checkpoints / START_FOLDER
+    return Materials(tokenizer, train, validation, facts, start if start.is_dir() else None)
 
 
 def check_unchanged(run: Run, lineage: dict[str, Any], split: Split) -> None:

@@ -108,7 +108,8 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
         "starts at the word pairs of the text" if small else "word pairs need two embeddings and a small vocabulary"
     )
     plan.choose("model.initial", "bigram" if small else "random", reason)
-    _check_model(plan.config.model)
+    if plan.config.start is None:
+        _check_model(plan.config.model)
     size = 8 if model.width < 512 else 32
     while size > 1 and size * (plan.config.model.context or 0) * 8 > text_tokens:
         size //= 2

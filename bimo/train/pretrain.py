@@ -16,27 +16,30 @@ import torch
 from bimo import files
 from bimo.batches.loader import PackedBatches, validation_batches
 from bimo.batches.shards import Tokens
-from bimo.config import differences, from_mapping, read_yaml, to_yaml, with_overrides
+from bimo.config import differences, from_mapping, merged, read_yaml, to_yaml, with_overrides
 from bimo.device import resolve_device
-from bimo.errors import ConfigError, RunError
+from bimo.errors import ConfigError
 from bimo.models import save_model
 from bimo.optim import Optimizer
 from bimo.optim.schedule import multiplier
 from bimo.run import Run
 from bimo.text.corpora import cache_folder
 from bimo.train import hooks
+from bimo.train.average import Average
 from bimo.train.budget import parse_budget
 from bimo.train.build import build_model, compile_layers, compile_or_announce, fits_bigram
 from bimo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
 from bimo.train.finish import finish
+from bimo.train.guard import Guard, check_changes
 from bimo.train.lineage import Lineage, Stopwatch
-from bimo.train.loop import Hook, NotFinite, Progress, fit
+from bimo.train.loop import Hook, Progress, fit
 from bimo.train.materials import Materials, check_unchanged, make_materials, open_materials, read_text
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, validation_tokens
 from bimo.train.probe import Machine, probe
+from bimo.train.start import Reason, parent_facts, seen_before, take_over
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -86,10 +89,12 @@ def train(
     if resume and Run(out).config.exists():
         return _resume(Run.open(out), given, display, stopwatch)
     with Run.starting(out, again=resume) as run:
-        return _start(run, wanted, display, stopwatch, reserve)
+        return _start(run, *take_over(wanted, given), display, stopwatch, reserve)
 
 
-def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float) -> Run:
+def _start(
+    run: Run, config: TrainConfig, reasons: list[Reason], display: Display, stopwatch: Stopwatch, reserve: float
+) -> Run:
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
     budget = parse_budget(config.budget or "1-epochs")
@@ -101,7 +106,7 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
         display.warn(f"skipped {one.file}: {one.reason}")
 
     deadline = None if budget.seconds is None else stopwatch.began + budget.seconds - reserve
-    plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)))
+    plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)), reasons)
     if config.device == "auto":
         plan.reasons.append(("device", device.type, "the best one present"))
     plan_arithmetic(plan, machine)
@@ -109,7 +114,8 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
     materials = make_materials(run, plan.config, source, split, display)
     if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
-    lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
+    lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start))
+    lineage.announce(seen_before(lineage.values["parent"], materials.facts, plan.config), display.warn)
     plan_compilation(plan, budget, machine, deadline and deadline - time.monotonic(), materials.train.count)
     batches = _batches(plan.config, materials)
     model = build_model(plan.config, materials, device)
@@ -127,15 +133,11 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
 
 def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
     recorded = read_yaml(run.config)
-    config = from_mapping(TrainConfig, recorded, where=str(run.config))
     given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
     changes = list(differences(_like(recorded, given), given))
-    if changes:
-        expected = "the configuration it began with, or none"
-        raise RunError(
-            f"{run.path} cannot be resumed with another configuration.", expected=expected, got=", ".join(changes)
-        )
     lineage = Lineage.open(run, stopwatch)
+    check_changes(run, lineage, changes)
+    config = from_mapping(TrainConfig, merged(recorded, given), where=str(run.config))
     if lineage.finished:
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return run
@@ -147,7 +149,9 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
     run.forget_metrics_after(step)
     display.note(f"resuming after step {step}")
-    lineage.event(f"resumed after step {step}")
+    files.write_text(run.config, to_yaml(config))
+    lineage.values["status"] = "running"
+    lineage.event(", ".join([f"resumed after step {step}", *changes]))
     model = build_model(config, materials, device)
     return _train(run, config, materials, model, lineage, display, machine, checkpoint)
 
@@ -191,39 +195,41 @@ def _train(
     optimizer = Optimizer(model, config.optimizer)
     batches = _batches(config, materials)
     progress, best = Progress(steps=config.steps), hooks.Best()
+    average, state = Average(model, config.averaging), checkpoint.state if checkpoint else {}
+    guard = Guard(lineage, run.checkpoints, config.optimizer, state.get("guard"))
     if checkpoint:
         checkpoint.restore(model, optimizer)
-        batches.load_state(checkpoint.state["batches"])
-        progress, best = Progress(**checkpoint.state["progress"]), hooks.Best(**checkpoint.state["best"])
+        average.load(checkpoint.tensors, state.get("averaged", 0))
+        batches.load_state(state["batches"])
+        progress, best = Progress(**state["progress"]), hooks.Best(**state["best"])
     if config.compile:
         compile_layers(model)
 
     def save(progress: Progress) -> None:
         state = {**hooks.progress_state(progress, best), "batches": batches.state()}
-        save_checkpoint(run.checkpoints, progress.step, model, optimizer, state)
+        state |= {"guard": guard.state(), "averaged": average.count}
+        further, good = average.state_tensors(), guard.trend.good
+        save_checkpoint(run.checkpoints, progress.step, model, optimizer, state, further=further, good=good)
         lineage.write()
 
     keep = functools.partial(save_model, model, run.path)
     measure = _validation(config, materials, model)
-    validate = hooks.Validate(measure, keep, every=config.evaluate_every, patience=config.patience, best=best)
+    every, patience = config.evaluate_every, config.patience
+    validate = hooks.Validate(measure, keep, every=every, patience=patience, best=best, average=average)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         share = 3 * model.forward_flops(config.model.context) / machine.peak[config.dtype]
         report = hooks.Report(run, bar, validate, bits_per_nat=_bits_per_nat(materials.train), peak_share=share)
-        after: list[Hook] = [validate, report, interruption]
+        after: list[Hook] = [average, validate, report, guard, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
-            after.append(hooks.Deadline(end, lineage.event, display.warn, every=config.evaluate_every))
+            after.append(hooks.Deadline(end, lineage.event, display.warn, every=every))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
-        try:
+        with guard.explaining(materials.train):
             fit(
                 model, batches, next_token_loss, optimizer, schedule, after,
                 progress=progress, accumulate=config.batch.accumulate, seed=config.seed,
             )  # fmt: skip
-        except NotFinite as cause:
-            lineage.event(f"step {cause.step}: {cause.problem}")
-            documents = {materials.train.document_at(int(position)) for position in cause.batch.positions}
-            raise NotFinite(cause.step, cause.batch, cause.what, sorted(documents)) from None
     if progress.stop == hooks.INTERRUPTED:
         lineage.interrupted(progress)
         done = f"Stopped after step {progress.step} of {progress.steps}"
