@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from bimo.errors import ConfigError
 from bimo.train.loop import Progress
 
 EVERY = 4  # steps between two samples: neighbouring weights say nearly the same
@@ -23,14 +22,9 @@ class Average:
 
     Args:
         share: of the steps, the last ones, that are averaged; 0 = none.
-
-    Raises:
-        ConfigError: the share is not below 1.
     """
 
     def __init__(self, model: nn.Module, share: float) -> None:
-        if not 0 <= share < 1:
-            raise ConfigError("averaging is wrong.", expected="a share from 0 up to, not including, 1", got=str(share))
         self._model, self._share = model, share
         self._mean: dict[str, Tensor] = {}
         self.count = 0

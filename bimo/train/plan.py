@@ -80,7 +80,7 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
     """
     text_tokens = train_bytes / BYTES_PER_TOKEN
     learned = budget.tokens or text_tokens * (budget.epochs or MOST_EPOCHS)  # tokens, at most
-    flops = math.inf if seconds is None else EFFICIENCY * machine.peak[plan.config.dtype] * seconds
+    flops = math.inf if seconds is None else EFFICIENCY * machine.peak[plan.config.dtype] * max(0.0, seconds)
     filled = min(math.sqrt(flops / 6 / TOKENS_PER_PARAMETER), learned / TOKENS_PER_PARAMETER)  # parameters
     vocabulary = next(size for most, size in VOCABULARIES if filled < most) if train_bytes > 300_000 else 1024
     plan.choose("tokenizer.vocab_size", vocabulary, f"for {train_bytes / 1e6:,.1f} MB of training text and this budget")
@@ -187,11 +187,14 @@ def plan_steps(plan: Plan, budget: Budget, seconds: float | None, step_seconds: 
         kept = f"{BETWEEN_STEPS:.0%} kept for validation and records"
         reason = f"{seconds:.0f} s at {step_seconds * 1000:.0f} ms a step, {kept}"
         if steps < FEWEST_STEPS and config.steps is None:
+            missing = FEWEST_STEPS * step_seconds / (1 - BETWEEN_STEPS) - seconds
+            smallest = math.ceil(1.1 * ((budget.seconds or 0.0) + missing))  # machines are not equally fast twice
             raise TrainingError(
                 f"The budget {config.budget} is too short to train anything here.",
                 expected=f"time for at least {FEWEST_STEPS} steps",
                 got=f"{max(0.0, seconds):.0f} s after preparation, {step_seconds:.2f} s a step",
-                fix="Give a longer --budget, a smaller model (--set model.width=64), or a budget in tokens.",
+                fix=f"The smallest that could work here is --budget {smallest}s. Or give a smaller model "
+                "(--set model.width=64), or a budget in tokens.",
             )
     else:
         tokens = budget.tokens or (budget.epochs or 1.0) * train_tokens

@@ -33,9 +33,10 @@ from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
 from bimo.train.finish import finish
 from bimo.train.guard import Guard, check_changes
+from bimo.train.limits import check_limits
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook, Progress, fit
-from bimo.train.materials import Materials, check_unchanged, make_materials, open_materials, read_text
+from bimo.train.materials import Materials, check_unchanged, make_materials, read_text, reopen_materials
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, validation_tokens
 from bimo.train.probe import Machine, probe
@@ -85,6 +86,7 @@ def train(
         given["budget"] = budget
     given = with_overrides(given, overrides)
     wanted = from_mapping(TrainConfig, given, where=str(config) if isinstance(config, (str, Path)) else "configuration")
+    check_limits(wanted)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     if resume and Run(out).config.exists():
         return _resume(Run.open(out), given, display, stopwatch)
@@ -142,9 +144,9 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return run
     device, machine = _set_up(config)
-    _, split = read_text(config, display)
+    source, split = read_text(config, display)
     check_unchanged(run, lineage.values, split)
-    materials = open_materials(run, lineage.values["data"])
+    materials = reopen_materials(run, lineage.values["data"], source, split, display)
     checkpoint = load_checkpoint(run.checkpoints)
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
     run.forget_metrics_after(step)
@@ -153,6 +155,9 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     lineage.values["status"] = "running"
     lineage.event(", ".join([f"resumed after step {step}", *changes]))
     model = build_model(config, materials, device)
+    if config.compile:  # the compiler may have gone since
+        compiled, _ = compile_or_announce(model, _batches(config, materials), config, display)
+        config = dataclasses.replace(config, compile=compiled)
     return _train(run, config, materials, model, lineage, display, machine, checkpoint)
 
 
@@ -219,7 +224,7 @@ def _train(
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         share = 3 * model.forward_flops(config.model.context) / machine.peak[config.dtype]
         report = hooks.Report(run, bar, validate, bits_per_nat=_bits_per_nat(materials.train), peak_share=share)
-        after: list[Hook] = [average, validate, report, guard, interruption]
+        after: list[Hook] = [average, validate, report, guard, materials.train.still_whole, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             after.append(hooks.Deadline(end, lineage.event, display.warn, every=every))
