@@ -159,3 +159,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield from differences(before, after, f"{prefix}{key}.")
         elif before != after:
             yield f"{prefix}{key}: {before!r} -> {after!r}"
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``old`` with the values of ``new``, which may hold only some keys."""
+    inner = {key: merged(old.get(key) or {}, value) for key, value in new.items() if isinstance(value, Mapping)}
+    return {**old, **new, **inner}

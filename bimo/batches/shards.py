@@ -59,6 +59,21 @@ class Tokens:
         index = np.memmap(folder / f"{name}.index.bin", _INDEX, mode="r").reshape(-1, 3)
         self.starts, self.document_bytes, self._names = index.T
 
+    def still_whole(self, *_: object) -> None:
+        """Check that nobody cut the open file short: reading beyond its end would kill the process without a word.
+
+        A file that was deleted stays readable while it is open.
+
+        Raises:
+            DataError: the file is shorter than it was.
+        """
+        path = self.folder / f"{self.name}.bin"
+        size = self.ids.nbytes
+        with contextlib.suppress(OSError):
+            if (found := path.stat().st_size) < size:
+                fix = "Nothing that was learned is lost. Add --resume to make the file again and go on."
+                raise DataError(f"{path} was cut short.", expected=f"{size} bytes", got=str(found), fix=fix)
+
     def document_at(self, position: int) -> str:
         """The id of the document that holds the given position of the stream."""
         assert 0 <= position < self.count, position

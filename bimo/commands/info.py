@@ -51,7 +51,7 @@ def info(run: Path, /, *, json: bool = False) -> None:
 def _origin(lineage: Mapping[str, Any]) -> Iterator[Row]:
     data, tokenizer = lineage["data"], lineage["tokenizer"]
     yield "what", f"{lineage['kind']} model, {lineage['status']}, begun {lineage['created']}"
-    yield "parent", str(lineage["parent"] or "none")
+    yield from _parents(lineage["parent"])
     yield "seed", str(lineage["seed"])
     yield "data", f"{data['source']}: {counted(data['documents'], 'document')}, {data['bytes']:,} bytes"
     yield "", f"licence {data['licence'] or 'not known'}, hash {data['data_hash'][:16]}"
@@ -69,6 +69,18 @@ def _origin(lineage: Mapping[str, Any]) -> Iterator[Row]:
     where = [machine["system"], machine["processor"], counted(machine["threads"], "thread"), machine.get("gpu")]
     yield "machine", ", ".join(filter(None, where))
     yield "versions", ", ".join(f"{name} {version}" for name, version in lineage["versions"].items())
+
+
+def _parents(parent: Mapping[str, Any] | None) -> Iterator[Row]:
+    """The model that a run went on from, and the one before that."""
+    name = "parent"
+    while parent:
+        known = f", run {parent['id']}" if parent.get("id") else ""
+        text = f", of {parent['data']['source']}" if parent.get("data") else ""
+        yield name, f"{parent['folder']}{text}{known}, weights {parent['weights'][:16]}"
+        parent, name = parent.get("parent"), "  and its"
+    if name == "parent":
+        yield name, "none"
 
 
 def _progress(lineage: Mapping[str, Any], newest: Mapping[str, Any]) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,16 +69,16 @@ def plan(
     from bimo.train.start import configure
 
     options = {"device": device}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    _, wanted = configure(data, budget, config, [*(overrides or ()), *given])
+    pinned = [f"{key}={value}" for key, value in options.items() if value is not None]
+    given, wanted = configure(data, budget, config, [*(overrides or ()), *pinned])
     prices = Prices(watts, price_kwh, price_hour)
     if target_bpb is None:
-        _show(_ready(wanted, began, fresh), prices, json)
+        _show(_ready(wanted, given, began, fresh), prices, json)
     else:
-        _reverse(wanted, target_bpb, began, fresh, prices, json)
+        _reverse(wanted, given, target_bpb, began, fresh, prices, json)
 
 
-def _ready(config: Any, began: float, fresh: bool) -> Ready:
+def _ready(config: Any, given: Mapping[str, Any], began: float, fresh: bool) -> Ready:
     """Everything up to step 1, in a folder that is removed again."""
     import tempfile
 
@@ -87,10 +88,12 @@ def _ready(config: Any, began: float, fresh: bool) -> Ready:
     from bimo.train.start import prepare
 
     with tempfile.TemporaryDirectory(prefix="bimo.plan.") as folder, Run.starting(Path(folder) / "run") as run:
-        return prepare(run, config, Display(), Stopwatch(began), fresh=fresh)
+        return prepare(run, config, given, Display(), Stopwatch(began), fresh=fresh)
 
 
-def _reverse(config: Any, target: float, began: float, fresh: bool, prices: Prices, json: bool) -> None:
+def _reverse(
+    config: Any, given: Mapping[str, Any], target: float, began: float, fresh: bool, prices: Prices, json: bool
+) -> None:
     """How long until a target, or that it is out of reach; with the plan that leads there."""
     from dataclasses import replace
 
@@ -98,7 +101,7 @@ def _reverse(config: Any, target: float, began: float, fresh: bool, prices: Pric
     from bimo.train.forecast import clock
 
     try:
-        ready = _ready(replace(config, budget=f"{target:g}-bpb", steps=None), began, fresh)
+        ready = _ready(replace(config, budget=f"{target:g}-bpb", steps=None), given, began, fresh)
     except OutOfReach as cause:
         best, seconds = cause.best, cause.best.seconds
         if json:

@@ -19,6 +19,7 @@ def train(
     data: list[str] | None = None,
     budget: str | None = None,
     out: Path = Path("runs/model"),
+    start: Annotated[str | None, Parameter(name="--from")] = None,
     overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None,
     resume: bool = False,
     device: Device | None = None,
@@ -32,6 +33,7 @@ def train(
 
         bimo train --data shakespeare --budget 10m --out runs/shakespeare
         bimo train --data books/ --data a.jsonl --set model.width=256 batch.size=16
+        bimo train --from runs/shakespeare --data my-plays/ --out runs/mine
         bimo train --out runs/shakespeare --resume
         bimo train runs/shakespeare/bimo.yaml --out runs/again
 
@@ -40,6 +42,7 @@ def train(
         data: a file, a folder, a prepared folder or the name of a corpus; can be given several times
         budget: wall-clock time, everything included (90s, 10m, 2h), or 200k-tokens, or 3-epochs; 10m if not given
         out: the run directory, which must not exist yet
+        start: a run or Hugging Face folder to go on from, with its shape, weights and tokenizer
         overrides: settings as key=value, several if you like; see docs/configuration.md
         resume: continue the run in --out where it was interrupted
         device: where to compute; the best device present if not given
@@ -53,6 +56,12 @@ def train(
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
     from bimo.train import pretrain
 
-    options = {"device": device, "seed": seed, "reading.text_column": text_column, "reading.encoding": encoding}
+    options = {
+        "start": start,
+        "device": device,
+        "seed": seed,
+        "reading.text_column": text_column,
+        "reading.encoding": encoding,
+    }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume, began=began)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -129,7 +129,7 @@ def front_matter(facts: Facts) -> str:
     values: dict[str, Any] = {}
     if facts.language in LANGUAGES:
         values["language"] = facts.language
-    if licence := LICENCES.get(facts.text("data.licence").lower()):
+    if licence := _licence(facts):
         values["license"] = licence
     family = facts.setting("model.family")
     values |= {
@@ -237,10 +237,31 @@ def _data(facts: Facts) -> Iterator[str]:
         yield f"Skipped, {len(skipped):,} in all{more}:\n"
         listed = skipped[:MOST_SKIPPED]
         yield "".join(f"- {plain(one.get('file'))}: {plain(one.get('reason'))}\n" for one in listed)
-    if facts.text("data.licence").lower() in LICENCES:
+    for age, parent in enumerate(_parents(facts)):
+        begun = "which were begun from those of" if age else "begun from the weights of"
+        known = plain(at(parent, "data.licence")) or "not stated"
+        source = plain(at(parent, "data.source")) or "text that is not recorded"
+        digest = re.sub("[^0-9a-f]", "", str(parent.get("weights")))
+        yield f"- {begun} {code(parent.get('folder'))}, SHA-256 `{digest}`, trained on {source}, licence: {known}\n"
+    if _licence(facts):
         yield "The metadata of this card gives the weights the licence of the text; change it if you know better.\n"
     else:
         yield "No licence is stated for the weights: choose one that the licence of the text allows.\n"
+
+
+def _parents(facts: Facts) -> Iterator[Mapping[str, Any]]:
+    """What the lineage knows of the models that training went on from, nearest first."""
+    parent = facts.at("parent")
+    while isinstance(parent, Mapping):
+        yield parent
+        parent = parent.get("parent")
+
+
+def _licence(facts: Facts) -> str | None:
+    """The hub's name of the weights' licence: that of the text, if the text of every parent has it too."""
+    own = facts.text("data.licence").lower()
+    others = {str(at(parent, "data.licence")).lower() for parent in _parents(facts)}
+    return LICENCES.get(own) if others <= {own} else None
 
 
 def _training(facts: Facts) -> Iterator[str]:

@@ -101,6 +101,8 @@ def lead(facts: Facts) -> Said:
     en, zh = f"{en} {family} language model".replace("  ", " "), f"{zh} {family} 语言模型".replace("  ", " ")
     if facts.at("parent") is None:
         en, zh = f"{en}, trained from scratch", f"{zh}，从零训练"
+    elif parent := facts.text("parent.folder"):
+        en, zh = f"{en}, trained on from {parent}", f"{zh}，由 {parent} 继续训练"
     if source:
         en, zh = f"{en} on {source}", f"{zh}，所用文本：{source}"
     return Said(f"{en}.", f"{zh}。")

@@ -78,6 +78,16 @@ class Tokenizer:
         return None if name is None else self._full.token_to_id(name)
 
     @property
+    def definition(self) -> bytes:
+        """The content of ``tokenizer.json``."""
+        return self._definition
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of ``tokenizer_config.json``, a copy."""
+        return dict(self._config)
+
+    @property
     def adds_bos(self) -> bool:
         """Whether stock Hugging Face tools put ``bos_id`` before a text that they encode with this tokenizer."""
         declared = self._config.get("add_bos_token")
@@ -93,6 +103,14 @@ class Tokenizer:
         """The ids of each text, as :meth:`encode` gives them, on all cores."""
         cleaned = [without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self._plain.encode_batch_fast(cleaned, add_special_tokens=False)]
+
+    def encode_words(self, text: str) -> list[list[int]]:
+        """The ids of ``text`` as :meth:`encode` gives them, in the stretches that no token can reach across."""
+        encoding = self._plain.encode(without_surrogates(text), add_special_tokens=False)
+        words: dict[int, list[int]] = {}
+        for id, word in zip(encoding.ids, encoding.word_ids, strict=True):
+            words.setdefault(-1 if word is None else word, []).append(id)
+        return list(words.values())
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ``ids``; bytes that are not UTF-8 become U+FFFD."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from bimo.batches.loader import PackedBatches
 from bimo.device import seed_for
-from bimo.models import gpt2, llama
+from bimo.models import gpt2, llama, load_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.config import TrainConfig
@@ -55,6 +55,7 @@ def model_config(config: TrainConfig, tokenizer: Tokenizer) -> llama.Config | gp
         max_position_embeddings=shape.context,
         model_type=shape.family,
         qk_norm=shape.family == "qwen3",
+        attention_bias=shape.family == "qwen2",
         tie_word_embeddings=bool(shape.tie_embeddings),
         bos_token_id=tokenizer.eos_id,
         eos_token_id=tokenizer.eos_id,
@@ -62,7 +63,11 @@ def model_config(config: TrainConfig, tokenizer: Tokenizer) -> llama.Config | gp
 
 
 def build_model(config: TrainConfig, materials: Materials, device: torch.device) -> Model:
-    """A fresh model; the same configuration and data give the same weights."""
+    """A model to begin with; the same configuration and data give the same weights."""
+    if materials.start is not None:
+        started = load_model(materials.start, device=device, dtype=torch.float32).train()
+        started.compute_dtype = PRECISIONS[config.dtype]
+        return started
     architecture = model_config(config, materials.tokenizer)
     model: Model = gpt2.Model(architecture) if isinstance(architecture, gpt2.Config) else llama.Model(architecture)
     generator = torch.Generator().manual_seed(seed_for(config.seed, "weights"))

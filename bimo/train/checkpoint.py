@@ -43,14 +43,28 @@ class Checkpoint:
         )
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    state: Mapping[str, Any],
+    *,
+    further: Mapping[str, Tensor] | None = None,
+    good: int | None = None,
+) -> None:
     """Write a checkpoint beside the earlier ones, then delete all but the newest few.
+
+    Args:
+        further: tensors to keep beside weights and optimizer state, under names that begin with neither's.
+        good: the newest checkpoint up to this step is kept too; later ones may be of a model that is being ruined.
 
     Raises:
         OSError: the disk is full or the folder not writable; earlier checkpoints are untouched.
     """
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state_tensors().items()}
+    tensors |= further or {}
     final = folder / f"step-{step:08d}"
     unfinished = folder / f".{final.name}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -66,7 +80,9 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
         files.sync_folder(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)  # where writing failed
-    for old in _steps(folder)[:-KEPT]:
+    steps = steps_of(folder)
+    trusted = [path for path in steps if good is None or path.name <= f"step-{good:08d}"][-1:]
+    for old in set(steps[:-KEPT]) - set(trusted):
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -84,7 +100,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         RunError: the newest checkpoint is damaged; it is named, so that the user can fall back to the one before.
     """
-    steps = _steps(folder)
+    steps = steps_of(folder)
     if not steps:
         return None
     path = steps[-1] / "state.safetensors"
@@ -97,6 +113,6 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         raise RunError(f"{path} cannot be read.", expected="a checkpoint", got=str(cause), fix=_FIX) from None
 
 
-def _steps(folder: Path) -> list[Path]:
+def steps_of(folder: Path) -> list[Path]:
     """The finished checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())

@@ -28,13 +28,14 @@ class TokenizerConfig:
 
     path: str | None = setting(None, "folder of an existing tokenizer; by default one is trained on the training text")
     vocab_size: int | None = setting(None, "tokens of a tokenizer trained here, control tokens included")
+    extend: int = setting(0, "tokens to learn from the text and add to the tokenizer of the model in start")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of the model, in the words of the papers; ``config.json`` has Hugging Face's."""
 
-    family: Literal["qwen3", "llama", "gpt2"] = setting("qwen3", "architecture")
+    family: Literal["qwen3", "llama", "gpt2", "qwen2", "mistral"] = setting("qwen3", "architecture")
     width: int | None = setting(None, "size of the hidden state (hidden_size)")
     layers: int | None = setting(None, "number of layers (num_hidden_layers)")
     heads: int | None = setting(None, "number of attention heads; divides the width")
@@ -43,8 +44,8 @@ class ModelConfig:
     context: int | None = setting(None, "longest sequence in tokens (max_position_embeddings)")
     tie_embeddings: bool | None = setting(None, "whether input and output share one matrix; by default only gpt2 does")
     dropout: float | None = setting(None, "share of activations dropped in training; folds away in the saved model")
-    initial: Literal["bigram", "random"] | None = setting(
-        None, "embeddings at the start: word pairs counted in the training text, or random numbers"
+    initial: Literal["bigram", "random", "start"] | None = setting(
+        None, "weights at the start: word pairs counted in the training text, random numbers, or those of start"
     )
 
 
@@ -61,6 +62,7 @@ class TrainConfig:
     """Everything that decides what a training run does; empty values are chosen by the plan and then recorded."""
 
     data: tuple[str, ...] = setting((), "files, folders, prepared folders or corpus names")
+    start: str | None = setting(None, "run or Hugging Face folder to go on from: its shape, weights and tokenizer")
     budget: str | None = setting(None, "90s, 10m, 2h of wall-clock time, everything included; or 200k-tokens, 3-epochs")
     steps: int | None = setting(None, "optimizer steps; follows from the budget")
     seed: int = setting(0, "seed of every random choice")
@@ -72,6 +74,7 @@ class TrainConfig:
     evaluate_every: int | None = setting(None, "steps between validations")
     checkpoint_every: int | None = setting(None, "steps between checkpoints")
     patience: int = setting(4, "validations in a row without a new best after which training stops; 0 = never")
+    averaging: float = setting(0.0, "share of the last steps whose weights are averaged; 0 = none")
     reading: DataConfig = setting(DataConfig, "how text is read and held out")
     tokenizer: TokenizerConfig = setting(TokenizerConfig, "which tokenizer")
     model: ModelConfig = setting(ModelConfig, "the shape of the model")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bimo.run import Run
+from bimo.train.average import Average
 from bimo.train.display import Display, TrainingBar
 from bimo.train.loop import Hook, Progress
 
@@ -45,27 +46,45 @@ class Validate:
         measure: the validation bits per byte of the model as it is.
         keep: saves the weights, called at each new best.
         patience: validations without a new best after which training stops; 0 = never.
+        average: of the last weights; once there is one, it is measured too, and the better of the two counts.
     """
 
     def __init__(
-        self, measure: Callable[[], float], keep: Callable[[], None], *, every: int, patience: int, best: Best
+        self,
+        measure: Callable[[], float],
+        keep: Callable[[], None],
+        *,
+        every: int,
+        patience: int,
+        best: Best,
+        average: Average | None = None,
     ) -> None:
         self._measure, self._keep, self._every, self._patience = measure, keep, every, patience
-        self.best = best
+        self.best, self._average = best, average
         self.last: tuple[int, float] | None = None  # step and bits per byte of the newest validation
 
     def __call__(self, progress: Progress) -> None:
         if progress.step % self._every and progress.step != progress.steps:
             return
-        value = self._measure()
+        improved = self._improved(progress.step, value := self._measure())
+        if self._average and self._average.count:
+            with self._average.applied():
+                improved |= self._improved(progress.step, averaged := self._measure())
+            value = min(value, averaged)
         self.last = (progress.step, value)
-        if self.best.bits_per_byte is None or value < self.best.bits_per_byte:
-            self.best.bits_per_byte, self.best.step, self.best.since = value, progress.step, 0
-            self._keep()
+        if improved:
             return
         self.best.since += 1
         if self._patience and self.best.since >= self._patience and progress.step >= progress.steps * SETTLED:
             progress.stop = f"validation has not improved since step {self.best.step}"
+
+    def _improved(self, step: int, value: float) -> bool:
+        """Whether this is the best validation so far; then the weights are kept as they are."""
+        if self.best.bits_per_byte is not None and value >= self.best.bits_per_byte:
+            return False
+        self.best.bits_per_byte, self.best.step, self.best.since = value, step, 0
+        self._keep()
+        return True
 
 
 class Report:

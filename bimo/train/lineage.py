@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +57,22 @@ class Lineage:
         self._before = (values["cost"]["wall_seconds"], values["cost"]["cpu_seconds"])
 
     @classmethod
-    def begin(cls, run: Run, plan: Plan, materials: Materials, machine: Machine, stopwatch: Stopwatch) -> Lineage:
-        """The lineage of a run that is about to start."""
+    def begin(
+        cls,
+        run: Run,
+        plan: Plan,
+        materials: Materials,
+        machine: Machine,
+        stopwatch: Stopwatch,
+        parent: dict[str, Any] | None = None,
+    ) -> Lineage:
+        """The lineage of a run that is about to start, from scratch or from a ``parent``."""
         tokenizer = materials.tokenizer
         values: dict[str, Any] = {
             "kind": "base",
             "status": "running",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "parent": None,
+            "parent": parent,
             "seed": plan.config.seed,
             "data": materials.facts,
             "tokenizer": {
@@ -131,6 +140,12 @@ class Lineage:
         self.values["events"].append(text)
         if "plan" in self.values:
             self.write()
+
+    def announce(self, text: str, tell: Callable[[str], None]) -> None:
+        """Record and tell something the user must know; nothing where the text is empty."""
+        if text:
+            tell(text)
+            self.event(text)
 
     def interrupted(self, progress: Progress) -> None:
         """Record that training was stopped and can be resumed."""

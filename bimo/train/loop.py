@@ -23,13 +23,13 @@ Schedule = Callable[[int, int], float]
 class NotFinite(TrainingError):
     """The loss or a gradient became NaN or infinite at ``step``, on ``batch``; the weights were not touched by it."""
 
-    def __init__(self, step: int, batch: Batch, what: str, documents: Sequence[str] = ()) -> None:
+    def __init__(self, step: int, batch: Batch, what: str, documents: Sequence[str] = (), fix: str = "") -> None:
         self.step, self.batch, self.what = step, batch, what
         more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
         super().__init__(
             f"Training diverged at step {step}: the {what} is not finite.",
             got=f"NaN or infinity on text of {', '.join(documents[:3])}{more}" if documents else "NaN or infinity",
-            fix="Lower optimizer.learning_rate and optimizer.adamw_learning_rate, or train with --set dtype=float32.",
+            fix=fix or "Lower optimizer.learning_rate and optimizer.adamw_learning_rate.",
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.batches.shards import Tokens, encode_documents, open_tokens, write_tokens
-from bimo.errors import ConfigError, RunError
+from bimo.errors import ConfigError, DataError, RunError
 from bimo.run import Run
 from bimo.text.document import Document
 from bimo.text.source import Source, open_source
@@ -19,9 +19,10 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tokenizer.train import train_tokenizer
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
+from bimo.train.origin import prepare_start
 
 SAMPLE_BYTES = 64_000_000  # of text that a tokenizer is trained on: more changes little
-TOKENS_FOLDER, TEST_FOLDER = "tokens", "test"  # inside checkpoints/
+TOKENS_FOLDER, TEST_FOLDER, START_FOLDER = "tokens", "test", "start"  # inside checkpoints/
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Materials:
 
     Attributes:
         facts: what the lineage says of the data.
+        start: folder of the model that training goes on from, if it does not begin with fresh weights.
     """
 
     tokenizer: Tokenizer
     train: Tokens
     validation: Tokens
     facts: dict[str, Any]
+    start: Path | None = None
 
 
 def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
@@ -59,8 +62,25 @@ def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
 
 def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, display: Display) -> Materials:
     """Train or load the tokenizer, write the token shards and keep the test documents."""
-    tokenizer = _tokenizer(config, split, display)
+    tokenizer = _tokenizer(run, config, split, display)
     tokenizer.save(run.path)
+    _write_texts(run, tokenizer, source, split, display)
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    facts = {
+        "source": source.name,
+        "licence": source.licence,
+        "data_hash": split.data_hash,
+        "documents": split.documents,
+        "bytes": split.bytes,
+        **{name: {"documents": part.documents, "bytes": part.bytes} for name, part in parts.items()},
+        "note": split.note,
+        "skipped": [{"file": one.file, "reason": one.reason} for one in source.skipped],
+    }
+    return open_materials(run, facts)
+
+
+def _write_texts(run: Run, tokenizer: Tokenizer, source: Source, split: Split, display: Display) -> None:
+    """Write the token shards and keep the test documents; the same text and tokenizer give the same bytes."""
     folder = run.checkpoints / TOKENS_FOLDER
     parts = {"train": split.train, "validation": split.validation}
     with display.bar("tokenising") as advance:
@@ -88,23 +108,12 @@ def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, 
     test = run.checkpoints / TEST_FOLDER
     shutil.rmtree(test, ignore_errors=True)  # a start that was interrupted
     write_documents(split.test, test, lambda: {"source": source.name, "licence": source.licence, "skipped": []})
-    facts = {
-        "source": source.name,
-        "licence": source.licence,
-        "data_hash": split.data_hash,
-        "documents": split.documents,
-        "bytes": split.bytes,
-        **{
-            name: {"documents": part.documents, "bytes": part.bytes}
-            for name, part in {**parts, "test": split.test}.items()
-        },
-        "note": split.note,
-        "skipped": [{"file": one.file, "reason": one.reason} for one in source.skipped],
-    }
-    return open_materials(run, facts)
 
 
-def _tokenizer(config: TrainConfig, split: Split, display: Display) -> Tokenizer:
+def _tokenizer(run: Run, config: TrainConfig, split: Split, display: Display) -> Tokenizer:
+    if config.start is not None:
+        with display.bar("reading the model"):
+            return prepare_start(config, (document.text for document in split.train), run.checkpoints / START_FOLDER)
     if config.tokenizer.path is not None:
         return Tokenizer.load(Path(config.tokenizer.path))
     assert config.tokenizer.vocab_size is not None
@@ -112,6 +121,20 @@ def _tokenizer(config: TrainConfig, split: Split, display: Display) -> Tokenizer
     with display.bar("learning the tokenizer"):
         texts = (document.text for number, document in enumerate(split.train) if number % stride == 0)
         return train_tokenizer(texts, config.tokenizer.vocab_size)
+
+
+def reopen_materials(run: Run, facts: dict[str, Any], source: Source, split: Split, display: Display) -> Materials:
+    """Open what :func:`make_materials` wrote, or write again what was lost of it; the text is known to be the same."""
+    try:
+        materials = open_materials(run, facts)
+        if any((run.checkpoints / TEST_FOLDER).glob("*")):
+            return materials
+        problem = f"{run.checkpoints / TEST_FOLDER} is empty."
+    except DataError as cause:
+        problem = cause.problem
+    display.warn(f"{problem} It is made again from the text.")
+    _write_texts(run, Tokenizer.load(run.path), source, split, display)
+    return open_materials(run, facts)
 
 
 def open_materials(run: Run, facts: dict[str, Any]) -> Materials:
@@ -126,7 +149,8 @@ def open_materials(run: Run, facts: dict[str, Any]) -> Materials:
         open_tokens(folder, name, tokenizer_hash=tokenizer.hash, data_hash=facts["data_hash"])
         for name in ("train", "validation")
     )
-    return Materials(tokenizer, train, validation, facts)
+    start = run.checkpoints / START_FOLDER
+    return Materials(tokenizer, train, validation, facts, start if start.is_dir() else None)
 
 
 def check_unchanged(run: Run, lineage: dict[str, Any], split: Split) -> None:

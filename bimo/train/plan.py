@@ -17,7 +17,7 @@ import torch
 from bimo.errors import ConfigError, ModelError, TrainingError
 from bimo.models import kernels
 from bimo.train.anchor import Anchor
-from bimo.train.budget import Budget
+from bimo.train.budget import Budget, parse_budget
 from bimo.train.choice import Choice, candidates, choose
 from bimo.train.config import ModelConfig, TrainConfig
 from bimo.train.initial import LARGEST_VOCABULARY
@@ -118,7 +118,8 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
         "starts at the word pairs of the text" if small else "word pairs need two embeddings and a small vocabulary"
     )
     plan.choose("model.initial", "bigram" if small else "random", reason)
-    _check_model(plan.config.model)
+    if plan.config.start is None:
+        _check_model(plan.config.model)
     size = default_batch(model.width)
     while size > 1 and size * context * 8 > anchor.unique_tokens:
         size //= 2
@@ -233,11 +234,14 @@ def plan_steps(
         between = between_steps(seconds / step_seconds, batch_tokens, validation_count, save_seconds / checkpoints)
         affordable = int(seconds / (1 + between) / step_seconds)
         if affordable < FEWEST_STEPS and config.steps is None:
+            missing = FEWEST_STEPS * step_seconds * (1 + between) - seconds
+            smallest = math.ceil(1.1 * (parse_budget(config.budget or "0.1s").seconds or 0.0) + 1.1 * missing)
             raise TrainingError(
                 f"The budget {config.budget} is too short to train anything here.",
                 expected=f"time for at least {FEWEST_STEPS} steps",
                 got=f"{max(0.0, seconds):.0f} s after preparation, {step_seconds:.2f} s a step",
-                fix="Give a longer --budget, a smaller model (--set model.width=64), or a budget in tokens.",
+                fix=f"The smallest that could work here is --budget {smallest}s. Or give a smaller model "
+                "(--set model.width=64), or a budget in tokens.",
             )
         steps = min(affordable, useful)
         kept = f"{between:.0%} more for validation and records"

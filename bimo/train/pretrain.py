@@ -14,26 +14,27 @@ import torch
 from bimo import files
 from bimo.batches.loader import validation_batches
 from bimo.batches.shards import Tokens
-from bimo.config import differences, from_mapping, read_yaml, to_yaml
-from bimo.errors import RunError
+from bimo.config import to_yaml
 from bimo.models import save_model
 from bimo.optim import Optimizer
 from bimo.optim.schedule import falls_at, multiplier
 from bimo.run import Run
 from bimo.train import hooks
-from bimo.train.build import build_model, compile_layers
-from bimo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bimo.train.average import Average
+from bimo.train.build import compile_layers
+from bimo.train.checkpoint import save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
 from bimo.train.finish import finish
 from bimo.train.forecast import Prices, lines
-from bimo.train.lineage import Lineage, Stopwatch
-from bimo.train.loop import Hook, NotFinite, Progress, fit
-from bimo.train.materials import Materials, check_unchanged, open_materials, read_text
+from bimo.train.guard import Guard
+from bimo.train.lineage import Stopwatch
+from bimo.train.loop import Hook, Progress, fit
+from bimo.train.materials import Materials
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import validation_tokens
-from bimo.train.probe import Machine
-from bimo.train.start import configure, make_batches, prepare, set_up
+from bimo.train.resume import reopen
+from bimo.train.start import Session, configure, make_batches, prepare
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -72,105 +73,67 @@ def train(
     display = Display(quiet=quiet)
     given, wanted = configure(data, budget, config, overrides)
     if resume and Run(out).config.exists():
-        return _resume(Run.open(out), given, display, stopwatch)
+        run = Run.open(out)
+        session = reopen(run, given, display, stopwatch)
+        return _train(run, display, session) if session else run
     with Run.starting(out, again=resume) as run:
-        return _start(run, wanted, display, stopwatch, reserve)
+        return _start(run, wanted, given, display, stopwatch, reserve)
 
 
-def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float) -> Run:
-    ready = prepare(run, config, display, stopwatch, reserve)
+def _start(
+    run: Run, config: TrainConfig, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch, reserve: float
+) -> Run:
+    ready = prepare(run, config, given, display, stopwatch, reserve)
     config = ready.plan.config
     display.plan(ready.plan.reasons)
     display.plan([*lines(ready.prediction, config, Prices())])
     files.write_text(run.config, to_yaml(config))
-    return _train(run, config, ready.materials, ready.model, ready.lineage, display, ready.machine, None)
+    return _train(run, display, Session(config, ready.materials, ready.model, ready.lineage, ready.machine))
 
 
-def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
-    recorded = read_yaml(run.config)
-    config = from_mapping(TrainConfig, recorded, where=str(run.config))
-    given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
-    changes = list(differences(_like(recorded, given), given))
-    if changes:
-        expected = "the configuration it began with, or none"
-        raise RunError(
-            f"{run.path} cannot be resumed with another configuration.", expected=expected, got=", ".join(changes)
-        )
-    lineage = Lineage.open(run, stopwatch)
-    if lineage.finished:
-        display.note(f"{run.path} is finished; there is nothing to resume.")
-        return run
-    device, machine = set_up(config, display)
-    _, split = read_text(config, display)
-    check_unchanged(run, lineage.values, split)
-    materials = open_materials(run, lineage.values["data"])
-    checkpoint = load_checkpoint(run.checkpoints)
-    step = checkpoint.state["progress"]["step"] if checkpoint else 0
-    run.forget_metrics_after(step)
-    display.note(f"resuming after step {step}")
-    lineage.event(f"resumed after step {step}")
-    model = build_model(config, materials, device)
-    return _train(run, config, materials, model, lineage, display, machine, checkpoint)
-
-
-def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``recorded`` that ``given`` speaks of."""
-    return {
-        key: _like(recorded[key], value) if isinstance(value, Mapping) else recorded.get(key)
-        for key, value in given.items()
-    }
-
-
-def _train(
-    run: Run,
-    config: TrainConfig,
-    materials: Materials,
-    model: Model,
-    lineage: Lineage,
-    display: Display,
-    machine: Machine,
-    checkpoint: Checkpoint | None,
-) -> Run:
+def _train(run: Run, display: Display, session: Session) -> Run:
+    config, materials, model, lineage = session.config, session.materials, session.model, session.lineage
     assert config.steps and config.evaluate_every and config.checkpoint_every and config.model.context
     model.dropout = config.model.dropout or 0.0  # chosen after the model was built and measured
     optimizer = Optimizer(model, config.optimizer)
     batches = make_batches(config, materials)
     progress, best = Progress(steps=config.steps), hooks.Best()
-    if checkpoint:
-        checkpoint.restore(model, optimizer)
-        batches.load_state(checkpoint.state["batches"])
-        progress, best = Progress(**checkpoint.state["progress"]), hooks.Best(**checkpoint.state["best"])
+    average, state = Average(model, config.averaging), session.checkpoint.state if session.checkpoint else {}
+    guard = Guard(lineage, run.checkpoints, config.optimizer, state.get("guard"))
+    if session.checkpoint:
+        session.checkpoint.restore(model, optimizer)
+        average.load(session.checkpoint.tensors, state.get("averaged", 0))
+        batches.load_state(state["batches"])
+        progress, best = Progress(**state["progress"]), hooks.Best(**state["best"])
     if config.compile:
         compile_layers(model)
 
     def save(progress: Progress) -> None:
         state = {**hooks.progress_state(progress, best), "batches": batches.state()}
-        save_checkpoint(run.checkpoints, progress.step, model, optimizer, state)
+        state |= {"guard": guard.state(), "averaged": average.count}
+        further, good = average.state_tensors(), guard.trend.good
+        save_checkpoint(run.checkpoints, progress.step, model, optimizer, state, further=further, good=good)
         lineage.write()
 
     keep = functools.partial(save_model, model, run.path)
     measure = _validation(config, materials, model)
-    validate = hooks.Validate(measure, keep, every=config.evaluate_every, patience=config.patience, best=best)
+    every, patience = config.evaluate_every, config.patience
+    validate = hooks.Validate(measure, keep, every=every, patience=patience, best=best, average=average)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
-        share = 3 * model.forward_flops(config.model.context) / machine.peak[config.dtype]
+        share = 3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype]
         report = hooks.Report(run, bar, validate, bits_per_nat=_bits_per_nat(materials.train), peak_share=share)
-        after: list[Hook] = [validate, report, interruption]
+        after: list[Hook] = [average, validate, report, guard, materials.train.still_whole, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))
-            every = config.evaluate_every
             after.append(hooks.Deadline(end, lineage.event, display.warn, every=every, leeway=leeway))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
-        try:
+        with guard.explaining(materials.train):
             fit(
                 model, batches, next_token_loss, optimizer, schedule, after,
                 progress=progress, accumulate=config.batch.accumulate, seed=config.seed,
             )  # fmt: skip
-        except NotFinite as cause:
-            lineage.event(f"step {cause.step}: {cause.problem}")
-            documents = {materials.train.document_at(int(position)) for position in cause.batch.positions}
-            raise NotFinite(cause.step, cause.batch, cause.what, sorted(documents)) from None
     if progress.stop == hooks.INTERRUPTED:
         lineage.interrupted(progress)
         done = f"Stopped after step {progress.step} of {progress.steps}"

@@ -23,12 +23,15 @@ from bimo.text.split import Split
 from bimo.train.anchor import Anchor, measure_anchor
 from bimo.train.budget import Budget, parse_budget
 from bimo.train.build import build_model, compile_or_announce, fits_bigram
+from bimo.train.checkpoint import Checkpoint
 from bimo.train.choice import Choice
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.forecast import Prediction, closing_seconds, foresee
+from bimo.train.limits import check_limits
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.materials import TEST_FOLDER, Materials, make_materials, read_text
+from bimo.train.origin import parent_facts, seen_before, take_over
 from bimo.train.plan import (
     Plan,
     plan_arithmetic,
@@ -48,6 +51,18 @@ UNLIKE = 1.7  # times faster or slower than expected, a step says that the machi
 
 Read = Callable[[TrainConfig, Display], tuple[Source, Split]]
 Make = Callable[[Run, TrainConfig, Source, Split, Display], Materials]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the training loop works on: a run that begins, or with a checkpoint one that goes on."""
+
+    config: TrainConfig
+    materials: Materials
+    model: Model
+    lineage: Lineage
+    machine: Machine
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,7 @@ def configure(
 def prepare(
     run: Run,
     config: TrainConfig,
+    given: Mapping[str, Any],
     display: Display,
     stopwatch: Stopwatch,
     reserve: float = 0.0,
@@ -110,12 +126,15 @@ def prepare(
     """Do what comes before step 1; only the run's folder is written to.
 
     Args:
+        given: what the user wrote of ``config``, as plain values.
         reserve: seconds of a wall-clock budget to leave unused.
         fresh: measure the machine again.
 
     Raises:
         BimoError: the text, the configuration or the budget is not usable.
     """
+    check_limits(config)
+    config, reasons = take_over(config, given)
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
     budget = _budget(config)
@@ -127,7 +146,7 @@ def prepare(
         display.warn(split.note)
 
     deadline = None if budget.seconds is None else stopwatch.began + budget.seconds - reserve
-    plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)))
+    plan = Plan(dataclasses.replace(config, device=cast(Any, device.type)), reasons)
     if config.device == "auto":
         plan.reasons.append(("device", device.type, "the best one present"))
     plan_arithmetic(plan, machine)
@@ -139,7 +158,8 @@ def prepare(
     with display.bar("measuring the text"):
         anchor = measure_anchor(materials.train, open_source(run.checkpoints / TEST_FOLDER), materials.tokenizer)
     choice = plan_shape(plan, budget, machine, left(deadline), anchor)
-    lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
+    lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start))
+    lineage.announce(seen_before(lineage.values["parent"], materials.facts, plan.config), display.warn)
     spent = {"preparation": stopwatch.read()[0]}
     tokens = planned_tokens(plan.config, budget, choice)
     plan_compilation(plan, budget, machine, left(deadline), tokens)

@@ -65,7 +65,7 @@ def empty(config: Any, prefix: str = "") -> set[str]:
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2"])
 def test_everything_is_chosen_with_a_reason(budget: str, family: Any) -> None:
     plan = planned(TrainConfig(device="cpu", model=ModelConfig(family=family)), budget)
-    assert empty(plan.config) == {"tokenizer.path"}
+    assert empty(plan.config) == {"start", "tokenizer.path"}
     assert all(reason for _, _, reason in plan.reasons)
 
 

@@ -235,7 +235,7 @@ def test_a_full_disk_while_saving_keeps_what_was_there(
 
 def test_nan_stops_with_the_step_and_the_documents(text_folder: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     optimizer = {"name": "adamw", "learning_rate": 1e30, "adamw_learning_rate": 1e30, "clip": 1e30}
-    with pytest.raises(TrainingError, match=r"diverged at step \d+.*\d\d\.txt.*Lower optimizer.learning_rate"):
+    with pytest.raises(TrainingError, match=r"diverged at step \d+.*\d\d\.txt.*half the learning rates: add --resume"):
         train(text_folder, None, tmp_path / "run", config={**tiny, "optimizer": optimizer}, quiet=True)
 
 
@@ -289,6 +289,18 @@ def test_a_wall_clock_budget_is_resolved_into_steps_and_recorded(text_folder: Pa
         (["optimizer.name=adam"], ConfigError, "Did you mean 'adamw'"),
         (["device=cuda"], ConfigError, "not available"),
         (["reading.test=0.7"], ConfigError, "held-out shares"),
+        (["model.width=-24"], ConfigError, "model.width is wrong. Expected a whole number above 0"),
+        (["model.heads=0"], ConfigError, "model.heads is wrong"),
+        (["model.heads=24"], ConfigError, "even multiple of model.heads"),
+        (["batch.size=0"], ConfigError, "batch.size is wrong. Expected a whole number of at least 1; got 0"),
+        (["batch.accumulate=0"], ConfigError, "batch.accumulate is wrong"),
+        (["steps=0"], ConfigError, "steps is wrong"),
+        (["evaluate_every=0"], ConfigError, "evaluate_every is wrong"),
+        (["checkpoint_every=-1"], ConfigError, "checkpoint_every is wrong"),
+        (["optimizer.learning_rate=-0.1"], ConfigError, "optimizer.learning_rate is wrong"),
+        (["optimizer.weight_decay=-1"], ConfigError, "optimizer.weight_decay is wrong"),
+        (["schedule.cooldown=1.2"], ConfigError, "schedule.cooldown is wrong. Expected a share from 0 to 1"),
+        (["averaging=1"], ConfigError, "averaging is wrong. Expected a share"),
     ],
 )
 def test_impossible_configurations_are_named(
