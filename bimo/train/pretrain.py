@@ -26,10 +26,11 @@ from bimo.run import Run
 from bimo.text.corpora import cache_folder
 from bimo.train import hooks
 from bimo.train.budget import parse_budget
-from bimo.train.build import build_model, compile_layers, compile_or_announce, fits_bigram
+from bimo.train.build import build_model, compile_layers, compile_or_announce, fits_bigram, patient_of
 from bimo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
+from bimo.train.doctor import Doctor, preflight
 from bimo.train.finish import finish
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook, NotFinite, Progress, fit
@@ -55,6 +56,7 @@ def train(
     reserve: float = 0.0,
     began: float | None = None,
     quiet: bool = False,
+    doctor: Doctor = preflight,
 ) -> Run:
     """Train a language model on text, or continue a run that was interrupted.
 
@@ -68,6 +70,7 @@ def train(
         reserve: seconds of a wall-clock budget to leave unused.
         began: ``time.monotonic()`` when the budget started to run; now by default.
         quiet: show nothing.
+        doctor: what examines a new training before step 1, as in ``bimo.train.doctor``; the lineage keeps its answer.
 
     Raises:
         BimoError: with what was expected, what came, and the next step; nothing already written is lost.
@@ -86,10 +89,12 @@ def train(
     if resume and Run(out).config.exists():
         return _resume(Run.open(out), given, display, stopwatch)
     with Run.starting(out, again=resume) as run:
-        return _start(run, wanted, display, stopwatch, reserve)
+        return _start(run, wanted, display, stopwatch, reserve, doctor)
 
 
-def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float) -> Run:
+def _start(
+    run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float, doctor: Doctor
+) -> Run:
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
     budget = parse_budget(config.budget or "1-epochs")
@@ -117,6 +122,7 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
     if compiled != plan.config.compile:
         plan.config = dataclasses.replace(plan.config, compile=compiled)
         lineage.event("the layers could not be compiled")
+    lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
     seconds = deadline and deadline - time.monotonic() - lineage.closing_seconds(materials, step_seconds, plan.config)
     plan_steps(plan, budget, seconds, step_seconds, materials.train.count)
     display.plan(plan.reasons)
