@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from bimo.commands import Device
-from bimo.errors import TrainingError, UsageError
+from bimo.errors import RunError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from bimo.train.doctor import Doctor
@@ -91,12 +91,15 @@ def _examine_run(folder: Path, device: Device | None) -> Sequence[Finding]:
     from bimo.train.config import TrainConfig
     from bimo.train.display import Display
     from bimo.train.doctor import Examined, only_examine
-    from bimo.train.materials import open_materials
+    from bimo.train.materials import TOKENS_FOLDER, open_materials
     from bimo.train.probe import PRECISIONS
 
     run = Run.open(folder)
     config = from_mapping(TrainConfig, read_yaml(run.config), where=str(run.config))
     where = resolve_device(device or config.device)
+    if not (run.checkpoints / TOKENS_FOLDER).is_dir():
+        fix = "Examine a new training on its text instead: bimo doctor --data PATH."
+        raise RunError(f"{folder} no longer has the text it was trained on.", expected=str(run.checkpoints), fix=fix)
     materials = open_materials(run, run.read_lineage()["data"])
     model = load_model(run.path, device=where)
     model.compute_dtype = PRECISIONS[config.dtype]

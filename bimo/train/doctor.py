@@ -69,7 +69,7 @@ PROOFS: tuple[Proof, ...] = (
     Proof("accumulation", proofs.accumulation, "a divided step is the same step", ("loss", "padding")),
     Proof("precision", proofs.precision, "the fast arithmetic is right", ("weights", "loss mask")),
     Proof("save and load", proofs.save_and_load, "what is saved is what was trained", ("weights", "loss mask")),
-    Proof("transformers", proofs.transformers, "Hugging Face computes the same", ("save and load",)),
+    Proof("transformers", proofs.transformers, "Hugging Face computes the same", ("save and load", "causality")),
 )
 
 
