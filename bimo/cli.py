@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": "bimo.commands.prepare:prepare",
     "plan": "bimo.commands.plan:plan",
     "train": "bimo.commands.train:train",
+    "doctor": "bimo.commands.doctor:doctor",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
     "generate": "bimo.commands.generate:generate",

@@ -26,6 +26,8 @@ def train(
     seed: int | None = None,
     text_column: str | None = None,
     encoding: str | None = None,
+    no_doctor: bool = False,
+    show_batch: bool = False,
 ) -> None:
     """Train a language model on text.
 
@@ -49,12 +51,15 @@ def train(
         seed: of every random choice; 0 if not given
         text_column: column or key that holds the text in tables and JSON; "text" if not given
         encoding: of files that do not say their own, such as gb18030; UTF-8 if not given
+        no_doctor: skip the proofs before step 1, which the run then records; see docs/doctor.md
+        show_batch: print the first batch, what is learned from in colour, and stop; nothing is written
     """
     began = time.monotonic()  # importing torch is part of the budget
     if config is not None and config.suffix not in (".yaml", ".yml"):
         fix = f"To train on it: bimo train --data {config}"
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
-    from bimo.train import pretrain
+    from bimo.commands.doctor import until_step_1
+    from bimo.train import doctor, pretrain
 
     options = {
         "start": start,
@@ -64,4 +69,9 @@ def train(
         "reading.encoding": encoding,
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume, began=began)
+    given = [*(overrides or ()), *given]
+    if show_batch:
+        until_step_1(doctor.only_show_batch, data, budget, config, given)
+        return
+    examiner = doctor.no_doctor if no_doctor else doctor.preflight
+    pretrain.train(data, budget, out, config=config, overrides=given, resume=resume, began=began, doctor=examiner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings
 from bimo.train.loop import divide
 from bimo.train.materials import Materials
 from bimo.train.objective import next_token_loss
+from bimo.train.patient import Patient
 from bimo.train.probe import PRECISIONS, seconds_of
 
 if TYPE_CHECKING:
@@ -138,3 +140,22 @@ def compile_or_announce(
             display.warn(f"The layers cannot be compiled here, so training will be slower: {lines[0]}")
     with display.bar("measuring a step"):
         return False, measure_step(model, batches, dataclasses.replace(config, compile=False))
+
+
+def patient_of(
+    config: TrainConfig, materials: Materials, model: Model, batches: PackedBatches, folder: Path
+) -> Patient:
+    """What the doctor examines before a pretraining; ``folder`` is where it may make a scratch folder."""
+    return Patient(
+        model=model,
+        loss=next_token_loss,
+        divide=divide,
+        make_optimizer=lambda one: Optimizer(one, config.optimizer),
+        batches=batches,
+        tokenizer=materials.tokenizer,
+        train=materials.train,
+        validation=materials.validation,
+        config=config,
+        folder=folder,
+        compile=compile_layers if config.compile else None,
+    )

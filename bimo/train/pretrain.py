@@ -25,6 +25,7 @@ from bimo.train.build import compile_layers
 from bimo.train.checkpoint import save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
+from bimo.train.doctor import Doctor, preflight
 from bimo.train.finish import finish
 from bimo.train.forecast import Prices, lines
 from bimo.train.guard import Guard
@@ -51,6 +52,7 @@ def train(
     reserve: float = 0.0,
     began: float | None = None,
     quiet: bool = False,
+    doctor: Doctor = preflight,
 ) -> Run:
     """Train a language model on text, or continue a run that was interrupted.
 
@@ -64,6 +66,7 @@ def train(
         reserve: seconds of a wall-clock budget to leave unused.
         began: ``time.monotonic()`` when the budget started to run; now by default.
         quiet: show nothing.
+        doctor: what examines a new training before step 1, as in ``bimo.train.doctor``; the lineage keeps its answer.
 
     Raises:
         BimoError: with what was expected, what came, and the next step; nothing already written is lost.
@@ -77,18 +80,12 @@ def train(
         session = reopen(run, given, display, stopwatch)
         return _train(run, display, session) if session else run
     with Run.starting(out, again=resume) as run:
-        return _start(run, wanted, given, display, stopwatch, reserve)
-
-
-def _start(
-    run: Run, config: TrainConfig, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch, reserve: float
-) -> Run:
-    ready = prepare(run, config, given, display, stopwatch, reserve)
-    config = ready.plan.config
-    display.plan(ready.plan.reasons)
-    display.plan([*lines(ready.prediction, config, Prices())])
-    files.write_text(run.config, to_yaml(config))
-    return _train(run, display, Session(config, ready.materials, ready.model, ready.lineage, ready.machine))
+        ready = prepare(run, wanted, given, display, stopwatch, reserve, doctor=doctor)
+        planned = ready.plan.config
+        display.plan(ready.plan.reasons)
+        display.plan([*lines(ready.prediction, planned, Prices())])
+        files.write_text(run.config, to_yaml(planned))
+        return _train(run, display, Session(planned, ready.materials, ready.model, ready.lineage, ready.machine))
 
 
 def _train(run: Run, display: Display, session: Session) -> Run:

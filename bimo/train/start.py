@@ -22,11 +22,12 @@ from bimo.text.source import Source, open_source
 from bimo.text.split import Split
 from bimo.train.anchor import Anchor, measure_anchor
 from bimo.train.budget import Budget, parse_budget
-from bimo.train.build import build_model, compile_or_announce, fits_bigram
+from bimo.train.build import build_model, compile_or_announce, fits_bigram, patient_of
 from bimo.train.checkpoint import Checkpoint
 from bimo.train.choice import Choice
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
+from bimo.train.doctor import Doctor, no_doctor
 from bimo.train.forecast import Prediction, closing_seconds, foresee
 from bimo.train.limits import check_limits
 from bimo.train.lineage import Lineage, Stopwatch
@@ -119,6 +120,7 @@ def prepare(
     stopwatch: Stopwatch,
     reserve: float = 0.0,
     *,
+    doctor: Doctor = no_doctor,
     read: Read = read_text,
     make: Make = make_materials,
     fresh: bool = False,
@@ -128,6 +130,7 @@ def prepare(
     Args:
         given: what the user wrote of ``config``, as plain values.
         reserve: seconds of a wall-clock budget to leave unused.
+        doctor: examines what is about to be trained; the lineage keeps its answer.
         fresh: measure the machine again.
 
     Raises:
@@ -164,6 +167,8 @@ def prepare(
     tokens = planned_tokens(plan.config, budget, choice)
     plan_compilation(plan, budget, machine, left(deadline), tokens)
     model, step_seconds = _measured(plan, materials, lineage, display, device)
+    batches = make_batches(plan.config, materials)
+    lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
     if not 1 / UNLIKE < step_seconds / expected_step(plan.config, choice) < UNLIKE and machine.cached:
         forget(device)
     closing = closing_seconds(model, plan.config, materials, anchor.counting_seconds)

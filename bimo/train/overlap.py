@@ -1,0 +1,146 @@
+"""Text that training and validation share: whole documents, and long spans of them, found by rolling hashes.
+
+Shapes: N ids in a stream, L ids of a span, W = N - L + 1 windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bimo.batches.shards import Tokens
+
+SPAN = 50  # ids in a row that two documents hardly share by chance
+SHORTEST_DOCUMENT = 64  # ids below which equal documents are a coincidence
+FORMULA = 3  # times in the training text from which a span is a formula (a licence, a refrain), not a leak
+BLOCK, MOST_TOKENS = 1 << 20, 20_000_000
+TABLE_BITS = 22
+
+Hashes = npt.NDArray[np.uint64]
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What both texts hold.
+
+    Attributes:
+        documents: ids of validation documents that training has too, word for word.
+        leaked: validation ids inside spans that training has once or twice.
+        formulas: further validation ids, inside spans that training has more often.
+        tokens: validation ids in all.
+        example: a validation document that shares the most, and a training document it shares with; or "".
+        sampled: whether only a part of the training text was compared.
+    """
+
+    documents: tuple[str, ...]
+    leaked: int
+    formulas: int
+    tokens: int
+    example: str
+    sampled: bool
+
+
+def find_overlap(train: Tokens, validation: Tokens) -> Overlap:
+    """Compare every document and span of the validation text with the training text, or an even sample of a long one.
+
+    A span lies inside one document. Hashes have 64 bits (Karp & Rabin 1987), so that chance plays no part.
+    """
+    documents = _equal_documents(train, validation)
+    ids = np.asarray(validation.ids[:MOST_TOKENS])
+    windows = _windows(ids, validation.eos_id, salt=1)
+    known, times, where = _count(np.unique(windows), train)
+    order = np.searchsorted(known, windows)
+    order[order == len(known)] = 0
+    found = known[order] == windows if len(known) else np.zeros(len(windows), dtype=bool)
+    often = found & (times[order] >= FORMULA) if len(known) else found
+    rare = found & ~often
+    leaked, both = _inside(rare, len(ids)), _inside(found, len(ids))
+    example = ""
+    if rare.any():
+        at = int(np.flatnonzero(rare)[0])
+        example = f"{validation.document_at(at)} and {train.document_at(int(where[order[at]]))}"
+    sampled = max(train.count, validation.count) > MOST_TOKENS
+    return Overlap(documents, int(leaked.sum()), int((both & ~leaked).sum()), len(ids), example, sampled)
+
+
+def _equal_documents(train: Tokens, validation: Tokens) -> tuple[str, ...]:
+    """Validation documents of some length that are in the training text, by length first and content then."""
+    lengths = [np.diff(np.append(tokens.starts, tokens.count)) for tokens in (train, validation)]
+    wanted: dict[int, list[int]] = {}
+    for number in np.flatnonzero(lengths[1] > SHORTEST_DOCUMENT).tolist():
+        wanted.setdefault(int(lengths[1][number]), []).append(number)
+    found = set()
+    for number in np.flatnonzero(np.isin(lengths[0], list(wanted))).tolist():
+        length, start = int(lengths[0][number]), int(train.starts[number])
+        for other in wanted[length]:
+            begin = int(validation.starts[other])
+            if np.array_equal(train.ids[start : start + length], validation.ids[begin : begin + length]):
+                found.add(begin)
+    return tuple(validation.document_at(begin) for begin in sorted(found))
+
+
+def _count(wanted: Hashes, train: Tokens) -> tuple[Hashes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Those of the sorted hashes that the training text has, how often, and where first."""
+    table = np.zeros(1 << TABLE_BITS, dtype=bool)  # tells most windows apart without a search
+    mask = np.uint64((1 << TABLE_BITS) - 1)
+    table[wanted & mask] = True
+    hashes, places = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
+    for start, ids in _blocks(train):
+        windows = _windows(ids, train.eos_id, salt=2)
+        near = np.flatnonzero(table[windows & mask])
+        near = near[np.isin(windows[near], wanted)]
+        hashes.append(windows[near])
+        places.append(near + start)
+    known, first, times = np.unique(np.concatenate(hashes), return_index=True, return_counts=True)
+    return known, times, np.concatenate(places)[first]
+
+
+def _blocks(tokens: Tokens) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """The stream in overlapping blocks, evenly left out where it is long."""
+    starts = np.arange(0, tokens.count, BLOCK)
+    if tokens.count > MOST_TOKENS:
+        starts = starts[np.linspace(0, len(starts), MOST_TOKENS // BLOCK, endpoint=False).astype(int)]
+    for start in starts.tolist():
+        yield start, np.asarray(tokens.ids[start : start + BLOCK + SPAN - 1])
+
+
+def _windows(ids: npt.NDArray[Any], eos_id: int, salt: int) -> Hashes:
+    """A hash of every window of L ids (W,); windows across documents have one that equals no other's."""
+    if len(ids) < SPAN:
+        return np.zeros(0, dtype=np.uint64)
+    mixed = _mixed(ids.astype(np.uint64))  # (N,)
+    ends = np.flatnonzero(ids == eos_id)
+    mixed[ends] = _mixed(ends.astype(np.uint64) + np.uint64(salt << 40))
+    with np.errstate(over="ignore"):
+        total, length, power, doubled, size = None, 0, _BASE, mixed, 1
+        while size <= SPAN:  # the hash of L ids from those of the powers of two that L is made of
+            if SPAN & size:
+                total = doubled if total is None else total[: len(total) - size] * power + doubled[length:]
+                length += size
+            doubled = doubled[:-size] * power + doubled[size:]
+            power, size = power * power, size * 2
+    assert total is not None and length == SPAN
+    return total[: len(ids) - SPAN + 1]
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """Random-looking numbers, one for each value (Steele et al. 2014, SplitMix64)."""
+    with np.errstate(over="ignore"):
+        values = (values + np.uint64(1)) * _BASE
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _inside(windows: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
+    """The positions (N,) that lie in any of the marked windows (W,)."""
+    edges = np.zeros(count + 1, dtype=np.int64)
+    marked = np.flatnonzero(windows)
+    np.add.at(edges, marked, 1)
+    np.add.at(edges, marked + SPAN, -1)
+    return edges[:-1].cumsum() > 0

@@ -1,0 +1,71 @@
+"""A batch as a reader sees it: its text, with the labels that count in colour and the ends of documents visible."""
+
+from __future__ import annotations
+
+import codecs
+
+from rich.console import Console
+from rich.text import Text
+
+from bimo.batches.loader import Batch
+from bimo.tokenizer.tokenizer import Tokenizer
+
+COUNTS, MASKED, END = "green", "dim red", "bold yellow"
+LEGEND = "green: labels that count; red: masked"
+PLAIN_LEGEND = "⟦ ⟧: masked labels"
+
+
+def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = False, most: int | None = None) -> Text:
+    """The labels of a row as text; a token that is a part of a character joins those that complete it.
+
+    The first input, which is no label, comes before them, masked. Each document begins on a line of its own.
+
+    Args:
+        brackets: also put masked stretches into ⟦ ⟧, for places without colour.
+        most: labels after which the row is cut off with an ellipsis.
+    """
+    ids = [int(batch.input_ids[row, 0]), *batch.labels[row].tolist()]
+    counts = [False, *batch.loss_mask[row].tolist()]
+    special = {id: name for name, id in tokenizer.special.items()}
+    pieces: list[tuple[str, str]] = []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for id, counting in zip(ids[:most], counts[:most], strict=True):
+        style = COUNTS if counting else MASKED
+        if id in special:
+            pieces.append((decoder.decode(b"", final=True), style))
+            decoder.reset()
+            pieces.append((special[id], f"{END} on dark_green" if counting else MASKED))
+            if id == tokenizer.eos_id:
+                pieces.append(("\n", ""))
+        else:
+            pieces.append((decoder.decode(tokenizer.token_bytes(id)), style))
+    pieces.append((decoder.decode(b"", final=True), pieces[-1][1]))
+    if most is not None and most < len(ids):
+        pieces.append((" …", "dim"))
+    text, inside = Text(), False
+    for piece, style in pieces:
+        if brackets and piece.strip("\n") and style != "dim" and inside != (style == MASKED):
+            inside = not inside
+            text.append("⟦" if inside else "⟧")
+        text.append(_visible(piece), style=style)
+    return text.append("⟧") if inside else text
+
+
+def _visible(text: str) -> str:
+    """Control characters as the pictures that Unicode has for them, line ends and tabs as they are."""
+    return "".join(chr(0x2400 + ord(char)) if ord(char) < 32 and char not in "\n\t" else char for char in text)
+
+
+def show_batch(
+    batch: Batch, tokenizer: Tokenizer, console: Console, *, rows: int | None = None, most: int | None = None
+) -> None:
+    """Print rows of a batch with a legend and the share of labels that count."""
+    plain = console.no_color or not console.is_terminal
+    counted, total = batch.tokens, batch.labels.numel()
+    legend = PLAIN_LEGEND if plain else LEGEND
+    console.print(f"the first batch: {counted:,} of {total:,} labels count ({legend})", style="dim", markup=False)
+    for row in range(min(rows or len(batch.labels), len(batch.labels))):
+        head = f"row {row + 1}" if rows is None else ""
+        if head:
+            console.print(f"── {head} ", style="dim")
+        console.print(coloured(batch, row, tokenizer, brackets=plain, most=most), soft_wrap=True)
