@@ -25,6 +25,9 @@ def train(
     seed: int | None = None,
     text_column: str | None = None,
     encoding: str | None = None,
+    watch: bool = False,
+    watch_port: int | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Train a language model on text.
 
@@ -46,13 +49,19 @@ def train(
         seed: of every random choice; 0 if not given
         text_column: column or key that holds the text in tables and JSON; "text" if not given
         encoding: of files that do not say their own, such as gb18030; UTF-8 if not given
+        watch: show the training on a page in the browser, served to this machine alone
+        watch_port: where to serve that page; any free port if not given
+        tensorboard: also write event files for TensorBoard; needs bimo[tensorboard]
     """
     began = time.monotonic()  # importing torch is part of the budget
     if config is not None and config.suffix not in (".yaml", ".yml"):
         fix = f"To train on it: bimo train --data {config}"
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
+    from bimo.report.live import maybe_watching
     from bimo.train import pretrain
 
     options = {"device": device, "seed": seed, "reading.text_column": text_column, "reading.encoding": encoding}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    pretrain.train(data, budget, out, config=config, overrides=[*(overrides or ()), *given], resume=resume, began=began)
+    options["tensorboard"] = "true" if tensorboard else None
+    given = [*(overrides or ()), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    with maybe_watching(watch or watch_port is not None, out, watch_port):
+        pretrain.train(data, budget, out, config=config, overrides=given, resume=resume, began=began)

@@ -37,6 +37,7 @@ from bimo.train.materials import Materials, check_unchanged, make_materials, ope
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, validation_tokens
 from bimo.train.probe import Machine, probe
+from bimo.train.watching import check_onlookers, onlookers, peak_rates
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -161,6 +162,7 @@ def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 
 
 def _set_up(config: TrainConfig) -> tuple[torch.device, Machine]:
+    check_onlookers(config)
     device = resolve_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -208,8 +210,10 @@ def _train(
     validate = hooks.Validate(measure, keep, every=config.evaluate_every, patience=config.patience, best=best)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         share = 3 * model.forward_flops(config.model.context) / machine.peak[config.dtype]
-        report = hooks.Report(run, bar, validate, bits_per_nat=_bits_per_nat(materials.train), peak_share=share)
-        after: list[Hook] = [validate, report, interruption]
+        bits_per_nat, rates = _bits_per_nat(materials.train), peak_rates(config)
+        report = hooks.Report(run, bar, validate, bits_per_nat=bits_per_nat, peak_share=share, rates=rates)
+        onlooking = onlookers(run, config, materials, model, validate, report, progress.step)
+        after: list[Hook] = [validate, report, *onlooking, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             after.append(hooks.Deadline(end, lineage.event, display.warn, every=config.evaluate_every))
