@@ -147,7 +147,8 @@ def _append_line(path: Path, record: Mapping[str, Any]) -> None:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""  # cut inside a character
+    for line in text.split("\n"):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

@@ -107,7 +107,7 @@ class Course:
     def second_half(self) -> float | None:
         """By what share validation fell from the middle of the training to its lowest value."""
         middle = [value for step, value in self.validations if step <= self.last / 2]
-        return None if not middle else 1 - self.best[1] / middle[-1]
+        return 1 - self.best[1] / middle[-1] if middle and middle[-1] > 0 else None
 
 
 def advise(records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any]) -> Advice:

@@ -298,7 +298,7 @@ class Graph {
       if (about.second) parts.push(make("text", { x: width - right + 8, y: at + 4 }, about.second(value)));
     }
     parts.push(make("path", { class: "base", d: `M${left} ${base + 0.5}H${width - right}` }));
-    const room = Math.max(2, Math.floor((width - left - right) / 78));
+    const room = Math.max(2, Math.floor((width - left - right) / 58));
     for (const step of ticks(0, this.end, Math.min(8, room), true).values) {
       const anchor = step === 0 ? "start" : "middle";
       parts.push(make("text", { x: step === 0 ? left : x(step), y: base + 18, "text-anchor": anchor }, whole(step)));
@@ -444,7 +444,7 @@ function speedGraph(state, points) {
   const known = points.speed.findIndex((value) => value !== null);
   if (known < 0) return null;
   const share = last(points.use) / last(points.speed); // of the peak, a token a second
-  const high = above(points.speed, 0);
+  const high = 1.08 * Math.max(...points.speed.filter((value) => value !== null)); // medians already
   return {
     low: 0, high, left: 46, right: 46, format: (value) => (value >= 1000 ? value / 1000 + "k" : String(value)),
     second: (value) => (Number.isFinite(share) ? Math.round(100 * share * value) + "%" : ""),

@@ -22,7 +22,7 @@ class Expected(NamedTuple):
 
 
 def compare(facts: Facts) -> list[Expected]:
-    """What was planned beside what came, a row a thing; what neither plan nor run knows has no row."""
+    """What was planned beside what came, a row a thing; what was not planned has no row."""
     step, steps = facts.number("plan.step_seconds"), facts.steps
     seconds = facts.training_seconds
     taken = seconds / steps if seconds is not None and steps else None
@@ -35,6 +35,13 @@ def compare(facts: Facts) -> list[Expected]:
             whole,
         ),
         _row(Said("Training time", "训练时间"), facts.planned_seconds, seconds, duration, complete=facts.finished),
+    ]
+    return [row for row in rows if row is not None] + predictions(facts)
+
+
+def predictions(facts: Facts) -> list[Expected]:
+    """What the plan foretold of the whole run, beside what came; empty where it foretold nothing."""
+    rows = [
         _row(
             Said("Time, everything included", "总用时"),
             facts.number("plan.predicted.seconds"),
@@ -57,7 +64,7 @@ def compare(facts: Facts) -> list[Expected]:
 def _row(
     name: Said, planned: float | None, actual: float | None, shown: object, *, complete: bool = True
 ) -> Expected | None:
-    if planned is None and actual is None:
+    if planned is None:
         return None
     assert callable(shown)
     off = actual / planned - 1 if planned and actual is not None and complete else None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHARE = 0.01  # of the training time that samples may take; a first and a last one are always made
 LENGTH = 40  # tokens
 TEMPERATURE = 0.8
-MOST = 12  # samples still to come: where a sample costs nothing, more would only be more of the same
+MOST = 12  # samples: where one costs nothing, more would only be more of the same
 OPENING_TOKENS = 64  # of a document, in which the words of the prompt are looked for
 WORDS, CHARACTERS = 6, 12  # of the prompt: words where the text has spaces, characters where it has none
 
@@ -80,8 +80,9 @@ class Samples:
             return progress.stop != INTERRUPTED
         step, cost = self._made[-1]
         allowed = SHARE * progress.seconds * progress.steps / progress.step
-        more = (allowed - sum(spent for _, spent in self._made)) / max(cost, 1e-6)  # samples, the last one included
-        return more >= 2 and progress.step >= step * (progress.steps / step) ** (1 / min(more, MOST))
+        spent = sum(seconds for _, seconds in self._made)
+        more = min((allowed - spent) / max(cost, 1e-6), MOST - len(self._made))  # samples, the last one included
+        return more >= 2 and progress.step >= step * (progress.steps / step) ** (1 / more)
 
     def _continuation(self, step: int) -> str | None:
         """What the model as it is writes; None where its output is not a number, which training will notice itself."""
