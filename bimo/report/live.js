@@ -15,7 +15,7 @@ const WORDS = {
     unitTest: "bits per byte of held-out text",
     at: "at step {0}; lowest {1} at step {2}", best: "at step {0}, the lowest so far", waiting: "no validation yet",
     below: "{0}% below {1}", above: "{0}% above {1}", nats: "nats a token", tokens: "tokens",
-    peak: "{0}% of the matmul peak", read: "the text read {0} times", step: "Step", time: "Time", clip: "clipped above",
+    peak: "{0}% of the matmul peak", read: "the text read {0} times", step: "Step", stepNo: "Step {0}", time: "Time", clip: "clipped above",
     turned: "lowest", wall: "about {0} to go", samples: "bits a byte",
     norm: "Norm", loss: "Loss", smooth: "Smoothed", speed: "Tokens/s", use: "Of peak", as: "as planned", more: "{0}% more", less: "{0}% less",
   },
@@ -25,8 +25,8 @@ const WORDS = {
     done: "第 {0} 步，共 {1} 步", left: "剩余 {0}", validation: "验证", training: "训练", held: "留出文本",
     unit: "验证文本的每字节比特数", unitTrain: "训练文本的每字节比特数", unitTest: "留出文本的每字节比特数",
     at: "第 {0} 步；最低 {1}，在第 {2} 步", best: "第 {0} 步，目前最低", waiting: "尚未验证",
-    below: "比{1}低 {0}%", above: "比{1}高 {0}%", nats: "每词元奈特", tokens: "词元",
-    peak: "矩阵乘法峰值的 {0}%", read: "文本读了 {0} 遍", step: "步", time: "时间", clip: "裁剪阈值",
+    below: "比 {1} 低 {0}%", above: "比 {1} 高 {0}%", nats: "每词元奈特", tokens: "词元",
+    peak: "矩阵乘法峰值的 {0}%", read: "文本读了 {0} 遍", step: "步", stepNo: "第 {0} 步", time: "时间", clip: "裁剪阈值",
     turned: "最低", wall: "大约还需 {0}", samples: "比特每字节",
     norm: "范数", loss: "损失", smooth: "平滑", speed: "词元/秒", use: "占峰值", as: "与计划一致", more: "多 {0}%", less: "少 {0}%",
   },
@@ -120,7 +120,7 @@ function show() {
   const share = state.steps ? Math.min(100, (100 * step) / state.steps) : 0;
   $("progress").firstElementChild.style.width = share + "%";
   $("progress").setAttribute("aria-valuenow", Math.round(share));
-  put("done", state.steps ? say("done", whole(step), whole(state.steps)) : say("step") + " " + whole(step));
+  put("done", state.steps ? say("done", whole(step), whole(state.steps)) : say("stepNo", whole(step)));
   put("left", state.status === "running" && state.seconds_left !== null ? say("left", duration(state.seconds_left)) : "");
 
   headline(state, points);
@@ -194,7 +194,7 @@ function list(parent, items, make) {
 
 function sample(one) {
   const item = element("li"), when = element("div", "when"), text = element("p", "text");
-  when.append(element("b", "", say("step") + " " + whole(one.step)));
+  when.append(element("b", "", say("stepNo", whole(one.step))));
   if (one.bits !== null) when.append(one.bits.toFixed(3) + " " + say("samples"));
   text.append(element("i", "", one.prompt), one.text.replace(/\n\s*\n/g, "\n").trimEnd());
   item.append(when, text);
@@ -228,7 +228,7 @@ function smoothed(values) {
 
 function ticks(low, high, most, integer) {
   const raw = (high - low) / Math.max(1, most), power = 10 ** Math.floor(Math.log10(raw));
-  let spacing = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= raw * 0.999);
+  let spacing = (integer && power >= 10 ? [1, 2, 2.5, 5, 10] : [1, 2, 5, 10]).map((factor) => factor * power).find((one) => one >= raw * 0.999);
   if (integer) spacing = Math.max(1, spacing);
   const found = [];
   for (let i = Math.ceil(low / spacing - 1e-9); i * spacing <= high * (1 + 1e-12) + 1e-12; i++) found.push(i * spacing + 0); // + 0: no minus zero
