@@ -110,15 +110,20 @@ class Course:
         return 1 - self.best[1] / middle[-1] if middle and middle[-1] > 0 else None
 
 
-def advise(records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any]) -> Advice:
+def advise(
+    records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> Advice:
     """What the records of ``metrics.jsonl`` and the values of ``lineage.json`` say of a training.
+
+    Args:
+        config: of ``bimo.yaml``, for advice that names a value; without it, what the plan chose is known.
 
     Lines without a usable number are passed over. Nothing here is certain: it is what an experienced reader of such
     curves would say first.
     """
     course = read_course(records, lineage)
     evidence = _evidence(course)
-    gap = _gap(course)
+    gap, shape = _gap(course), _shape(lineage, config)
     if course.diverged:
         return Advice("diverged", *_diverged(records, lineage), evidence)
     if len(course.validations) < FEWEST_VALIDATIONS or course.steps < FEWEST_STEPS:
@@ -132,15 +137,15 @@ def advise(records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any]) -> 
     wide = course.growth or 0.0
     if course.turned and (wide > WIDER or _often_read(course)):
         step, _ = course.best
-        return Advice("overfitted", _turned(course), gap, _against_overfitting(course, lineage), evidence, step)
+        return Advice("overfitted", _turned(course), gap, _against_overfitting(course, shape), evidence, step)
     if course.turned or _stopped_early(lineage):
-        return _flat(course, lineage, gap, evidence)
+        return _flat(course, shape, gap, evidence)
     if wide > WIDE:
         headline = Said(
             "Validation still falls, but the training text is learnt much faster than new text.",
             "验证值仍在下降，但模型学训练文本比学新文本快得多。",
         )
-        return Advice("memorising", headline, gap, _against_overfitting(course, lineage), evidence)
+        return Advice("memorising", headline, gap, _against_overfitting(course, shape), evidence)
     if course.running:
         headline = Said("Healthy so far: training and validation fall together.", "目前正常：训练与验证同步下降。")
         action = Said("Let it run.", "继续训练即可。")
@@ -240,15 +245,19 @@ def _turned(course: Course) -> Said:
     return Said(f"{en}, though the text is still new.", f"{zh}，而文本尚未读完一遍。")
 
 
-def _chosen(lineage: Mapping[str, Any], key: str) -> float | None:
-    """A number that the plan chose."""
-    values = (one.get("value") for one in entries(at(lineage, "plan.choices")) if one.get("key") == key)
-    return number(next(values, None))
+def _shape(lineage: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Width and dropout of the model: what the plan chose, and what ``bimo.yaml`` says."""
+    chosen = {text(one.get("key")): one.get("value") for one in entries(at(lineage, "plan.choices"))}
+    known = {}
+    for name in ("width", "dropout"):
+        said = number(at(config or {}, f"model.{name}"))
+        known[name] = said if said is not None else number(chosen.get(f"model.{name}"))
+    return known
 
 
-def _against_overfitting(course: Course, lineage: Mapping[str, Any]) -> Said:
+def _against_overfitting(course: Course, shape: Mapping[str, Any]) -> Said:
     """More dropout first; with that, a smaller model; else the end that validation asked for."""
-    dropout, width = _chosen(lineage, "model.dropout"), _chosen(lineage, "model.width")
+    dropout, width = shape["dropout"], shape["width"]
     if not _often_read(course):
         if course.turned:
             step, _ = course.best
@@ -302,13 +311,13 @@ def _short(course: Course, evidence: tuple[Said, ...]) -> Advice:
     return Advice("short", headline, Said("Not known yet.", "尚不清楚。"), action, evidence)
 
 
-def _flat(course: Course, lineage: Mapping[str, Any], gap: Said, evidence: tuple[Said, ...]) -> Advice:
+def _flat(course: Course, shape: Mapping[str, Any], gap: Said, evidence: tuple[Said, ...]) -> Advice:
     step, _ = course.best
     headline = Said(
         f"Validation has not improved since step {step:,}, and the gap is small: the model is full, not overfitted.",
         f"自第 {step:,} 步起验证值不再改善，而差距很小：模型已学满，并未过拟合。",
     )
-    width = _chosen(lineage, "model.width")
+    width = shape["width"]
     if width is None:
         action = Said("Try a larger model.", "可换用更大的模型。")
     else:

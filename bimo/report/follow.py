@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,12 @@ class Follower:
         rows: (step, one value a column) of each line that has a step.
         validations: (step, bits per byte).
         last: the newest line.
-        generation: grows when the file was rewritten, so that what was given before counts no longer.
+        generation: another one when the file was rewritten, so that what was given before counts no longer.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.generation = 0
+        self.generation = time.time_ns() // 1_000_000  # not that of an earlier server at the same address
         self._forget()
 
     def _forget(self) -> None:

@@ -110,8 +110,8 @@ function show() {
   const silent = state.status === "running" && state.quiet !== null && state.quiet > 120;
   const over = ["finished", "interrupted"].includes(state.status);
   const status = $("status");
-  status.className = "status " + (lost && !over ? "open" : silent ? "calm" : state.status === "interrupted" ? "open" : state.status === "running" ? "running" : state.status === "finished" ? "" : "calm");
-  put("status", lost && !over ? say("lost") : silent ? say("quiet", duration(state.quiet)) : say(state.status in WORDS.en ? state.status : "preparing"));
+  status.className = "status " + (lost && !over ? "open" : silent ? "calm" : state.status === "interrupted" ? "open" : state.status === "running" && steps.length ? "running" : state.status === "finished" ? "" : "calm");
+  put("status", lost && !over ? say("lost") : silent ? say("quiet", duration(state.quiet)) : say(steps.length && state.status in WORDS.en ? state.status : "preparing"));
   $("report").hidden = !state.report || lost;
   $("main").hidden = !steps.length;
   $("waiting").hidden = Boolean(steps.length);

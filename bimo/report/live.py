@@ -83,7 +83,7 @@ class Watched:
                 "validations": self._follower.validations[-MOST_POINTS:],
                 "samples": self._cached(self._run.samples, self._read_samples) or [],
                 "plan": [row._asdict() for row in compare(facts)],
-                "coach": self._coach(lineage),
+                "coach": self._coach(lineage, config),
                 "events": [translated(event) for event in _texts(lineage.get("events"))],
                 "report": (self._run.path / "report.html").is_file(),
             }
@@ -123,12 +123,12 @@ class Watched:
             if isinstance(sample, Mapping)
         ][-MOST_SAMPLES:]
 
-    def _coach(self, lineage: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _coach(self, lineage: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Advice, thought over anew only when there is a new validation or another status."""
         about = (len(self._follower.validations), self._follower.generation, str(lineage.get("status")))
         if self._advice[0] != about:
             known = bool(self._follower.rows)
-            self._advice = (about, advise(self._follower.records(), lineage) if known else None)
+            self._advice = (about, advise(self._follower.records(), lineage, config) if known else None)
         advice = self._advice[1]
         if advice is None:
             return None

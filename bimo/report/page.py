@@ -73,7 +73,7 @@ def render(facts: Facts) -> str:
         choices=choices(facts),
         parts=parts(facts),
         skipped=skipped(facts),
-        coach=advise(facts.records, facts.lineage) if facts.records else None,
+        coach=advise(facts.records, facts.lineage, facts.config) if facts.records else None,
         milestones=milestones(facts),
         predictions=predictions(facts),
         machine=machine(facts),

@@ -60,4 +60,4 @@ def finish(
     write_page(run)
     interval = "" if measured.low is None else f" (95%: {measured.low:.3f} to {measured.high:.3f})"
     display.note(f"held-out text: {measured.value:.3f} bits per byte{interval}; the run is {run.path}")
-    display.note(advise(run.read_metrics(), lineage.values).sentence.en)
+    display.note(advise(run.read_metrics(), lineage.values, asdict(config)).sentence.en)

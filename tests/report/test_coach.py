@@ -105,6 +105,13 @@ def test_dropout_comes_before_a_smaller_model_and_text_after_both() -> None:
     assert overfitted().action.en == "More text would help most."
 
 
+def test_what_was_pinned_is_known_from_the_configuration() -> None:
+    records = curves(lambda step: falling(step) - step / 1_000, turning)
+    advice = advise(records, lineage(14, width=512), {"model": {"width": 256, "dropout": 0.2}})
+    assert advice.action.en.endswith("--set model.width=128.")
+    assert advise(records, lineage(14), {"model": {"dropout": 0}}).action.en.endswith("--set model.dropout=0.1.")
+
+
 def test_overfitted_on_new_text_says_where_to_stop() -> None:
     advice = advise(curves(lambda step: falling(step) - step / 1_000, turning), lineage(2, width=256, dropout=0.0))
     assert advice.verdict == "overfitted" and advice.action.en == "Stopping there would do as well: --set steps=500."

@@ -194,7 +194,7 @@ def test_everything_from_the_run_is_escaped(make_run: Callable[..., Run], lineag
 
 def test_the_coach_is_on_the_page(facts: Facts) -> None:
     page = Page(render(facts))
-    advice = advise(facts.records, facts.lineage)
+    advice = advise(facts.records, facts.lineage, facts.config)
     for words in (advice.headline, advice.action, advice.gap, *advice.evidence):
         assert words.en in page.said("en") and words.zh in page.said("zh")
     without = render(dataclasses.replace(facts, records=()))
