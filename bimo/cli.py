@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "bimo.commands.plan:plan",
     "train": "bimo.commands.train:train",
     "doctor": "bimo.commands.doctor:doctor",
+    "watch": "bimo.commands.watch:watch",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
     "generate": "bimo.commands.generate:generate",

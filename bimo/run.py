@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Run:
         self.config = self.path / "bimo.yaml"
         self.lineage = self.path / "lineage.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples.jsonl"
         self.checkpoints = self.path / "checkpoints"
 
     @classmethod
@@ -113,20 +114,47 @@ class Run:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        _append_line(self.metrics, record)
+
+    def append_sample(self, sample: Mapping[str, Any]) -> None:
+        """Add one line to ``samples.jsonl``."""
+        _append_line(self.samples, sample)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of ``metrics.jsonl``; a last line cut short by a crash is left out."""
-        records = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else ():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return records
+        return _read_lines(self.metrics)
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """All whole lines of ``samples.jsonl``."""
+        return _read_lines(self.samples)
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will take again."""
-        kept = [record for record in self.read_metrics() if record["step"] <= step]
-        files.write_text(self.metrics, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        _write_lines(self.metrics, (record for record in self.read_metrics() if record["step"] <= step))
+
+    def keep_samples_until(self, step: int) -> list[dict[str, Any]]:
+        """Drop the samples of steps that a resumed run will take again, and return the others."""
+        kept = [sample for sample in self.read_samples() if sample["step"] <= step]
+        if self.samples.exists():
+            _write_lines(self.samples, kept)
+        return kept
+
+
+def _append_line(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    records = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""  # cut inside a character
+    for line in text.split("\n"):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

@@ -28,6 +28,9 @@ def train(
     encoding: str | None = None,
     no_doctor: bool = False,
     show_batch: bool = False,
+    watch: bool = False,
+    watch_port: int | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Train a language model on text.
 
@@ -53,12 +56,16 @@ def train(
         encoding: of files that do not say their own, such as gb18030; UTF-8 if not given
         no_doctor: skip the proofs before step 1, which the run then records; see docs/doctor.md
         show_batch: print the first batch, what is learned from in colour, and stop; nothing is written
+        watch: show the training on a page in the browser, served to this machine alone
+        watch_port: where to serve that page; any free port if not given
+        tensorboard: also write event files for TensorBoard; needs bimo[tensorboard]
     """
     began = time.monotonic()  # importing torch is part of the budget
     if config is not None and config.suffix not in (".yaml", ".yml"):
         fix = f"To train on it: bimo train --data {config}"
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
     from bimo.commands.doctor import until_step_1
+    from bimo.report.live import maybe_watching
     from bimo.train import doctor, pretrain
 
     options = {
@@ -67,6 +74,7 @@ def train(
         "seed": seed,
         "reading.text_column": text_column,
         "reading.encoding": encoding,
+        "tensorboard": "true" if tensorboard else None,
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     given = [*(overrides or ()), *given]
@@ -74,4 +82,5 @@ def train(
         until_step_1(doctor.only_show_batch, data, budget, config, given)
         return
     examiner = doctor.no_doctor if no_doctor else doctor.preflight
-    pretrain.train(data, budget, out, config=config, overrides=given, resume=resume, began=began, doctor=examiner)
+    with maybe_watching(watch or watch_port is not None, out, watch_port):
+        pretrain.train(data, budget, out, config=config, overrides=given, resume=resume, began=began, doctor=examiner)

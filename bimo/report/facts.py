@@ -39,12 +39,14 @@ class Facts:
         lineage: of ``lineage.json``.
         config: of ``bimo.yaml``; empty where it cannot be read.
         records: of ``metrics.jsonl``, in the order of their steps.
+        samples: of ``samples.jsonl``: what the model wrote as it learnt.
     """
 
     name: str
     lineage: Mapping[str, Any]
     config: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...]
+    samples: tuple[Mapping[str, Any], ...] = ()
 
     def at(self, path: str) -> Any:
         """The lineage's value at a dotted path; None where there is none."""
@@ -126,7 +128,8 @@ def read_facts(run: Run) -> Facts:
     records = [record for record in run.read_metrics() if isinstance(record, Mapping)]
     steps = {int(step): record for record in records if (step := number(record.get("step"))) is not None}
     ordered = tuple({**steps[step], "step": step} for step in sorted(steps))
-    return Facts(run.path.resolve().name, run.read_lineage(), config, ordered)
+    samples = tuple(sample for sample in run.read_samples() if isinstance(sample, Mapping))
+    return Facts(run.path.resolve().name, run.read_lineage(), config, ordered, samples)
 
 
 def at(values: Any, path: str) -> Any:

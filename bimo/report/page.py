@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +13,15 @@ import jinja2
 
 from bimo import files
 from bimo.report import facts as read
+from bimo.report.coach import advise
 from bimo.report.curves import draw
 from bimo.report.facts import PARTS, Facts, read_facts
+from bimo.report.reality import predictions
 from bimo.report.words import FAMILIES, Said, clock, duration, translated
 from bimo.run import Run
 
 MOST_SKIPPED = 200  # files listed by name
+MOST_SAMPLES = 4
 BASELINES = {
     "n-gram": Said("counted token sequences of the same training text", "对同一训练文本统计词元序列"),
     "gzip": Said("general compressor", "通用压缩程序"),
@@ -69,6 +73,9 @@ def render(facts: Facts) -> str:
         choices=choices(facts),
         parts=parts(facts),
         skipped=skipped(facts),
+        coach=advise(facts.records, facts.lineage, facts.config) if facts.records else None,
+        milestones=milestones(facts),
+        predictions=predictions(facts),
         machine=machine(facts),
         versions=read.pairs(facts.at("versions")),
         events=events(facts),
@@ -162,6 +169,21 @@ def times(facts: Facts) -> dict[str, Any]:
         "step": None if step is None else 1000 * step,
         "step_taken": None if taken is None else 1000 * taken,
     }
+
+
+def milestones(facts: Facts) -> list[dict[str, Any]]:
+    """A few of the samples from the first to the last, the newest first."""
+    last = len(facts.samples) - 1
+    chosen = sorted({round(last * place / (MOST_SAMPLES - 1)) for place in range(MOST_SAMPLES)}) if last >= 0 else []
+    return [
+        {
+            "step": read.number(facts.samples[place].get("step")),
+            "bits": read.number(facts.samples[place].get("validation_bits_per_byte")),
+            "prompt": read.text(facts.samples[place].get("prompt")),
+            "text": re.sub(r"\n\s*\n", "\n", read.text(facts.samples[place].get("text"))).rstrip(),
+        }
+        for place in reversed(chosen)
+    ]
 
 
 def choices(facts: Facts) -> list[dict[str, str]]:

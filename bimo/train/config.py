@@ -75,6 +75,8 @@ class TrainConfig:
     checkpoint_every: int | None = setting(None, "steps between checkpoints")
     patience: int = setting(4, "validations in a row without a new best after which training stops; 0 = never")
     averaging: float = setting(0.0, "share of the last steps whose weights are averaged; 0 = none")
+    samples: bool = setting(True, "whether the model writes a few words after some validations, into samples.jsonl")
+    tensorboard: bool = setting(False, "whether TensorBoard's event files are written, too; needs bimo[tensorboard]")
     reading: DataConfig = setting(DataConfig, "how text is read and held out")
     tokenizer: TokenizerConfig = setting(TokenizerConfig, "which tokenizer")
     model: ModelConfig = setting(ModelConfig, "the shape of the model")

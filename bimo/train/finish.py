@@ -12,6 +12,7 @@ from bimo.evaluate.intervals import bits_per_byte, perplexity
 from bimo.evaluate.likelihood import score_documents
 from bimo.models import load_model
 from bimo.report.card import write_card
+from bimo.report.coach import advise
 from bimo.report.page import write_page
 from bimo.run import Run
 from bimo.text.source import open_source
@@ -61,6 +62,7 @@ def finish(
     write_page(run)
     interval = "" if measured.low is None else f" (95%: {measured.low:.3f} to {measured.high:.3f})"
     display.note(f"held-out text: {measured.value:.3f} bits per byte{interval}; the run is {run.path}")
+    display.note(advise(run.read_metrics(), lineage.values, asdict(config)).sentence.en)
     if off:
         display.note(f"the plan was off by: {scored(off)}")
 

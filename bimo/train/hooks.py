@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bimo.run import Run
 from bimo.train.average import Average
 from bimo.train.display import Display, TrainingBar
 from bimo.train.loop import Hook, Progress
+from bimo.train.record import Pace
 
 SLACK = 1.03  # by which the predicted end may pass the deadline before the schedule is shortened
 SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
@@ -93,39 +94,49 @@ class Report:
     Args:
         bits_per_nat: turns the loss into bits per byte of the training text.
         peak_share: share of the machine's matmul peak that one token a second takes.
+        rates: peak learning rates, by the name that their present values get in the record.
+
+    Attributes:
+        record: the newest line.
     """
 
     def __init__(
-        self, run: Run, bar: TrainingBar, validate: Validate, *, bits_per_nat: float, peak_share: float
+        self,
+        run: Run,
+        bar: TrainingBar,
+        validate: Validate,
+        *,
+        bits_per_nat: float,
+        peak_share: float,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self._run, self._bar, self._validate = run, bar, validate
-        self._bits_per_nat, self._peak_share = bits_per_nat, peak_share
-        self._last: tuple[int, float] | None = None
-        self._speed = self._smooth = math.nan
+        self._bits_per_nat, self._rates = bits_per_nat, rates or {}
+        self._pace = Pace(peak_share)
+        self._smooth = math.nan
+        self.record: dict[str, Any] = {}
 
     def __call__(self, progress: Progress) -> None:
-        if self._last is not None:
-            tokens, seconds = self._last
-            speed = (progress.tokens - tokens) / max(1e-9, progress.seconds - seconds)
-            self._speed = speed if math.isnan(self._speed) else 0.9 * self._speed + 0.1 * speed
-        self._last = (progress.tokens, progress.seconds)
         bits = progress.loss * self._bits_per_nat
         self._smooth = bits if math.isnan(self._smooth) else 0.95 * self._smooth + 0.05 * bits
-        record: dict[str, Any] = {
+        record = self.record = {
             "step": progress.step,
+            "steps": progress.steps,
             "loss": round(progress.loss, 6),
             "bits_per_byte": round(bits, 6),
             "gradient_norm": round(progress.gradient_norm, 6),
             "learning_rate_multiplier": round(progress.multiplier, 6),
+            **{name: float(f"{peak * progress.multiplier:.4g}") for name, peak in self._rates.items()},
             "tokens": progress.tokens,
             "seconds": round(progress.seconds, 3),
+            **self._pace.after(progress),
         }
         if self._validate.last and self._validate.last[0] == progress.step:
             record["validation_bits_per_byte"] = round(self._validate.last[1], 6)
         self._run.append_metrics(record)
         pace = ""
-        if not math.isnan(self._speed):
-            pace = f"  {self._speed:,.0f} tokens/s  {self._speed * self._peak_share:.0%} of peak"
+        if not math.isnan(self._pace.tokens_per_second):
+            pace = f"  {self._pace.tokens_per_second:,.0f} tokens/s  {self._pace.utilisation:.0%} of peak"
         held_out = f"  validation {self._validate.last[1]:.3f}" if self._validate.last else ""
         facts = f"loss {progress.loss:.3f}  {self._smooth:.3f} bits/byte{held_out}{pace}"
         self._bar.show(progress.step, progress.steps, facts)

@@ -36,6 +36,7 @@ from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import validation_tokens
 from bimo.train.resume import reopen
 from bimo.train.start import Session, configure, make_batches, prepare
+from bimo.train.watching import onlookers, peak_rates
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -118,8 +119,11 @@ def _train(run: Run, display: Display, session: Session) -> Run:
     validate = hooks.Validate(measure, keep, every=every, patience=patience, best=best, average=average)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         share = 3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype]
-        report = hooks.Report(run, bar, validate, bits_per_nat=_bits_per_nat(materials.train), peak_share=share)
-        after: list[Hook] = [average, validate, report, guard, materials.train.still_whole, interruption]
+        bits_per_nat, rates = _bits_per_nat(materials.train), peak_rates(config)
+        report = hooks.Report(run, bar, validate, bits_per_nat=bits_per_nat, peak_share=share, rates=rates)
+        onlooking = onlookers(run, config, materials, model, validate, report, progress.step)
+        whole = materials.train.still_whole
+        after: list[Hook] = [average, validate, report, guard, whole, *onlooking, interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))

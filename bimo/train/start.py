@@ -43,6 +43,7 @@ from bimo.train.plan import (
     plan_vocabulary,
 )
 from bimo.train.probe import Machine, forget, probe
+from bimo.train.watching import check_onlookers
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -208,6 +209,7 @@ def expected_step(config: TrainConfig, choice: Choice) -> float:
 def set_up(config: TrainConfig, display: Display, *, fresh: bool = False) -> tuple[torch.device, Machine]:
     """Take the device and the threads that were asked for, and know how fast they are."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    check_onlookers(config)
     device = resolve_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)

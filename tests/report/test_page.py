@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bimo.report import card
+from bimo.report.coach import advise
 from bimo.report.facts import Facts, read_facts
 from bimo.report.page import render, write_page
 from bimo.run import Run
@@ -166,7 +168,9 @@ def replaced(values: dict[str, Any], path: tuple[Any, ...], new: Any) -> dict[st
 
 
 def test_everything_from_the_run_is_escaped(make_run: Callable[..., Run], lineage: dict[str, Any]) -> None:
-    innocent = Page(render(read_facts(make_run(lineage, name="innocent"))))
+    run = make_run(lineage, name="innocent")
+    run.append_sample({"step": 1, "prompt": "a", "text": "b"})
+    innocent = Page(render(read_facts(run)))
     for path in leaves(lineage):
         found: Any = lineage
         for key in path:
@@ -178,13 +182,44 @@ def test_everything_from_the_run_is_escaped(make_run: Callable[..., Run], lineag
     lineage["machine"]["matmul_peak"][EVIL] = 5e9
     config = json.dumps({"device": EVIL, "dtype": EVIL, "budget": EVIL, "model": {"family": EVIL}})
     metrics = [{"step": 1, "bits_per_byte": EVIL}, {"step": 2, "seconds": EVIL, "validation_bits_per_byte": 2.0}]
-    source = render(read_facts(make_run(lineage, metrics, config, name=EVIL.replace("/", "∕"))))
-    page = Page(source)
+    run = make_run(lineage, metrics, config, name=EVIL.replace("/", "∕"))
+    run.append_sample({"step": EVIL, "prompt": EVIL, "text": EVIL, "validation_bits_per_byte": EVIL})
+    page = Page(render(read_facts(run)))
     assert not {tag for tag, _ in page.tags} - {tag for tag, _ in innocent.tags}
     assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
     assert sum(tag == "script" for tag, _ in page.tags) == 2
     assert page.shown().count(EVIL) > 20
     assert "49" not in re.findall(r"onerror=alert\(1\)>\"'><b>(\d+)", page.shown())
+
+
+def test_the_coach_is_on_the_page(facts: Facts) -> None:
+    page = Page(render(facts))
+    advice = advise(facts.records, facts.lineage, facts.config)
+    for words in (advice.headline, advice.action, advice.gap, *advice.evidence):
+        assert words.en in page.said("en") and words.zh in page.said("zh")
+    without = render(dataclasses.replace(facts, records=()))
+    assert 'class="card coach' not in without
+
+
+def test_a_few_samples_from_first_to_last_are_shown(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    for step in range(10, 110, 10):
+        text = f" wrote this,\n\nat {step}.\n"
+        run.append_sample({"step": step, "prompt": "曹操", "text": text, "validation_bits_per_byte": 2.5, "seconds": 1})
+    page = Page(render(read_facts(run)))
+    assert [text for _, text in page.texts if "wrote this" in text] == [
+        f"wrote this,\nat {step}." for step in (100, 70, 40, 10)
+    ]
+    assert "What it wrote" not in render(read_facts(make_run(name="none")))
+
+
+def test_what_the_plan_foretold_is_beside_what_came(make_run: Callable[..., Run], lineage: dict[str, Any]) -> None:
+    assert "Bits per byte, held-out text" not in render(read_facts(make_run(lineage)))
+    bits = {"value": 2.0, "low": 1.9, "high": 2.1}
+    lineage["plan"]["predicted"] = {"seconds": 250, "peak_memory_bytes": 1.5e9, "bits_per_byte": bits}
+    page = Page(render(read_facts(make_run(lineage, name="foretold"))))
+    assert "Bits per byte, held-out text" in page.said("en") and "2.000（1.900 至 2.100）" in page.said("zh")
+    assert "1.50 GB" in page.shown() and "1.25 GB" in page.shown()
 
 
 @pytest.mark.parametrize(

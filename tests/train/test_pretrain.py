@@ -69,7 +69,7 @@ def test_the_run_directory_is_complete_and_the_model_has_learned(whole: Run) -> 
     assert names == {
         *("config.json", "generation_config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
-        *("bimo.yaml", "lineage.json", "metrics.jsonl", "report.html", "README.md", "checkpoints"),
+        *("bimo.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl", "report.html", "README.md", "checkpoints"),
     }
     records = whole.read_metrics()
     assert [record["step"] for record in records] == list(range(1, 41))
@@ -228,7 +228,7 @@ def test_a_full_disk_while_saving_keeps_what_was_there(
         patch.setattr("bimo.train.checkpoint.write_safetensors", full)
         with pytest.raises(OSError, match="No space left"):
             train(out=run, resume=True, quiet=True)
-    kept = {path: path.read_bytes() for path in before if "metrics" not in path.name}
+    kept = {path: path.read_bytes() for path in before if path.name not in ("metrics.jsonl", "samples.jsonl")}
     assert all(before[path] == content for path, content in kept.items())
     assert weights(train(out=run, resume=True, quiet=True)) == weights(whole)
 
