@@ -18,6 +18,7 @@ COMMANDS = {
     "corpora": "bimo.commands.corpora:app",
     "prepare": "bimo.commands.prepare:prepare",
     "train": "bimo.commands.train:train",
+    "sweep": "bimo.commands.sweep:sweep",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
     "generate": "bimo.commands.generate:generate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from bimo.batches.shards import Tokens, encode_documents, open_tokens, write_tok
 from bimo.errors import ConfigError, RunError
 from bimo.run import Run
 from bimo.text.document import Document
+from bimo.text.mix import Mixed, Mixture
 from bimo.text.source import Source, open_source
 from bimo.text.split import Part, Split, split_source
 from bimo.text.store import write_documents
@@ -54,7 +56,15 @@ def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
         split = split_source(
             source, seed=config.seed, validation=reading.validation, test=reading.test, progress=advance
         )
-    return source, split
+    return source, weighted(split, config)
+
+
+def weighted(split: Split, config: TrainConfig) -> Split:
+    """The split with its training part mixed as ``reading.weights`` says; what is held out stays the same."""
+    if not config.reading.weights:
+        return split
+    mixture = Mixture(config.data, config.reading.weights, seed=config.seed)
+    return dataclasses.replace(split, train=Mixed(split.train, mixture))
 
 
 def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, display: Display) -> Materials:
@@ -88,7 +98,12 @@ def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, 
     test = run.checkpoints / TEST_FOLDER
     shutil.rmtree(test, ignore_errors=True)  # a start that was interrupted
     write_documents(split.test, test, lambda: {"source": source.name, "licence": source.licence, "skipped": []})
-    facts = {
+    return open_materials(run, data_facts(source, split))
+
+
+def data_facts(source: Source, split: Split) -> dict[str, Any]:
+    """What the lineage says of the data."""
+    return {
         "source": source.name,
         "licence": source.licence,
         "data_hash": split.data_hash,
@@ -96,12 +111,11 @@ def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, 
         "bytes": split.bytes,
         **{
             name: {"documents": part.documents, "bytes": part.bytes}
-            for name, part in {**parts, "test": split.test}.items()
+            for name, part in (("train", split.train), ("validation", split.validation), ("test", split.test))
         },
         "note": split.note,
         "skipped": [{"file": one.file, "reason": one.reason} for one in source.skipped],
     }
-    return open_materials(run, facts)
 
 
 def _tokenizer(config: TrainConfig, split: Split, display: Display) -> Tokenizer:

@@ -80,7 +80,7 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
     """
     text_tokens = train_bytes / BYTES_PER_TOKEN
     learned = budget.tokens or text_tokens * (budget.epochs or MOST_EPOCHS)  # tokens, at most
-    flops = math.inf if seconds is None else EFFICIENCY * machine.peak[plan.config.dtype] * seconds
+    flops = math.inf if seconds is None else EFFICIENCY * machine.peak[plan.config.dtype] * max(0.0, seconds)
     filled = min(math.sqrt(flops / 6 / TOKENS_PER_PARAMETER), learned / TOKENS_PER_PARAMETER)  # parameters
     vocabulary = next(size for most, size in VOCABULARIES if filled < most) if train_bytes > 300_000 else 1024
     plan.choose("tokenizer.vocab_size", vocabulary, f"for {train_bytes / 1e6:,.1f} MB of training text and this budget")

@@ -30,13 +30,13 @@ from bimo.train.build import build_model, compile_layers, compile_or_announce, f
 from bimo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
-from bimo.train.finish import finish
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook, NotFinite, Progress, fit
-from bimo.train.materials import Materials, check_unchanged, make_materials, open_materials, read_text
+from bimo.train.materials import Materials, check_unchanged, open_materials
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, validation_tokens
 from bimo.train.probe import Machine, probe
+from bimo.train.session import ALONE, Session
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -55,6 +55,7 @@ def train(
     reserve: float = 0.0,
     began: float | None = None,
     quiet: bool = False,
+    session: Session = ALONE,
 ) -> Run:
     """Train a language model on text, or continue a run that was interrupted.
 
@@ -68,6 +69,7 @@ def train(
         reserve: seconds of a wall-clock budget to leave unused.
         began: ``time.monotonic()`` when the budget started to run; now by default.
         quiet: show nothing.
+        session: what surrounds the run, where it is one of many.
 
     Raises:
         BimoError: with what was expected, what came, and the next step; nothing already written is lost.
@@ -84,17 +86,19 @@ def train(
     wanted = from_mapping(TrainConfig, given, where=str(config) if isinstance(config, (str, Path)) else "configuration")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     if resume and Run(out).config.exists():
-        return _resume(Run.open(out), given, display, stopwatch)
+        return _resume(Run.open(out), given, display, stopwatch, session)
     with Run.starting(out, again=resume) as run:
-        return _start(run, wanted, display, stopwatch, reserve)
+        return _start(run, wanted, display, stopwatch, reserve, session)
 
 
-def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float) -> Run:
+def _start(
+    run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch, reserve: float, session: Session
+) -> Run:
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
     budget = parse_budget(config.budget or "1-epochs")
     device, machine = _set_up(config)
-    source, split = read_text(config, display)
+    source, split = session.read(config, display)
     if split.note:
         display.warn(split.note)
     for one in source.skipped[:5]:
@@ -106,7 +110,7 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
         plan.reasons.append(("device", device.type, "the best one present"))
     plan_arithmetic(plan, machine)
     plan_shape(plan, budget, machine, deadline and deadline - time.monotonic(), split.train.bytes)
-    materials = make_materials(run, plan.config, source, split, display)
+    materials = session.make(run, plan.config, source, split, display)
     if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
@@ -122,10 +126,10 @@ def _start(run: Run, config: TrainConfig, display: Display, stopwatch: Stopwatch
     display.plan(plan.reasons)
     lineage.planned(plan, seconds, step_seconds)
     files.write_text(run.config, to_yaml(plan.config))
-    return _train(run, plan.config, materials, model, lineage, display, machine, None)
+    return _train(run, plan.config, materials, model, lineage, display, machine, None, session)
 
 
-def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
+def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch, session: Session) -> Run:
     recorded = read_yaml(run.config)
     config = from_mapping(TrainConfig, recorded, where=str(run.config))
     given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
@@ -140,7 +144,7 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return run
     device, machine = _set_up(config)
-    _, split = read_text(config, display)
+    _, split = session.read(config, display)
     check_unchanged(run, lineage.values, split)
     materials = open_materials(run, lineage.values["data"])
     checkpoint = load_checkpoint(run.checkpoints)
@@ -149,7 +153,7 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     display.note(f"resuming after step {step}")
     lineage.event(f"resumed after step {step}")
     model = build_model(config, materials, device)
-    return _train(run, config, materials, model, lineage, display, machine, checkpoint)
+    return _train(run, config, materials, model, lineage, display, machine, checkpoint, session)
 
 
 def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +189,7 @@ def _train(
     display: Display,
     machine: Machine,
     checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Run:
     assert config.steps and config.evaluate_every and config.checkpoint_every and config.model.context
     model.dropout = config.model.dropout or 0.0  # chosen after the model was built and measured
@@ -209,7 +214,7 @@ def _train(
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         share = 3 * model.forward_flops(config.model.context) / machine.peak[config.dtype]
         report = hooks.Report(run, bar, validate, bits_per_nat=_bits_per_nat(materials.train), peak_share=share)
-        after: list[Hook] = [validate, report, interruption]
+        after: list[Hook] = [validate, report, *session.hooks(run, validate), interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             after.append(hooks.Deadline(end, lineage.event, display.warn, every=config.evaluate_every))
@@ -232,7 +237,7 @@ def _train(
     if progress.stop:
         display.note(f"Stopped early: {progress.stop}; the best weights are kept.")
         lineage.event(f"step {progress.step}: stopped early, {progress.stop}")
-    finish(run, config, materials, lineage, display, progress, best)
+    session.finish(run, config, materials, lineage, display, progress, best)
     return run
 
 
