@@ -80,10 +80,10 @@ def sweep(
     require_optuna()
     where = str(config) if isinstance(config, (str, Path)) else "configuration"
     given = dict(read_yaml(Path(config)) if isinstance(config, (str, Path)) else config or {})
-    section = given.pop("sweep", None)
     if data:
         given["data"] = [str(one) for one in data]
     given = with_overrides(given, overrides)
+    section = given.pop("sweep", None)
     budget = budget or given.pop("budget", None)
     given.pop("budget", None)
     shared = from_mapping(TrainConfig, given, where=where)
@@ -199,8 +199,7 @@ class _Sweep:
             "source": self.texts.source.name,
             "trials": trials,
             "most_trials": searched.trials,
-            "trial_budget": searched.trial_budget
-            or (f"{seconds:.0f}s" if seconds else f"{trial_budget.tokens}-tokens"),
+            "trial_budget": searched.trial_budget or f"{seconds:.0f}s",
             "pinned": pinned,
             "space": _plain(searched),
             "start": {key: start[key] for key, space in searched.space.items() if inside(start.get(key), space)},

@@ -156,8 +156,8 @@ def best_yaml(record: Record, best: Trial, shared: TrainConfig) -> None:
     config = from_mapping(TrainConfig, values, where=str(path))
     head = (
         f"# The best of {len(record.trials)} trials ({best.name}): {best.value:.3f} bits per byte of validation text"
-        f" after {best.wall_seconds:.0f} s.\n# With more time it gets better: bimo train best.yaml --budget 1h"
-        " --out runs/best\n"
+        f" after {best.wall_seconds:.0f} s.\n"
+        f"# With more time it gets better: bimo train {record.folder}/best.yaml --budget 1h --out runs/best\n"
     )
     files.write_text(record.folder / "best.yaml", head + _yaml(config))
 
