@@ -185,6 +185,25 @@ def test_impossible_budgets(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "section", "trials", "each"),
+    [
+        (1700.0, {}, 17, 100.0),
+        (170.0, {}, 5, 34.0),
+        (40.0, {}, 2, 20.0),
+        (100.0, {"trials": 50}, 6, 100 / 6),
+        (1000.0, {"trials": 4}, 4, 250.0),
+        (1000.0, {"trial_budget": "3m"}, 5, 180.0),
+        (1000.0, {"trial_budget": "3m", "trials": 3}, 3, 180.0),
+        (10.0, {"trial_budget": "5k-tokens"}, 12, None),
+    ],
+)
+def test_the_budget_is_divided(seconds: float, section: dict[str, Any], trials: int, each: float | None) -> None:
+    searched = parse_sweep({**LEARNING, **section}, (), where="")
+    found, budget = sweep_module._divided(seconds, searched)
+    assert (found, budget.seconds) == (trials, each and pytest.approx(each))
+
+
 def test_another_sweep_or_folder_is_refused(search: Sweep, tmp_path: Path) -> None:
     search({"trials": 2, **LEARNING})
     with pytest.raises(RunError, match=r"is another sweep.*sweep.trials: 2 -> 3"):
