@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "bimo.commands.train:train",
     "doctor": "bimo.commands.doctor:doctor",
     "watch": "bimo.commands.watch:watch",
+    "sweep": "bimo.commands.sweep:sweep",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
     "generate": "bimo.commands.generate:generate",

@@ -95,8 +95,9 @@ def _progress(lineage: Mapping[str, Any], newest: Mapping[str, Any]) -> Iterator
 def _metrics(metrics: Mapping[str, Any]) -> Iterator[Row]:
     if not metrics:
         return
-    yield "held-out text", f"{_measured(metrics['test_bits_per_byte'], 3)} bits per byte"
-    yield "", f"{_measured(metrics['test_perplexity'], 1)} perplexity"
+    if "test_bits_per_byte" in metrics:  # a trial of a sweep is measured on it only if it is the best
+        yield "held-out text", f"{_measured(metrics['test_bits_per_byte'], 3)} bits per byte"
+        yield "", f"{_measured(metrics['test_perplexity'], 1)} perplexity"
     best = f"{metrics['validation_bits_per_byte']:.3f} bits per byte"
     yield "validation", f"{best}, best at step {metrics['best_step']:,}"
     epochs = f"{metrics['epochs']:.1f} times the text"

@@ -222,6 +222,8 @@ def attention(
         cos: fp32 (B or 1, 1, T, D/2) as in ``llama.rotate``, as is sin.
         first: int32 (B, T), the first position that each may look at; the last is itself.
     """
+    assert first is not None
+    cos, sin, first = cos.contiguous(), sin.contiguous(), first.contiguous()
     q = _Heads.apply(q, *_weight_and_eps(q_norm), cos, sin, q.shape[-1] ** -0.5)  # type: ignore[no-untyped-call]
     k = _Heads.apply(k, *_weight_and_eps(k_norm), cos, sin, 1.0)  # type: ignore[no-untyped-call]
     v = _Heads.apply(v, None, 0.0, None, None, 1.0)  # type: ignore[no-untyped-call]
@@ -235,5 +237,5 @@ def _weight_and_eps(norm: nn.Module) -> tuple[Tensor | None, float]:
 def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropies in nats (R,), fp32; ``logits`` (R, V) become their gradient, softmax minus one-hot."""
     losses = torch.empty(logits.shape[0])
-    _call("cross_entropy", logits, logits, labels, losses, *logits.shape)
+    _call("cross_entropy", logits, logits, labels.contiguous(), losses, *logits.shape)
     return losses

@@ -36,6 +36,8 @@ STATUS = {
     "finished": Said("finished", "已完成"),
     "interrupted": Said("interrupted", "已中断"),
     "running": Said("not finished", "未完成"),
+    "pruned": Said("pruned by its sweep", "已被搜索剪枝"),
+    "diverged": Said("diverged", "已发散"),
 }
 MACHINE = {
     "system": Said("System", "系统"),

@@ -72,6 +72,22 @@ PHRASES = (
         "第 {0} 步：提前停止，自第 {1} 步起验证不再改善",
     ),
     (
+        r"step (\d+): stopped early, pruned, worse than the median of the other trials",
+        "第 {0} 步：提前停止，剪枝，比其他试验的中位数差",
+    ),
+    (r"step (\d+): stopped early, the budget of the sweep is used up", "第 {0} 步：提前停止，搜索的预算已用完"),
+    # sweeps
+    (r"after (\S+) of its budget", "用了预算的 {0}"),
+    (r"validation has not improved since step (\d+)", "自第 {0} 步起验证不再改善"),
+    (r"the budget of the sweep is used up", "搜索的预算已用完"),
+    (r"every combination has been tried", "所有组合都已试过"),
+    (
+        r"Training diverged at step (\d+): the (loss|gradient) is not finite\. Got NaN or infinity(?:.*)",
+        "训练在第 {0} 步发散：{1}不是有限值",
+    ),
+    (r"The budget (\S+) is too short to train anything here\. Got (.+)\.", "预算 {0} 太短，无法训练：{1}"),
+    (r"The model's shape is impossible\. Got (.+)\.", "模型的形状不可能：{0}"),
+    (
         r"step (\d+): Training diverged at step \d+: the (loss|gradient) is not finite\.",
         "第 {0} 步：训练发散，{1}不是有限值",
     ),

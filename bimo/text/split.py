@@ -26,12 +26,14 @@ class Part:
         documents: how many.
         bytes: UTF-8 bytes of their texts.
         ids: of the documents, in order.
+        sizes: UTF-8 bytes of each.
     """
 
     def __init__(self, stream: Iterable[Document], index: _Index, sides: bytearray, side: int) -> None:
         members = [number for number, found in enumerate(sides) if found == side]
         self.documents = len(members)
-        self.bytes = sum(index.sizes[number] for number in members)
+        self.sizes = tuple(index.sizes[number] for number in members)
+        self.bytes = sum(self.sizes)
         self.ids = tuple(index.ids[number] for number in members)
         self._last = members[-1]
         self._stream, self._index, self._sides, self._side = stream, index, sides, side

@@ -20,6 +20,9 @@ class DataConfig:
     test: float = setting(
         0.08, "share of the bytes held out for the final figure, whole documents, never looked at before"
     )
+    weights: tuple[float, ...] = setting(
+        (), "a data mixture: how often the training text of each entry of data is read in an epoch, such as [1, 2.5]"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from bimo.batches.shards import Tokens, encode_documents, open_tokens, write_tok
 from bimo.errors import ConfigError, DataError, RunError
 from bimo.run import Run
 from bimo.text.document import Document
+from bimo.text.mix import Mixed, Mixture
 from bimo.text.source import Source, open_source
 from bimo.text.split import Part, Split, split_source
 from bimo.text.store import write_documents
@@ -57,7 +59,15 @@ def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
         split = split_source(
             source, seed=config.seed, validation=reading.validation, test=reading.test, progress=advance
         )
-    return source, split
+    return source, weighted(split, config)
+
+
+def weighted(split: Split, config: TrainConfig) -> Split:
+    """The split with its training part mixed as ``reading.weights`` says; what is held out stays the same."""
+    if not config.reading.weights:
+        return split
+    mixture = Mixture(config.data, config.reading.weights, seed=config.seed)
+    return dataclasses.replace(split, train=Mixed(split.train, mixture))
 
 
 def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, display: Display) -> Materials:
@@ -65,18 +75,7 @@ def make_materials(run: Run, config: TrainConfig, source: Source, split: Split, 
     tokenizer = _tokenizer(run, config, split, display)
     tokenizer.save(run.path)
     _write_texts(run, tokenizer, source, split, display)
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    facts = {
-        "source": source.name,
-        "licence": source.licence,
-        "data_hash": split.data_hash,
-        "documents": split.documents,
-        "bytes": split.bytes,
-        **{name: {"documents": part.documents, "bytes": part.bytes} for name, part in parts.items()},
-        "note": split.note,
-        "skipped": [{"file": one.file, "reason": one.reason} for one in source.skipped],
-    }
-    return open_materials(run, facts)
+    return open_materials(run, data_facts(source, split))
 
 
 def _write_texts(run: Run, tokenizer: Tokenizer, source: Source, split: Split, display: Display) -> None:
@@ -108,6 +107,23 @@ def _write_texts(run: Run, tokenizer: Tokenizer, source: Source, split: Split, d
     test = run.checkpoints / TEST_FOLDER
     shutil.rmtree(test, ignore_errors=True)  # a start that was interrupted
     write_documents(split.test, test, lambda: {"source": source.name, "licence": source.licence, "skipped": []})
+
+
+def data_facts(source: Source, split: Split) -> dict[str, Any]:
+    """What the lineage says of the data."""
+    return {
+        "source": source.name,
+        "licence": source.licence,
+        "data_hash": split.data_hash,
+        "documents": split.documents,
+        "bytes": split.bytes,
+        **{
+            name: {"documents": part.documents, "bytes": part.bytes}
+            for name, part in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        },
+        "note": split.note,
+        "skipped": [{"file": one.file, "reason": one.reason} for one in source.skipped],
+    }
 
 
 def _tokenizer(run: Run, config: TrainConfig, split: Split, display: Display) -> Tokenizer:

@@ -26,7 +26,6 @@ from bimo.train.checkpoint import save_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display, TrainingBar
 from bimo.train.doctor import Doctor, preflight
-from bimo.train.finish import finish
 from bimo.train.forecast import Prices, lines
 from bimo.train.guard import Guard
 from bimo.train.lineage import Stopwatch
@@ -36,6 +35,7 @@ from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import validation_tokens
 from bimo.train.resume import reopen
 from bimo.train.start import Session, configure, make_batches, prepare
+from bimo.train.surroundings import ALONE, Surroundings
 from bimo.train.watching import onlookers, peak_rates
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def train(
     began: float | None = None,
     quiet: bool = False,
     doctor: Doctor = preflight,
+    around: Surroundings = ALONE,
 ) -> Run:
     """Train a language model on text, or continue a run that was interrupted.
 
@@ -68,6 +69,7 @@ def train(
         began: ``time.monotonic()`` when the budget started to run; now by default.
         quiet: show nothing.
         doctor: what examines a new training before step 1, as in ``bimo.train.doctor``; the lineage keeps its answer.
+        around: what surrounds the run, where it is one of many.
 
     Raises:
         BimoError: with what was expected, what came, and the next step; nothing already written is lost.
@@ -78,18 +80,19 @@ def train(
     given, wanted = configure(data, budget, config, overrides)
     if resume and Run(out).config.exists():
         run = Run.open(out)
-        session = reopen(run, given, display, stopwatch)
-        return _train(run, display, session) if session else run
+        session = reopen(run, given, display, stopwatch, around)
+        return _train(run, display, session, around) if session else run
     with Run.starting(out, again=resume) as run:
-        ready = prepare(run, wanted, given, display, stopwatch, reserve, doctor=doctor)
+        ready = prepare(run, wanted, given, display, stopwatch, reserve, doctor=doctor, around=around)
         planned = ready.plan.config
         display.plan(ready.plan.reasons)
         display.plan([*lines(ready.prediction, planned, Prices())])
         files.write_text(run.config, to_yaml(planned))
-        return _train(run, display, Session(planned, ready.materials, ready.model, ready.lineage, ready.machine))
+        session = Session(planned, ready.materials, ready.model, ready.lineage, ready.machine)
+        return _train(run, display, session, around)
 
 
-def _train(run: Run, display: Display, session: Session) -> Run:
+def _train(run: Run, display: Display, session: Session, around: Surroundings) -> Run:
     config, materials, model, lineage = session.config, session.materials, session.model, session.lineage
     assert config.steps and config.evaluate_every and config.checkpoint_every and config.model.context
     model.dropout = config.model.dropout or 0.0  # chosen after the model was built and measured
@@ -121,7 +124,8 @@ def _train(run: Run, display: Display, session: Session) -> Run:
         share = 3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype]
         bits_per_nat, rates = _bits_per_nat(materials.train), peak_rates(config)
         report = hooks.Report(run, bar, validate, bits_per_nat=bits_per_nat, peak_share=share, rates=rates)
-        onlooking = onlookers(run, config, materials, model, validate, report, progress.step)
+        onlooking = [*onlookers(run, config, materials, model, validate, report, progress.step)]
+        onlooking += around.hooks(run, validate)
         whole = materials.train.still_whole
         after: list[Hook] = [average, validate, report, guard, whole, *onlooking, interruption]
         if lineage.training_seconds is not None:
@@ -143,7 +147,7 @@ def _train(run: Run, display: Display, session: Session) -> Run:
     if progress.stop:
         display.note(f"Stopped early: {progress.stop}; the best weights are kept.")
         lineage.event(f"step {progress.step}: stopped early, {progress.stop}")
-    finish(run, config, materials, lineage, display, progress, best)
+    around.finish(run, config, materials, lineage, display, progress, best)
     return run
 
 

@@ -15,11 +15,14 @@ from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.guard import check_changes
 from bimo.train.lineage import Lineage, Stopwatch
-from bimo.train.materials import check_unchanged, read_text, reopen_materials
+from bimo.train.materials import check_unchanged, reopen_materials
 from bimo.train.start import Session, make_batches, set_up
+from bimo.train.surroundings import Surroundings
 
 
-def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Session | None:
+def reopen(
+    run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch, around: Surroundings
+) -> Session | None:
     """Everything as it was after the last checkpoint; None when the run is finished.
 
     Args:
@@ -38,7 +41,7 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
         display.note(f"{run.path} is finished; there is nothing to resume.")
         return None
     device, machine = set_up(config, display)
-    source, split = read_text(config, display)
+    source, split = around.read(config, display)
     check_unchanged(run, lineage.values, split)
     materials = reopen_materials(run, lineage.values["data"], source, split, display)
     checkpoint = load_checkpoint(run.checkpoints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,8 +18,7 @@ from bimo.device import resolve_device
 from bimo.errors import ConfigError
 from bimo.files import cache_folder
 from bimo.run import Run
-from bimo.text.source import Source, open_source
-from bimo.text.split import Split
+from bimo.text.source import open_source
 from bimo.train.anchor import Anchor, measure_anchor
 from bimo.train.budget import Budget, parse_budget
 from bimo.train.build import build_model, compile_or_announce, fits_bigram, patient_of
@@ -31,7 +30,7 @@ from bimo.train.doctor import Doctor, no_doctor
 from bimo.train.forecast import Prediction, closing_seconds, foresee
 from bimo.train.limits import check_limits
 from bimo.train.lineage import Lineage, Stopwatch
-from bimo.train.materials import TEST_FOLDER, Materials, make_materials, read_text
+from bimo.train.materials import TEST_FOLDER, Materials
 from bimo.train.origin import parent_facts, seen_before, take_over
 from bimo.train.plan import (
     Plan,
@@ -43,6 +42,7 @@ from bimo.train.plan import (
     plan_vocabulary,
 )
 from bimo.train.probe import Machine, forget, probe
+from bimo.train.surroundings import ALONE, Surroundings
 from bimo.train.watching import check_onlookers
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = "10m"
 UNLIKE = 1.7  # times faster or slower than expected, a step says that the machine was busy when it was measured
-
-Read = Callable[[TrainConfig, Display], tuple[Source, Split]]
-Make = Callable[[Run, TrainConfig, Source, Split, Display], Materials]
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,7 @@ def prepare(
     reserve: float = 0.0,
     *,
     doctor: Doctor = no_doctor,
-    read: Read = read_text,
-    make: Make = make_materials,
+    around: Surroundings = ALONE,
     fresh: bool = False,
 ) -> Ready:
     """Do what comes before step 1; only the run's folder is written to.
@@ -143,7 +139,7 @@ def prepare(
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
     budget = _budget(config)
     device, machine = set_up(config, display, fresh=fresh)
-    source, split = read(config, display)
+    source, split = around.read(config, display)
     for one in source.skipped[:5]:
         display.warn(f"skipped {one.file}: {one.reason}")
     if split.note:
@@ -156,7 +152,7 @@ def prepare(
     plan_arithmetic(plan, machine)
     plan_kernels(plan)
     plan_vocabulary(plan, budget, machine, left(deadline), split.train.bytes)
-    materials = make(run, plan.config, source, split, display)
+    materials = around.make(run, plan.config, source, split, display)
     if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
     with display.bar("measuring the text"):
