@@ -81,8 +81,8 @@ class Session:
         if not self.steps:
             self.mark("first_step")
         self.steps.append((self.now(), tokens))
-        times = [0.0, *(when for when, _ in self.steps[-4:])]
-        shortest = min(later - earlier for earlier, later in itertools.pairwise(times))
+        times = [when for when, _ in self.steps[-4:]]
+        shortest = min((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
         return self.now() + shortest > self.seconds
 
     def trained(self) -> None:
