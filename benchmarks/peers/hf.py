@@ -46,7 +46,7 @@ def build(session: Session) -> PreTrainedModel:
         vocab_size=shape["vocab_size"], hidden_size=shape["width"], intermediate_size=shape["mlp_width"],
         num_hidden_layers=shape["layers"], num_attention_heads=shape["heads"], num_key_value_heads=shape["heads"],
         head_dim=shape["width"] // shape["heads"], max_position_embeddings=shape["context"],
-        bos_token_id=eos, eos_token_id=eos, use_cache=False,
+        bos_token_id=eos, eos_token_id=eos, use_cache=False, tie_word_embeddings=bool(shape.get("tie")),
     )  # fmt: skip
     return Qwen3ForCausalLM(config)
 
