@@ -9,11 +9,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
+# Other projects' trainers, kept apart from bimo's own environment.
+PEERS := .venv-peers
+
 # Two busy cores: two test processes, each with one arithmetic thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint bench docs clean
+.PHONY: help quickstart test test-slow lint bench bench-train docs clean
 
 help: ## list these commands
 	@echo "make COMMAND [PYTHON=python3.12] [LANGUAGE=en|zh] [BUDGET=3m]"
@@ -33,8 +36,11 @@ lint: $(VENV)/.dev ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## run the comparisons in benchmarks/, one program after the other
+bench: $(VENV)/.dev $(PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
 	set -e; for program in benchmarks/*.py; do $(BIN)/python "$$program"; done
+
+bench-train: $(VENV)/.dev $(PEERS)/.made ## bimo against other trainers: hours, or 20 minutes with QUICK=1; goes on where it stopped
+	$(BIN)/python benchmarks/train.py $(if $(QUICK),--quick)
 
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py
@@ -50,6 +56,11 @@ $(VENV)/.made:
 	    echo "Name one that you have: make quickstart PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
+	@touch $@
+
+$(PEERS)/.made: benchmarks/peers/constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --constraint $< torch transformers accelerate litgpt
 	@touch $@
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made

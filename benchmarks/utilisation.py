@@ -1,0 +1,198 @@
+"""How much of this machine's bf16 matmul peak a training step reaches at 12M parameters, and where the rest goes.
+
+    python benchmarks/utilisation.py             # measure, then write the table in docs/benchmarks.md
+    python benchmarks/utilisation.py --table     # only the table
+    python benchmarks/utilisation.py --tiny      # a tiny model and no writing: does it run at all?
+
+The step is bimo's own: model, loss, optimizer, as `bimo train` builds them, layers compiled with --compile. Useful
+FLOPs are the matrix products a token needs (three times the forward pass), nothing that is computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.training.table import replace_between
+from bimo import files
+from bimo.batches.loader import Batch
+from bimo.device import machine_facts
+from bimo.models import count_parameters, llama
+from bimo.optim import Optimizer, OptimizerConfig
+from bimo.train.build import compile_layers
+from bimo.train.objective import next_token_loss
+from bimo.train.probe import probe, seconds_of
+
+ROOT = Path(__file__).parents[1]
+RESULT, PAGE = ROOT / "benchmarks" / "results" / "utilisation.json", ROOT / "docs" / "benchmarks.md"
+GOAL = 0.65
+STEPS = 5  # under the profiler
+
+# Operators of the profiler by what they are for; the first that matches, and the phase that they run in.
+GROUPS = (
+    ("matrix products", ("aten::mm", "aten::addmm", "aten::linear", "mkldnn", "aten::_mm")),
+    ("attention products", ("aten::bmm", "aten::baddbmm", "scaled_dot_product", "flash")),
+    ("pointwise, norms, softmax", ("aten::",)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A model and a batch."""
+
+    width: int = 384
+    layers: int = 7
+    heads: int = 6
+    mlp_width: int = 1024
+    vocabulary: int = 2048
+    context: int = 256
+    rows: int = 8
+
+
+TINY = Size(width=32, layers=2, heads=2, mlp_width=64, vocabulary=256, context=32, rows=2)
+
+
+def build(size: Size) -> tuple[llama.Model, Batch]:
+    """The model and one batch of random ids, which cost what real ones do."""
+    config = llama.Config(
+        vocab_size=size.vocabulary, hidden_size=size.width, intermediate_size=size.mlp_width,
+        num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.heads,
+        head_dim=size.width // size.heads, max_position_embeddings=size.context, model_type="qwen3", qk_norm=True,
+        tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = llama.Model(config)
+    model.init_weights(torch.Generator().manual_seed(0))
+    model.compute_dtype = torch.bfloat16
+    window = np.random.default_rng(0).integers(1, size.vocabulary, (size.rows, size.context + 1))
+    ids = torch.from_numpy(window)
+    shape = (size.rows, size.context)
+    batch = Batch(
+        input_ids=ids[:, :-1].contiguous(),
+        labels=ids[:, 1:].contiguous(),
+        loss_mask=torch.ones(shape, dtype=torch.bool),
+        position_ids=torch.arange(size.context).expand(shape).contiguous(),
+        segment_ids=torch.zeros(shape, dtype=torch.int32),
+        positions=torch.zeros(size.rows, dtype=torch.int64),
+    )
+    return model.train(), batch
+
+
+def stepper(model: llama.Model, batch: Batch) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The two halves of a step: forward and backward, and the optimizer's."""
+    optimizer = Optimizer(model, OptimizerConfig())
+
+    def learn() -> None:
+        loss, _ = next_token_loss(model, batch)
+        loss.backward()
+
+    def update() -> None:
+        optimizer.step(0.01)
+
+    return learn, update
+
+
+def where_time_goes(learn: Callable[[], None], update: Callable[[], None]) -> dict[str, float]:
+    """Share of the profiled time by group; the optimizer's own products are the optimizer's."""
+    learning = 0.0
+    seconds: dict[str, float] = {name: 0.0 for name, _ in GROUPS}
+    seconds |= {"compiled kernels and the rest": 0.0, "optimizer": 0.0}
+    for _ in range(STEPS):
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            learn()
+        began = time.perf_counter()
+        update()
+        seconds["optimizer"] += time.perf_counter() - began
+        for event in recorded.key_averages():
+            own = event.self_cpu_time_total / 1e6
+            learning += own
+            name = next((group for group, names in GROUPS if any(one in event.key for one in names)), "")
+            seconds[name or "compiled kernels and the rest"] += own
+    total = learning + seconds["optimizer"]
+    return {name: round(value / total, 4) for name, value in seconds.items()}
+
+
+def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
+    """Time whole steps, then profile some."""
+    torch.set_num_threads(threads)
+    device = torch.device("cpu")
+    peak = probe(device).peak["bfloat16"]
+    model, batch = build(size)
+    if compiled:
+        compile_layers(model)
+    learn, update = stepper(model, batch)
+
+    def step() -> None:
+        learn()
+        update()
+
+    seconds = seconds_of(step, device, repeats=8)
+    peak = max(peak, probe(device).peak["bfloat16"])  # the better of before and after: a noisy machine flatters no one
+    tokens = batch.tokens
+    total, inner = count_parameters(model)
+    return {
+        "parameters": total,
+        "non_embedding_parameters": inner,
+        "compiled": compiled,
+        "threads": threads,
+        "step_seconds": round(seconds, 5),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "flops_per_second": round(3 * model.forward_flops(size.context) * tokens / seconds),
+        "peak_flops_per_second": round(peak),
+        "shares": where_time_goes(learn, update),
+        "size": dataclasses.asdict(size),
+        "machine": machine_facts(),
+        "torch": torch.__version__,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    reached = found["flops_per_second"] / found["peak_flops_per_second"]
+    lines = [
+        "| parameters, outside embeddings | layers | tokens/s | useful GFLOP/s | bf16 peak GFLOP/s | reached | goal |",
+        "|---|---|---|---|---|---|---|",
+        f"| {found['non_embedding_parameters'] / 1e6:.1f}M | {'compiled' if found['compiled'] else 'not compiled'} "
+        f"| {found['tokens_per_second']:,.0f} | {found['flops_per_second'] / 1e9:,.0f} "
+        f"| {found['peak_flops_per_second'] / 1e9:,.0f} | **{reached:.1%}** | ≥ {GOAL:.0%} |",
+        "",
+        "| where a step's time goes (profiler) | share |",
+        "|---|---|",
+        *(f"| {name} | {share:.1%} |" for name, share in found["shares"].items()),
+    ]
+    machine = found["machine"]
+    where = f"{machine['processor']}, {found['threads']} threads, torch {found['torch']}"
+    return "\n".join(lines) + f"\n\n{where}.\n"
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    if given.tiny:
+        print(table(measure(TINY, compiled=False, threads=1)))
+        return
+    if not given.table:
+        files.write_json(RESULT, measure(Size(), compiled=given.compile, threads=given.threads))
+    if RESULT.is_file():
+        content = table(files.read_json(RESULT))
+        replace_between(PAGE, "utilisation", content)
+        print(content)
+
+
+if __name__ == "__main__":
+    main()
