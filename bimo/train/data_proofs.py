@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bimo.train.overlap import FORMULA, SPAN, find_overlap
+from bimo.train.overlap import SPAN, find_overlap
 from bimo.train.patient import Finding, Patient
 
 MOST_SHARED = 0.1  # of the validation ids, in spans that training has too; real texts have up to 4%
@@ -107,11 +107,11 @@ def shared_text(patient: Patient) -> Finding:
         return Finding(None, "there is no validation text to compare")
     found = find_overlap(patient.train, patient.validation)
     share = found.leaked / found.tokens
-    measured = f"{len(found.documents)} equal documents; {share:.2%} of the validation text in spans of {SPAN} tokens"
-    measured += (
-        f" that training has too (+ {found.formulas / found.tokens:.2%} formulas, there {FORMULA} times or more)"
+    measured = (
+        f"{len(found.documents)} equal documents; {share:.2%} of the validation text in {SPAN}-token spans of the"
     )
-    measured += ", in a sample of the text" if found.sampled else ""
+    measured += f" training text (and {found.formulas / found.tokens:.2%} in formulas)"
+    measured += ", in a sample of it" if found.sampled else ""
     if found.documents:
         measured += f"; for example {found.documents[0]}"
     elif share > MOST_SHARED:

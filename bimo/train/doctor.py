@@ -23,7 +23,7 @@ from bimo.train.shown import show_batch
 Doctor = Callable[[Patient, Display], Any]
 SKIPPED = "skipped with --no-doctor"
 MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim")}
-SHOWN_LABELS = 80
+SHOWN_LABELS, SHOWN_LINES = 80, 5
 
 
 class Examined(Exception):
@@ -136,7 +136,7 @@ def preflight(patient: Patient, display: Display) -> list[dict[str, Any]]:
     with display.bar("examining"):
         findings = examine(patient)
     show(findings, display.console)
-    show_batch(patient.epoch.first, patient.tokenizer, display.console, rows=1, most=SHOWN_LABELS)
+    show_batch(patient.epoch.first, patient.tokenizer, display.console, rows=1, most=SHOWN_LABELS, lines=SHOWN_LINES)
     require(findings)
     return [dataclasses.asdict(finding) for finding in findings]
 

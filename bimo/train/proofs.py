@@ -112,7 +112,7 @@ def _layer_norms(found: dict[str, Tensor | None]) -> str:
     for name, grad in found.items():
         layer = INSIDE_LAYERS.search(name)
         key = layer[0].strip(".") if layer else name.removesuffix(".weight").rpartition(".")[2]
-        squares[key] = squares.get(key, 0.0) + (0.0 if grad is None else float(grad.double().square().sum()))
+        squares[key] = squares.get(key, 0.0) + (0.0 if grad is None else float(grad.float().square().sum()))
     norms = sorted((square**0.5, key) for key, square in squares.items())
     (low, least), (high, most) = norms[0], norms[-1]
     return f"norms from {low:.2g} ({least}) to {high:.2g} ({most})"
@@ -203,8 +203,8 @@ def accumulation(patient: Patient) -> Finding:
     for name, grad in whole.items():
         other = divided[name]
         if grad is not None and other is not None:
-            square += float(grad.double().square().sum())
-            difference += float((grad.double() - other.double()).square().sum())
+            square += float(grad.float().square().sum())
+            difference += float((grad.float() - other.float()).square().sum())
     error = (difference / square) ** 0.5 if square else math.nan
     labels = " + ".join(str(part.tokens) for part, _ in patient.divide(batch, parts))
     measured = f"{parts} passes ({labels} labels) and one differ by {error:.1e} of the gradient"

@@ -44,7 +44,13 @@ def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = F
         pieces.append((" …", "dim"))
     text, inside = Text(), False
     for piece, style in pieces:
-        if brackets and piece.strip("\n") and style != "dim" and inside != (style == MASKED):
+        if (
+            brackets
+            and style not in ("", "dim")
+            and inside != (style == MASKED)
+            and piece
+            and (inside or piece.strip())
+        ):
             inside = not inside
             text.append("⟦" if inside else "⟧")
         text.append(_visible(piece), style=style)
@@ -57,15 +63,23 @@ def _visible(text: str) -> str:
 
 
 def show_batch(
-    batch: Batch, tokenizer: Tokenizer, console: Console, *, rows: int | None = None, most: int | None = None
+    batch: Batch,
+    tokenizer: Tokenizer,
+    console: Console,
+    *,
+    rows: int | None = None,
+    most: int | None = None,
+    lines: int | None = None,
 ) -> None:
-    """Print rows of a batch with a legend and the share of labels that count."""
+    """Print rows of a batch with a legend and the share of labels that count, each cut off after ``lines``."""
     plain = console.no_color or not console.is_terminal
-    counted, total = batch.tokens, batch.labels.numel()
     legend = PLAIN_LEGEND if plain else LEGEND
-    console.print(f"the first batch: {counted:,} of {total:,} labels count ({legend})", style="dim", markup=False)
+    total = batch.labels.numel()
+    console.print(f"the first batch: {batch.tokens:,} of {total:,} labels count ({legend})", style="dim", markup=False)
     for row in range(min(rows or len(batch.labels), len(batch.labels))):
-        head = f"row {row + 1}" if rows is None else ""
-        if head:
-            console.print(f"── {head} ", style="dim")
-        console.print(coloured(batch, row, tokenizer, brackets=plain, most=most), soft_wrap=True)
+        if rows is None:
+            console.print(f"── row {row + 1}", style="dim")
+        parts = list(coloured(batch, row, tokenizer, brackets=plain, most=most).split("\n"))
+        if lines is not None and len(parts) > lines:
+            parts = [*parts[: lines - 1], parts[lines - 1] + Text(" …", style="dim")]
+        console.print(Text("\n").join(parts), soft_wrap=True)

@@ -169,6 +169,22 @@ def test_nothing_moves(english: Materials, tmp_path: Path) -> None:
     assert torch.equal(next(examined.batches).input_ids, wanted.input_ids)
 
 
+def test_batches_of_no_stream_and_parameters_frozen_on_purpose(english: Materials, tmp_path: Path) -> None:
+    """As a tuning has them: prompts are masked, a part of the model stays as it is, there are no shards."""
+    one = healthy(english, tmp_path)
+    one.model.model.layers[0].requires_grad_(False)
+    frozen = frozenset(name for name, parameter in one.model.named_parameters() if not parameter.requires_grad)
+    masked = with_batches(lambda batch, _: dataclasses.replace(batch, loss_mask=batch.loss_mask & (batch.labels > 40)))
+    ends = with_batches(lambda batch, _: dataclasses.replace(batch, loss_mask=batch.loss_mask | (batch.labels == 0)))
+    assert english.tokenizer.eos_id == 0
+    tuned = dataclasses.replace(ends(masked(one)), train=None, validation=None, frozen=frozen)
+    findings = doctor.examine(tuned)
+    assert not failed(findings), [finding for finding in findings if finding.ok is False]
+    skipped = {finding.name for finding in findings if finding.ok is None} - {"transformers", "precision"}
+    assert skipped == {"labels", "nothing cut off", "shared text"}
+    assert failed(doctor.examine(dataclasses.replace(tuned, frozen=frozenset()))) == {"gradients"}
+
+
 # --- faults
 
 
@@ -304,7 +320,7 @@ def broken_weight(model: Any) -> None:
 
 def loud_output(model: Any) -> None:
     with torch.no_grad():
-        model.lm_head.weight.mul_(60)
+        model.lm_head.weight.mul_(20)
 
 
 class Silent(nn.Module):

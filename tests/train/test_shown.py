@@ -86,3 +86,9 @@ def test_every_row_or_the_first(tokenizer: Any) -> None:
         out = io.StringIO()
         show_batch(two, tokenizer, Console(file=out, width=200), rows=rows)
         assert out.getvalue().count("⟦plain⟧ words") == times
+
+
+def test_lines_are_cut_off(tokenizer: Any) -> None:
+    out = io.StringIO()
+    show_batch(batch_of(tokenizer.encode("a\nb\nc\nd")), tokenizer, Console(file=out, width=200), rows=1, lines=2)
+    assert out.getvalue().splitlines()[1:] == ["⟦a⟧", "b …"]
