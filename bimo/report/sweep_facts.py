@@ -13,6 +13,7 @@ from bimo.errors import RunError
 from bimo.report.facts import at, entries, measured, number, text
 
 FEW_TRIALS = 10  # finished ones, below which no ranking of keys is to be trusted
+FEWEST_TRIALS = 5  # finished ones, below which none is made
 RANGE, CHOICES = "range", "choices"
 TWENTIETHS = 20  # of its budget are the unit that the reports of a trial are placed by
 
@@ -156,17 +157,19 @@ def _keys(space: Mapping[str, Any], finished: Sequence[TrialFacts]) -> tuple[Key
 
 def _key(name: str, space: Any, finished: Sequence[TrialFacts]) -> Key:
     pairs = [(one.parameters.get(name), one.value) for one in finished if one.value is not None]
+    enough = len(pairs) >= FEWEST_TRIALS
     if isinstance(space, Mapping):
         known = [(found, bits) for value, bits in pairs if (found := number(value)) is not None]
         rho = rank_correlation([value for value, _ in known], [bits for _, bits in known])
-        return Key(name, RANGE, space.get("log") is True, None if rho is None else abs(rho), (rho or 0.0) > 0, ())
+        strength = abs(rho) if rho is not None and enough else None
+        return Key(name, RANGE, space.get("log") is True, strength, (rho or 0.0) > 0, ())
     groups: dict[str, list[float]] = {}
     for value, bits in pairs:
         groups.setdefault(text(value) or "null", []).append(bits)
     ranked = ranks([bits for _, bits in pairs])
     strength = correlation_ratio([text(value) or "null" for value, _ in pairs], ranked)
     means = sorted(((choice, statistics.fmean(bits), len(bits)) for choice, bits in groups.items()), key=lambda m: m[1])
-    return Key(name, CHOICES, False, strength, False, tuple(means))
+    return Key(name, CHOICES, False, strength if enough else None, False, tuple(means))
 
 
 def ranks(values: Sequence[float]) -> list[float]:

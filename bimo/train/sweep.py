@@ -206,8 +206,11 @@ class _Sweep:
             "start": {key: start[key] for key, space in searched.space.items() if inside(start.get(key), space)},
         }
         each = self.record.plan["trial_budget"]
-        room = "" if searched.trials else "; those that are pruned make room for more"
-        self.display.note(f"{trials} trials of {each} each fit into {self.record.budget}{room}")
+        if seconds:
+            room = "" if searched.trials else "; those that are pruned make room for more"
+            self.display.note(f"{trials} trials of {each} each fit into {self.record.budget}{room}")
+        else:
+            self.display.note(f"up to {trials} trials of {each} each, as many as fit into {self.record.budget}")
         self.record.write(time.monotonic() - self.began)
 
     def run(self) -> None:

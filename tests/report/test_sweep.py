@@ -188,6 +188,12 @@ def test_the_table_is_markdown_with_the_best_first(tmp_path: Path) -> None:
     assert rows[0].rstrip(" |").endswith("best") and sum("failed" in row for row in rows) == 1
 
 
+def test_four_trials_rank_nothing(tmp_path: Path) -> None:
+    keys = read_sweep(written(tmp_path / "a", record(4))).keys
+    assert all(key.strength is None and "too few" in said_of(key).en for key in keys)
+    assert "strength –" in summary(read_sweep(tmp_path / "a"), tmp_path)
+
+
 def test_the_gain_is_over_the_first_trial(tmp_path: Path) -> None:
     values = record()
     sweep = read_sweep(written(tmp_path / "a", values))
