@@ -16,7 +16,7 @@ import torch
 from bimo import files
 from bimo.batches.loader import PackedBatches, validation_batches
 from bimo.batches.shards import Tokens
-from bimo.config import differences, from_mapping, merged, read_yaml, to_yaml, with_overrides
+from bimo.config import differences, from_mapping, merged, part_like, read_yaml, to_yaml, with_overrides
 from bimo.device import resolve_device
 from bimo.errors import ConfigError
 from bimo.models import save_model
@@ -136,7 +136,7 @@ def _start(
 def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Run:
     recorded = read_yaml(run.config)
     given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
-    changes = list(differences(_like(recorded, given), given))
+    changes = list(differences(part_like(recorded, given), given))
     lineage = Lineage.open(run, stopwatch)
     check_changes(run, lineage, changes)
     config = from_mapping(TrainConfig, merged(recorded, given), where=str(run.config))
@@ -158,15 +158,8 @@ def _resume(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Sto
     if config.compile:  # the compiler may have gone since
         compiled, _ = compile_or_announce(model, _batches(config, materials), config, display)
         config = dataclasses.replace(config, compile=compiled)
+        lineage.announce("" if compiled else "the layers could not be compiled any more", display.note)
     return _train(run, config, materials, model, lineage, display, machine, checkpoint)
-
-
-def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``recorded`` that ``given`` speaks of."""
-    return {
-        key: _like(recorded[key], value) if isinstance(value, Mapping) else recorded.get(key)
-        for key, value in given.items()
-    }
 
 
 def _set_up(config: TrainConfig) -> tuple[torch.device, Machine]:
