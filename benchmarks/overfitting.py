@@ -131,8 +131,8 @@ def _bits(model: Any, run: Run, tokenizer: Tokenizer) -> float:
     return bits_per_byte(score_documents(model, documents, tokenizer, context_length=SHAPE["context"])).value
 
 
-WIDTH, HEIGHT = 1200, 500
-LEFT, TOP, PANEL, GAP, TALL = 84, 128, 340, 26, 290  # of the panels
+WIDTH, HEIGHT = 1200, 530
+LEFT, TOP, PANEL, GAP, TALL = 84, 158, 340, 26, 290  # of the panels
 NAMES = {
     "overfitted": ("overfitted", "16 epochs, no dropout, no weight decay"),
     "regularised": ("regularised", "dropout, weight decay, early stopping"),
@@ -191,8 +191,8 @@ def _panel(cell: Mapping[str, Any], left: float, y: Axis, *, first: bool) -> lis
 
     parts = [
         f'  <clipPath id="{clip}"><rect x="{left}" y="{TOP}" width="{PANEL}" height="{TALL}"/></clipPath>',
-        f'  <text class="name" x="{left}" y="{TOP - 14}">{name}</text>',
-        f'  <text class="end" x="{left + PANEL}" y="{TOP - 14}">{how}</text>',
+        f'  <text class="name" x="{left}" y="{TOP - 38}">{name}</text>',
+        f'  <text x="{left}" y="{TOP - 16}">{how}</text>',
     ]
     for value in ticks(y.low, y.high, 7):
         height = at(0, value)[1]
