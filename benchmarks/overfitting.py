@@ -35,21 +35,21 @@ CORPUS, PLAY = "shakespeare", "hamlet"
 SCENE = re.compile(r"^(?=Scene [IVX]+\.)", re.MULTILINE)
 CELLS = ("overfitted", "regularised", "transferred")
 BATCH = {"size": 8}
-SHAPE = {"width": 128, "layers": 3, "context": 128}
+SHAPE = {"width": 96, "layers": 2, "context": 128}
 COMMON: dict[str, Any] = {
     "seed": 0,
     "threads": 1,
     "compile": False,
     "dtype": "float32",
     "batch": BATCH,
-    "evaluate_every": 40,
+    "evaluate_every": 30,
     "reading": {"validation": 0.15, "test": 0.15},
 }
-PARENT = {**COMMON, "budget": "1200k-tokens", "model": SHAPE, "tokenizer": {"vocab_size": 1024}, "evaluate_every": 100}
+PARENT = {**COMMON, "budget": "800k-tokens", "model": SHAPE, "tokenizer": {"vocab_size": 1024}, "evaluate_every": 100}
 PARENT["reading"] = {"validation": 0.01, "test": 0.01}
 SETTINGS: dict[str, dict[str, Any]] = {
     "overfitted": {
-        "budget": "24-epochs",
+        "budget": "16-epochs",
         "patience": 0,
         "optimizer": {"weight_decay": 0.0},
         "model": {**SHAPE, "dropout": 0.0},
@@ -58,7 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "regularised": {
         "budget": "10-epochs",
         "optimizer": {"weight_decay": 0.3},
-        "model": {**SHAPE, "dropout": 0.3},
+        "model": {**SHAPE, "dropout": 0.2},
         "tokenizer": {"vocab_size": 1024},
     },
     "transferred": {"budget": "4-epochs", "evaluate_every": 10, "model": {"dropout": 0.2}},
@@ -131,10 +131,10 @@ def _bits(model: Any, run: Run, tokenizer: Tokenizer) -> float:
     return bits_per_byte(score_documents(model, documents, tokenizer, context_length=SHAPE["context"])).value
 
 
-WIDTH, HEIGHT = 1200, 500
-LEFT, TOP, PANEL, GAP, TALL = 84, 128, 340, 26, 290  # of the panels
+WIDTH, HEIGHT = 1200, 530
+LEFT, TOP, PANEL, GAP, TALL = 84, 158, 340, 26, 290  # of the panels
 NAMES = {
-    "overfitted": ("overfitted", "24 epochs, no dropout, no weight decay"),
+    "overfitted": ("overfitted", "16 epochs, no dropout, no weight decay"),
     "regularised": ("regularised", "dropout, weight decay, early stopping"),
     "transferred": ("transferred", "begun from all other plays, regularised"),
 }
@@ -191,8 +191,8 @@ def _panel(cell: Mapping[str, Any], left: float, y: Axis, *, first: bool) -> lis
 
     parts = [
         f'  <clipPath id="{clip}"><rect x="{left}" y="{TOP}" width="{PANEL}" height="{TALL}"/></clipPath>',
-        f'  <text class="name" x="{left}" y="{TOP - 14}">{name}</text>',
-        f'  <text class="end" x="{left + PANEL}" y="{TOP - 14}">{how}</text>',
+        f'  <text class="name" x="{left}" y="{TOP - 38}">{name}</text>',
+        f'  <text x="{left}" y="{TOP - 16}">{how}</text>',
     ]
     for value in ticks(y.low, y.high, 7):
         height = at(0, value)[1]

@@ -165,3 +165,11 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """``old`` with the values of ``new``, which may hold only some keys."""
     inner = {key: merged(old.get(key) or {}, value) for key, value in new.items() if isinstance(value, Mapping)}
     return {**old, **new, **inner}
+
+
+def part_like(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``values`` that ``wanted`` speaks of; None where there is none."""
+    return {
+        key: part_like(values.get(key) or {}, inner) if isinstance(inner, Mapping) else values.get(key)
+        for key, inner in wanted.items()
+    }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bimo import files
-from bimo.config import differences, from_mapping, merged, read_yaml, to_yaml
+from bimo.config import differences, from_mapping, merged, part_like, read_yaml, to_yaml
 from bimo.run import Run
 from bimo.train.build import build_model, compile_or_announce
 from bimo.train.checkpoint import load_checkpoint
@@ -33,7 +33,7 @@ def reopen(
     """
     recorded = read_yaml(run.config)
     given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
-    changes = list(differences(_like(recorded, given), given))
+    changes = list(differences(part_like(recorded, given), given))
     lineage = Lineage.open(run, stopwatch)
     check_changes(run, lineage, changes)
     config = from_mapping(TrainConfig, merged(recorded, given), where=str(run.config))
@@ -55,12 +55,5 @@ def reopen(
     if config.compile:  # the compiler may have gone since
         compiled, _ = compile_or_announce(model, make_batches(config, materials), config, display)
         config = dataclasses.replace(config, compile=compiled)
+        lineage.announce("" if compiled else "the layers could not be compiled any more", display.note)
     return Session(config, materials, model, lineage, machine, checkpoint)
-
-
-def _like(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``recorded`` that ``given`` speaks of."""
-    return {
-        key: _like(recorded[key], value) if isinstance(value, Mapping) else recorded.get(key)
-        for key, value in given.items()
-    }

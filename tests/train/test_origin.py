@@ -13,7 +13,7 @@ import torch
 
 import bimo
 from bimo.config import read_yaml
-from bimo.errors import BimoError, ConfigError, ModelError, TokenizerError
+from bimo.errors import BimoError, ConfigError, ModelError
 from bimo.models import gpt2, llama, load_model, save_model
 from bimo.run import Run
 from bimo.tokenizer.extend import extend_tokenizer
@@ -255,12 +255,3 @@ def test_held_out_text_that_a_parent_learned_from_is_told(
     other = train(english, None, tmp_path / "other", config={**config, "seed": 1}, quiet=True)
     assert not same.read_lineage()["events"]
     assert any("has seen some of what is held out" in event for event in other.read_lineage()["events"])
-
-
-def test_a_tokenizer_that_is_not_byte_level_cannot_be_extended() -> None:
-    import tokenizers
-
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<end>": 1}, unk_token="<end>"))
-    tokenizer = Tokenizer(words.to_str().encode(), {"eos_token": "<end>"})
-    with pytest.raises(TokenizerError, match="Only a byte-level BPE tokenizer can be extended"):
-        extend_tokenizer(tokenizer, ["a a"], 3)
