@@ -28,7 +28,7 @@ def test_every_block_is_printed_and_nothing_is_written(
     assert [block.splitlines()[0] for block in blocks] == ["this machine", "the plan", "what to expect"]
     rows = {line.split("  ")[0]: line for line in called.out.splitlines()}
     machine = {"processor", "matrix products", "memory", "training step", "this model"}
-    choices = {"steps", "model.heads", "model.dropout", "evaluate_every", "tokens", "learning rates"}
+    choices = {"steps", "model.mlp_width", "model.dropout", "evaluate_every", "tokens", "learning rates"}
     expected = {"wall-clock", "peak memory", "disk", "electricity", "rent", "held-out text"}
     assert machine | choices | expected <= set(rows), called.out
     assert "GFLOP/s" in rows["matrix products"] and "GB/s" in rows["memory"] and "tokens/s" in rows["this model"]

@@ -27,6 +27,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Machin
         return done[-1]
 
     monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "BUSY", 0.0)
     return done
 
 
@@ -49,6 +50,13 @@ def test_forgotten_is_measured_again(measurements: list[Machine]) -> None:
     forget(CPU)
     probe(CPU)
     assert len(measurements) == 2
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_remembered(
+    measurements: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY", 1e9)
+    assert not probe(CPU).cached and not probe(CPU).cached and len(measurements) == 2
 
 
 CHANGES: dict[str, tuple[str, Any]] = {
