@@ -6,7 +6,8 @@
     python benchmarks/scaling.py --fit         # the constants of bimo/train/predict.py, and how far off they are
 
 A cell is a training whose budget is in tokens, so that its loss does not depend on the speed of the machine; its
-figures are kept in benchmarks/results/scaling/. Delete a file to measure its cell again.
+figures are kept in benchmarks/results/scaling/. A cell is measured again when the defaults of the optimizer or the
+schedule have changed since, or its file is deleted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 import numpy as np
 
 from bimo import files
+from bimo.optim import OptimizerConfig
+from bimo.optim.schedule import ScheduleConfig
 from bimo.text.corpora import fetch
 from bimo.train.anchor import Anchor
 from bimo.train.predict import LAW, Law, effective_parameters, predict, terms
@@ -80,6 +83,7 @@ def measure(corpus: str, width: int, layers: int, tokens: int) -> dict[str, Any]
         "width": width,
         "layers": layers,
         "tokens": tokens,
+        "defaults": defaults(),
         "wall_seconds": round(time.monotonic() - began, 1),
         "anchor": asdict(anchor),
         "model": lineage["model"],
@@ -88,13 +92,25 @@ def measure(corpus: str, width: int, layers: int, tokens: int) -> dict[str, Any]
     }
 
 
+def defaults() -> dict[str, Any]:
+    """What the loss depends on besides the cell's own numbers: a cell with other defaults is measured again."""
+    return {"optimizer": asdict(OptimizerConfig()), "schedule": asdict(ScheduleConfig())}
+
+
+def finished() -> list[dict[str, Any]]:
+    """The cells that were measured with today's defaults."""
+    cells = [files.read_json(path) for path in sorted(RESULTS.glob("*.json"))]
+    return [cell for cell in cells if cell["defaults"] == defaults()]
+
+
 def complete(jobs: int, quick: bool) -> None:
     """Measure the missing cells, each in a process of its own, ``jobs`` at a time."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} if jobs > 1 else dict(os.environ)
     running: list[subprocess.Popen[bytes]] = []
+    there = {(cell["corpus"], cell["width"], cell["layers"], cell["tokens"]) for cell in finished()}
     for cell in grid():
         path = path_of(*cell)
-        if path.exists() or (quick and flops(*cell[1:]) > QUICK_FLOPS):
+        if cell in there or (quick and flops(*cell[1:]) > QUICK_FLOPS):
             continue
         while len([one for one in running if one.poll() is None]) >= jobs:
             time.sleep(0.5)
@@ -173,7 +189,7 @@ def main() -> None:
         cell = (corpus, *map(int, numbers))
         files.write_json(path_of(*cell), measure(*cell))
     elif arguments.fit:
-        show([files.read_json(path) for path in sorted(RESULTS.glob("*.json"))])
+        show(finished())
     else:
         complete(arguments.jobs, arguments.quick)
 

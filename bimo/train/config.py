@@ -61,7 +61,7 @@ class TrainConfig:
     """Everything that decides what a training run does; empty values are chosen by the plan and then recorded."""
 
     data: tuple[str, ...] = setting((), "files, folders, prepared folders or corpus names")
-    budget: str | None = setting(None, "90s, 10m, 2h of wall-clock time, everything included; or 200k-tokens, 3-epochs")
+    budget: str | None = setting(None, "90s, 10m, 2h of wall-clock time in all; or 200k-tokens, 3-epochs, 1.6-bpb")
     steps: int | None = setting(None, "optimizer steps; follows from the budget")
     seed: int = setting(0, "seed of every random choice")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to compute")
