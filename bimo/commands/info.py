@@ -11,6 +11,15 @@ from bimo.errors import RunError
 
 Row = tuple[str, str]
 
+EXPECTED = {
+    "wall_seconds": "{:,.0f} s in all",
+    "training_seconds": "{:,.0f} s of training",
+    "peak_memory_bytes": "{:,.0f} MB of memory",
+    "disk_bytes": "{:,.1f} MB of disk",
+    "bits_per_byte": "{:.3f} bits per byte",
+}
+SCALES = {"peak_memory_bytes": 1e6, "disk_bytes": 1e6}
+
 
 def info(run: Path, /, *, json: bool = False) -> None:
     """Say what a run is: lineage, cost, metrics and plan.
@@ -34,6 +43,7 @@ def info(run: Path, /, *, json: bool = False) -> None:
         return
     try:
         rows = [("run", str(run)), *_origin(lineage), *_progress(lineage, newest), *_metrics(lineage["metrics"])]
+        rows += _plan_errors(lineage.get("plan", {}))
         choices = [(one["key"], str(one["value"]), one["reason"]) for one in lineage.get("plan", {}).get("choices", ())]
         events = list(map(str, lineage["events"]))
     except (KeyError, TypeError, ValueError, AttributeError) as cause:
@@ -104,6 +114,19 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[Row]:
     yield "training", f"{counted(metrics['steps'], 'step')}, {metrics['tokens']:,} tokens, {epochs}"
     for name, value in metrics.get("baselines", {}).items():
         yield f"against {name}", _measured(value, 3) + " bits per byte"
+
+
+def _plan_errors(plan: Mapping[str, Any]) -> Iterator[Row]:
+    """What was predicted before step 1, and by how much too high (+) or too low (-) that was."""
+    label = "plan against reality"
+    for name, error in plan.get("errors", {}).items():
+        expected = plan["predicted"][name]
+        value = expected["value"] if isinstance(expected, Mapping) else expected
+        yield (
+            label,
+            f"{EXPECTED.get(name, name + ' {:,.0f}').format(value / SCALES.get(name, 1))} expected, {error:+.1%}",
+        )
+        label = ""
 
 
 def _measured(value: Mapping[str, Any], digits: int) -> str:

@@ -45,7 +45,7 @@ def train(
     Args:
         config: a YAML file of settings, such as the bimo.yaml of another run
         data: a file, a folder, a prepared folder or the name of a corpus; can be given several times
-        budget: wall-clock time, everything included (90s, 10m, 2h), or 200k-tokens, or 3-epochs; 10m if not given
+        budget: wall-clock time, everything included (90s, 10m, 2h), or 200k-tokens, 3-epochs, 1.6-bpb; 10m if not given
         out: the run directory, which must not exist yet
         start: a run or Hugging Face folder to go on from, with its shape, weights and tokenizer
         overrides: settings as key=value, several if you like; see docs/configuration.md

@@ -19,8 +19,8 @@ SHAPES = (
     (448, 8), (512, 8), (640, 10), (768, 12), (1024, 16), (1280, 20),
 )  # fmt: skip
 AS_GOOD = 1.003  # times the fewest bits per byte: a smaller model that is this near is taken
-LONGER, WORTH = 1.1, 1.0005  # training this much longer must lower the bits per byte by at least this factor
-MOST_EPOCHS = 100.0
+LONGER, WORTH = 1.1, 1.0004  # training this much longer must lower the bits per byte by at least this factor
+GOOD_EPOCHS, MOST_EPOCHS = 4.0, 100.0  # nearly as good as fresh text (Muennighoff et al. 2023); never more
 FEWEST_TOKENS = 20_000
 
 
@@ -125,7 +125,7 @@ def for_time(found: Sequence[Candidate], seconds: float, anchor: Anchor) -> Choi
 def for_tokens(found: Sequence[Candidate], tokens: float, anchor: Anchor) -> Choice:
     """The largest model that so many tokens fill: larger ones would better be given more tokens, or have less text."""
     tokens = max(1.0, tokens)
-    limit = fitting_parameters(tokens)
+    limit = fitting_parameters(anchor, tokens)
     one = next((one for one in reversed(found) if one.parameters <= limit), found[0])
     most = max(tokens, most_useful_tokens(one, anchor))
     return _choice(one, tokens, most, anchor, f"the largest that {tokens / 1e6:,.1f} million tokens fill")
@@ -163,7 +163,7 @@ def most_useful_tokens(one: Candidate, anchor: Anchor) -> float:
     while high / low > 1.01:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if pays(middle) else (low, middle)
-    return low
+    return max(low, GOOD_EPOCHS * anchor.unique_tokens)
 
 
 def _choice(one: Candidate, tokens: float, most: float, anchor: Anchor, reason: str) -> Choice:

@@ -66,7 +66,7 @@ class TrainConfig:
 
     data: tuple[str, ...] = setting((), "files, folders, prepared folders or corpus names")
     start: str | None = setting(None, "run or Hugging Face folder to go on from: its shape, weights and tokenizer")
-    budget: str | None = setting(None, "90s, 10m, 2h of wall-clock time, everything included; or 200k-tokens, 3-epochs")
+    budget: str | None = setting(None, "90s, 10m, 2h of wall-clock time in all; or 200k-tokens, 3-epochs, 1.6-bpb")
     steps: int | None = setting(None, "optimizer steps; follows from the budget")
     seed: int = setting(0, "seed of every random choice")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "where to compute")

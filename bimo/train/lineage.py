@@ -85,7 +85,11 @@ class Lineage:
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in LIBRARIES},
             },
-            "machine": {**machine_facts(), "matmul_peak": {key: round(speed) for key, speed in machine.peak.items()}},
+            "machine": {
+                **machine_facts(),
+                "matmul_peak": {key: round(speed) for key, speed in machine.peak.items()},
+                "memory_bandwidth": round(machine.bandwidth),
+            },
             "events": [],
             "cost": {"wall_seconds": 0.0, "cpu_seconds": 0.0},
             "metrics": {},

@@ -34,7 +34,9 @@ EFFICIENCY = 0.45  # share of the matmul peak that training reaches, before it i
 WIDTHS = {"cpu": (64, 128, 384), "cuda": (256, 768), "mps": (128, 384)}
 TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT = 2, 2048, 256
 COPIED_BYTES = 1 << 26
-TRIALS = 2
+PATIENCE = 6.0  # seconds, after which no further width is begun
+BUSY = 0.7  # share of the time in which this process computes, below which other programs took it away
+TRIALS, LONGEST_TRIAL = 2, 3.0  # steps of each width, and the seconds of one that are too many
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,11 @@ def probe(device: torch.device, *, fresh: bool = False) -> Machine:
                 return _from_values(values["machine"])
         except (BimoError, KeyError, TypeError, ValueError, AttributeError):
             pass  # written by another version, or damaged: it is only a cache
+    began, computed = time.perf_counter(), time.process_time()
     machine = measure(device)
+    taken, computed = time.perf_counter() - began, time.process_time() - computed
+    if device.type == "cpu" and computed < BUSY * taken:
+        return machine  # others had the processor: true for now, but not worth remembering
     try:
         files.write_json(path, {"identity": identity, "machine": dataclasses.asdict(machine)})
     except OSError:
@@ -106,7 +112,14 @@ def measure(device: torch.device) -> Machine:
     narrow = {name: _matmul_speed(2048, 256, 768, dtype, device) for name, dtype in PRECISIONS.items()}
     machine = Machine({name: max(peak[name], narrow[name]) for name in PRECISIONS}, narrow)
     dtype = machine.best_dtype()
-    efficiency = {width: _step_speed(width, dtype, device) / machine.peak[dtype] for width in WIDTHS[device.type]}
+    efficiency: dict[int, float] = {}
+    began = time.perf_counter()
+    for width in WIDTHS[device.type]:
+        if time.perf_counter() - began > PATIENCE:
+            break
+        if efficiency and _trial_flops(width) > LONGEST_TRIAL * min(efficiency.values()) * machine.peak[dtype]:
+            break  # a slow or busy machine will not train such widths in any short time
+        efficiency[width] = _step_speed(width, dtype, device) / machine.peak[dtype]
     return dataclasses.replace(machine, bandwidth=_bandwidth(device), efficiency=efficiency)
 
 
@@ -170,9 +183,13 @@ def _step_speed(width: int, dtype: str, device: torch.device) -> float:
         loss.backward()
         optimizer.step(0.0)
 
-    flops = step_flops(width, TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT) * rows * TRIAL_CONTEXT
     step()  # the first is slower
-    return flops / min(seconds_of(step, device, repeats=1) for _ in range(TRIALS))
+    return _trial_flops(width) / min(seconds_of(step, device, repeats=1) for _ in range(TRIALS))
+
+
+def _trial_flops(width: int) -> float:
+    """FLOPs of one step of the trial."""
+    return step_flops(width, TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT) * default_batch(width) * TRIAL_CONTEXT
 
 
 def _random_batch(rows: int, generator: torch.Generator) -> Batch:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET = "10m"
 UNLIKE = 1.7  # times faster or slower than expected, a step says that the machine was busy when it was measured
 
+FEWEST_TOKENS = 1024  # of a step: smaller ones are not what the probe measured
+
 
 @dataclass(frozen=True)
 class Session:
@@ -166,7 +168,7 @@ def prepare(
     model, step_seconds = _measured(plan, materials, lineage, display, device)
     batches = make_batches(plan.config, materials)
     lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
-    if not 1 / UNLIKE < step_seconds / expected_step(plan.config, choice) < UNLIKE and machine.cached:
+    if machine.cached and _unlike(plan.config, machine, step_seconds / expected_step(plan.config, choice)):
         forget(device)
     closing = closing_seconds(model, plan.config, materials, anchor.counting_seconds)
     spent["compiling" if plan.config.compile else "measuring a step"] = stopwatch.read()[0] - spent["preparation"]
@@ -200,6 +202,13 @@ def expected_step(config: TrainConfig, choice: Choice) -> float:
     """Seconds that a step should take."""
     assert config.batch.size and config.model.context
     return choice.seconds_a_token * config.batch.size * config.model.context
+
+
+def _unlike(config: TrainConfig, machine: Machine, ratio: float) -> bool:
+    """Whether a step of the kind that the probe measured takes another time than the probe says."""
+    assert config.batch.size and config.model.context and config.model.width
+    small = config.batch.size * config.model.context < FEWEST_TOKENS or config.model.width < min(machine.efficiency)
+    return not (small or config.compile) and not 1 / UNLIKE < ratio < UNLIKE
 
 
 def set_up(config: TrainConfig, display: Display, *, fresh: bool = False) -> tuple[torch.device, Machine]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bimo.train import hooks
-from bimo.train.hooks import Best, Checkpointing, Deadline, Validate, progress_state
+from bimo.train.hooks import Best, Checkpointing, Deadline, Leeway, Validate, progress_state
 from bimo.train.loop import Progress
 
 
@@ -52,9 +52,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def deadline_course(clock: list[float], seconds_a_step: float, end: float, steps: int) -> tuple[Progress, list[str]]:
+def deadline_course(
+    clock: list[float], seconds_a_step: float, end: float, steps: int, leeway: Leeway | None = None
+) -> tuple[Progress, list[str]]:
     progress, events = Progress(steps=steps), []
-    hook = Deadline(end, events.append, every=10)
+    hook = Deadline(end, events.append, every=10, leeway=leeway)
     while progress.step < progress.steps:
         clock[0] += seconds_a_step
         progress.step += 1
@@ -73,6 +75,41 @@ def test_a_slower_machine_shortens_the_schedule_and_keeps_the_deadline(clock: li
     progress, events = deadline_course(clock, 2.0, end=100.0, steps=100)
     assert 48 <= progress.steps <= 50 and clock[0] <= 100.0
     assert len(events) == 1 and "shortened from 100 to" in events[0]
+
+
+def test_a_faster_machine_lengthens_the_schedule_once_and_uses_the_time(clock: list[float]) -> None:
+    progress, events = deadline_course(clock, 0.7, end=101.0, steps=100, leeway=Leeway(100, 1000, 40.0))
+    assert 140 <= progress.steps <= 145 and 97 < clock[0] <= 101.0
+    assert len(events) == 1 and events[0].startswith("step 21: ") and "faster" in events[0]
+    assert "lengthened from 100 to" in events[0]
+
+
+@pytest.mark.parametrize(
+    "leeway",
+    [None, Leeway(100, None, 40.0), Leeway(100, 100, 40.0), Leeway(100, 1000, 3.0), Leeway(90, 1000, 40.0)],
+    ids=["none", "steps pinned", "no more to learn", "rate already falls", "changed before"],
+)
+def test_no_schedule_is_lengthened_without_leeway(clock: list[float], leeway: Leeway | None) -> None:
+    progress, events = deadline_course(clock, 0.5, end=101.0, steps=100, leeway=leeway)
+    assert progress.steps == 100 and not events
+
+
+def test_lengthening_stops_at_what_is_useful_and_before_it_would_warm_up_again(clock: list[float]) -> None:
+    progress, _ = deadline_course(clock, 0.5, end=101.0, steps=100, leeway=Leeway(100, 130, 40.0))
+    assert progress.steps == 130
+    clock[0] = 0.0
+    progress, _ = deadline_course(clock, 0.01, end=101.0, steps=100, leeway=Leeway(100, 10**9, 40.0))
+    assert progress.steps == 300
+
+
+def test_a_lengthened_schedule_can_still_be_shortened(clock: list[float]) -> None:
+    progress, events = Progress(steps=100), []
+    hook = Deadline(101.0, events.append, every=10, leeway=Leeway(100, 1000, 40.0))
+    while progress.step < progress.steps:
+        clock[0] += 0.5 if progress.step < 50 else 2.0
+        progress.step += 1
+        hook(progress)
+    assert "lengthened" in events[0] and "shortened" in events[1] and clock[0] < 0.8 * (25 + 2 * 152)
 
 
 def test_checkpoints_come_on_the_beat_on_request_and_at_the_end() -> None:

@@ -77,7 +77,7 @@ def test_more_time_or_a_faster_machine_never_means_a_smaller_model() -> None:
 
 
 def test_little_text_limits_the_model() -> None:
-    small, large = (planned(TrainConfig(), "10h", size=size).config.model.width for size in (MB, 500 * MB))
+    small, large = (planned(TrainConfig(), "10h", FAST, size).config.model.width for size in (MB, 500 * MB))
     assert small and large and small < large
 
 

@@ -21,7 +21,7 @@ import bimo
 from bimo.config import from_mapping, read_yaml
 from bimo.errors import BimoError, ConfigError, DataError, RunError, TrainingError
 from bimo.run import Run
-from bimo.train import start
+from bimo.train import hooks, start
 from bimo.train.config import TrainConfig
 from bimo.train.pretrain import train
 
@@ -270,6 +270,37 @@ def test_a_wall_clock_budget_is_resolved_into_steps_and_recorded(text_folder: Pa
     assert config.steps and config.steps >= lineage["metrics"]["steps"] > 0
     assert {choice["key"] for choice in lineage["plan"]["choices"]} >= {"steps", "batch.size", "tokenizer.vocab_size"}
     assert config.model.width == 32 and "model.width" not in {c["key"] for c in lineage["plan"]["choices"]}
+
+
+def test_a_lengthened_schedule_is_resumed_to_the_same_bytes(
+    text_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new number of steps is in the checkpoint; it is changed once, before and after the interruption."""
+
+    def always(self: hooks.Leeway, step: int, steps: int, affordable: int) -> int:
+        return 50 if steps == self.planned else steps
+
+    monkeypatch.setattr(hooks.Leeway, "steps", always)
+    config = {**tiny, "budget": "3000s"}
+    whole = train(text_folder, None, tmp_path / "whole", config=config, quiet=True)
+    events = whole.read_lineage()["events"]
+    assert [record["step"] for record in whole.read_metrics()][-1] == 50
+    assert len(events) == 1 and events[0].startswith("step 17: ") and "lengthened from 40 to 50" in events[0]
+
+    report = hooks.Report.__call__
+
+    def interrupting(self: hooks.Report, progress: Any) -> None:
+        report(self, progress)
+        if progress.step == 20:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks.Report, "__call__", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            train(text_folder, None, tmp_path / "cut", config=config, quiet=True)
+    resumed = train(text_folder, None, tmp_path / "cut", config=config, resume=True, quiet=True)
+    assert weights(resumed) == weights(whole)
+    assert sum("lengthened" in event for event in resumed.read_lineage()["events"]) == 1
 
 
 @pytest.mark.parametrize(
