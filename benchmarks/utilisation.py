@@ -4,8 +4,8 @@
     python benchmarks/utilisation.py --table     # only the table
     python benchmarks/utilisation.py --tiny      # a tiny model and no writing: does it run at all?
 
-The step is bimo's own: model, loss, optimizer, as `bimo train` builds them, layers compiled with --compile. Useful
-FLOPs are the matrix products a token needs (three times the forward pass), nothing that is computed again.
+The step is bimo's own: model, loss, optimizer, as `bimo train` builds them on a CPU, with its C kernels; --compile
+takes torch.compile in their place. Useful FLOPs are the matrix products a token needs (three times the forward pass), nothing that is computed again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.training.table import replace_between
 from bimo import files
 from bimo.batches.loader import Batch
 from bimo.device import machine_facts
-from bimo.models import count_parameters, llama
+from bimo.models import count_parameters, kernels, llama
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train.build import compile_layers
 from bimo.train.objective import next_token_loss
@@ -106,7 +106,7 @@ def where_time_goes(learn: Callable[[], None], update: Callable[[], None]) -> di
     """Share of the profiled time by group; the optimizer's own products are the optimizer's."""
     learning = 0.0
     seconds: dict[str, float] = {name: 0.0 for name, _ in GROUPS}
-    seconds |= {"compiled kernels and the rest": 0.0, "optimizer": 0.0}
+    seconds |= {"fused kernels and the rest": 0.0, "optimizer": 0.0}
     for _ in range(STEPS):
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
             learn()
@@ -117,7 +117,7 @@ def where_time_goes(learn: Callable[[], None], update: Callable[[], None]) -> di
             own = event.self_cpu_time_total / 1e6
             learning += own
             name = next((group for group, names in GROUPS if any(one in event.key for one in names)), "")
-            seconds[name or "compiled kernels and the rest"] += own
+            seconds[name or "fused kernels and the rest"] += own
     total = learning + seconds["optimizer"]
     return {name: round(value / total, 4) for name, value in seconds.items()}
 
@@ -126,10 +126,11 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
     """Time whole steps, then profile some."""
     torch.set_num_threads(threads)
     device = torch.device("cpu")
-    peak = probe(device).peak["bfloat16"]
+    peak = probe(device, fresh=True).peak["bfloat16"]
     model, batch = build(size)
     if compiled:
         compile_layers(model)
+    model.fused = not compiled and kernels.usable(device)
     learn, update = stepper(model, batch)
 
     def step() -> None:
@@ -137,13 +138,14 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
         update()
 
     seconds = seconds_of(step, device, repeats=8)
-    peak = max(peak, probe(device).peak["bfloat16"])  # the better of before and after: a noisy machine flatters no one
+    # The better of before and after: a noisy machine flatters no one.
+    peak = max(peak, probe(device, fresh=True).peak["bfloat16"])
     tokens = batch.tokens
     total, inner = count_parameters(model)
     return {
         "parameters": total,
         "non_embedding_parameters": inner,
-        "compiled": compiled,
+        "form": "compiled" if compiled else "kernels" if model.fused else "eager",
         "threads": threads,
         "step_seconds": round(seconds, 5),
         "tokens_per_second": round(tokens / seconds, 1),
@@ -159,10 +161,11 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     reached = found["flops_per_second"] / found["peak_flops_per_second"]
+    size = found["size"]
     lines = [
-        "| parameters, outside embeddings | layers | tokens/s | useful GFLOP/s | bf16 peak GFLOP/s | reached | goal |",
-        "|---|---|---|---|---|---|---|",
-        f"| {found['non_embedding_parameters'] / 1e6:.1f}M | {'compiled' if found['compiled'] else 'not compiled'} "
+        "| parameters, outside embeddings | tokens a step | form | tokens/s | GFLOP/s | bf16 peak | reached | goal |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| {found['non_embedding_parameters'] / 1e6:.1f}M | {size['rows']} x {size['context']} | {found['form']} "
         f"| {found['tokens_per_second']:,.0f} | {found['flops_per_second'] / 1e9:,.0f} "
         f"| {found['peak_flops_per_second'] / 1e9:,.0f} | **{reached:.1%}** | ≥ {GOAL:.0%} |",
         "",
@@ -180,14 +183,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--rows", type=int, default=Size.rows, help="of 256 tokens in a step")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     if given.tiny:
         print(table(measure(TINY, compiled=False, threads=1)))
         return
     if not given.table:
-        files.write_json(RESULT, measure(Size(), compiled=given.compile, threads=given.threads))
+        files.write_json(RESULT, measure(Size(rows=given.rows), compiled=given.compile, threads=given.threads))
     if RESULT.is_file():
         content = table(files.read_json(RESULT))
         replace_between(PAGE, "utilisation", content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from bimo.config import setting
 from bimo.errors import RunError
 from bimo.optim.muon import Muon
 
-INSIDE_LAYERS = re.compile(r"\.(layers|h)\.\d+\.")
+INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
+HEADWISE_FROM = 256  # rows and columns from which Muon goes head by head: it is cheaper, and as good
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,17 @@ class OptimizerConfig:
     clip: float = setting(1.0, "largest norm of the whole gradient; above it the gradient is scaled down")
 
 
-def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _muon(matrices: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     return Muon(matrices, config.learning_rate, config.momentum, config.weight_decay)
 
 
-def _adamw(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    return _torch_adamw(matrices, config, config.learning_rate, config.weight_decay)
+def _adamw(matrices: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    return _torch_adamw(
+        [p for group in matrices for p in group["params"]], config, config.learning_rate, config.weight_decay
+    )
 
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], OptimizerConfig], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimizerConfig], torch.optim.Optimizer]] = {
     "muon": _muon,
     "adamw": _adamw,
 }
@@ -55,6 +58,16 @@ def _torch_adamw(
     )
 
 
+def _by_kind(matrices: Mapping[str, nn.Parameter], head_dim: int) -> list[dict[str, Any]]:
+    """The matrices as parameter groups: projections to heads and from them, where that pays, and the rest."""
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in matrices.items():
+        to_heads, from_heads = TO_HEADS.search(name), name.endswith("o_proj.weight")
+        headwise = (to_heads or from_heads) and min(parameter.shape) >= HEADWISE_FROM
+        groups.setdefault((head_dim if headwise else 0, bool(headwise and from_heads)), []).append(parameter)
+    return [{"params": found, "head_dim": size, "columns": columns} for (size, columns), found in groups.items()]
+
+
 class Optimizer:
     """Steps every parameter of a model: matrices inside layers by the chosen rule, the rest by AdamW.
 
@@ -65,10 +78,10 @@ class Optimizer:
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.clip = config.clip
         self._named = dict(model.named_parameters())
-        matrices = [p for name, p in self._named.items() if p.ndim == 2 and INSIDE_LAYERS.search(name)]
-        inside = {id(parameter) for parameter in matrices}
-        others = [parameter for parameter in self._named.values() if id(parameter) not in inside]
-        self._parts = [OPTIMIZERS[config.name](matrices, config)] if matrices else []
+        matrices = {name: p for name, p in self._named.items() if p.ndim == 2 and INSIDE_LAYERS.search(name)}
+        others = [parameter for name, parameter in self._named.items() if name not in matrices]
+        groups = _by_kind(matrices, getattr(getattr(model, "config", None), "head_dim", 0))
+        self._parts = [OPTIMIZERS[config.name](groups, config)] if matrices else []
         self._parts.append(_torch_adamw(others, config, config.adamw_learning_rate, 0.0))
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
 

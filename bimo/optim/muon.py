@@ -39,10 +39,27 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+def orthogonalize_heads(matrices: Tensor, head_dim: int, *, columns: bool) -> Tensor:
+    """Each head's own block of D rows, or columns, made semi-orthogonal: several times cheaper than the whole.
+
+    Args:
+        matrices: (N, R, C), projections to heads, or with ``columns`` from heads.
+
+    Returns:
+        (N, R, C) bf16.
+    """
+    if columns:
+        return orthogonalize_heads(matrices.mT, head_dim, columns=False).mT
+    N, R, C = matrices.shape
+    return orthogonalize(matrices.reshape(-1, head_dim, C)).view(N, R, C)
+
+
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, with decoupled weight decay (Jordan et al. 2024).
 
-    The update of a matrix (R, C) is scaled by sqrt(max(1, R / C)), so that one learning rate fits all shapes.
+    The update of a matrix (R, C) is scaled by sqrt(max(1, R / C)), so that one learning rate fits all shapes. A
+    parameter group with ``head_dim`` holds projections to heads, or from them if ``columns``; these are
+    orthogonalised head by head.
 
     Args:
         parameters: matrices only.
@@ -51,8 +68,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: share of the weights, times ``lr``, that each step takes away.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, parameters: Iterable[Any], lr: float, momentum: float, weight_decay: float) -> None:
+        heads = {"head_dim": 0, "columns": False}
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **heads})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -64,7 +82,11 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for (rows, columns), parameters in shapes.items():
-                updates = orthogonalize(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                updates = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                if group["head_dim"]:
+                    updates = orthogonalize_heads(updates, group["head_dim"], columns=group["columns"])
+                else:
+                    updates = orthogonalize(updates)
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

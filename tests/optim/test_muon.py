@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bimo.optim.muon import Muon, orthogonalize
+from bimo.optim.muon import Muon, orthogonalize, orthogonalize_heads
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (2, 7, 5), (1, 32, 96)])
@@ -45,3 +45,23 @@ def test_step_follows_nesterov_momentum_and_decay() -> None:
         update = orthogonalize((0.1 * gradient + 0.9 * momentum)[None])[0].float()
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * (7 / 3) ** 0.5 * update
     assert torch.allclose(parameter.detach(), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_heads_are_orthogonalised_one_by_one(columns: bool) -> None:
+    matrices = torch.randn(2, 12, 7, generator=torch.Generator().manual_seed(4))  # three heads of four rows
+    expected = torch.cat([orthogonalize(matrices[:, head : head + 4]) for head in (0, 4, 8)], dim=1)
+    given = matrices.mT if columns else matrices
+    found = orthogonalize_heads(given, 4, columns=columns)
+    assert torch.allclose((found.mT if columns else found).float(), expected.float(), atol=0.02)
+
+
+def test_a_group_of_heads_steps_head_by_head() -> None:
+    generator = torch.Generator().manual_seed(5)
+    split = torch.nn.Parameter(torch.zeros(12, 7))
+    gradient = torch.randn(12, 7, generator=generator)
+    optimizer = Muon([{"params": [split], "head_dim": 4}], lr=1.0, momentum=0.0, weight_decay=0.0)
+    split.grad = gradient.clone()
+    optimizer.step()
+    expected = -((12 / 7) ** 0.5) * orthogonalize_heads(gradient[None], 4, columns=False)[0].float()
+    assert torch.allclose(split.detach(), expected, atol=1e-6)
