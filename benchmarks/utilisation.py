@@ -5,7 +5,8 @@
     python benchmarks/utilisation.py --tiny      # a tiny model and no writing: does it run at all?
 
 The step is bimo's own: model, loss, optimizer, as `bimo train` builds them on a CPU, with its C kernels; --compile
-takes torch.compile in their place. Useful FLOPs are the matrix products a token needs (three times the forward pass), nothing that is computed again.
+takes torch.compile in their place. Useful FLOPs are the matrix products a token needs (three times the forward pass),
+nothing that is computed again.
 """
 
 from __future__ import annotations
