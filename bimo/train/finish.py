@@ -37,6 +37,7 @@ def finish(
     """Measure the saved weights on the test documents, then write lineage, model card and report."""
     assert config.model.context
     model = load_model(run.path, device=torch.device(config.device))
+    model.fused = bool(config.kernels)
     documents = open_source(run.checkpoints / TEST_FOLDER)
     with display.bar("measuring held-out text"):
         scores = score_documents(model, documents, materials.tokenizer, context_length=config.model.context)
