@@ -34,6 +34,7 @@ OVERFIT_STEPS, OVERFIT_SECONDS = 60, 8.0
 OVERFIT_RATE = 0.45  # divided by the width: measured from 24 to 448, see docs/experiments.md
 OVERFITTED = 0.03  # share of the first loss that counts as near zero, above what the text itself leaves open
 MOST_BATCHES = 1024  # of an epoch that are read
+SEARCHED = 16  # batches in which the roomiest beginning of a document is looked for
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def _read_epoch(batches: Batches, tokens: Tokens | None, eos_id: int) -> Epoch:
         positions += batch.labels.numel()
         counted += int(batch.loss_mask.sum())
         ends += int((batch.loss_mask & (batch.labels == eos_id)).sum())
-        if room < LENGTH // 2:
+        if room < LENGTH // 2 and (not room or MOST_BATCHES - most <= SEARCHED):
             for row, column in (batch.input_ids[:, 1:] == eos_id).nonzero().tolist():
                 around = min(column + 1, _length_from(batch, row, column + 1, eos_id))
                 if around > room:

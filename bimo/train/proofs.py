@@ -272,7 +272,7 @@ def transformers(patient: Patient) -> Finding:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
     except ImportError:
-        return Finding(None, "transformers is not installed")
+        return Finding(None, "transformers is not installed (pip install 'bimo[transformers]')")
     model, batch = patient.overfitted.model, best_rows(patient.slice, 1, TINY_LENGTH)
     with tempfile.TemporaryDirectory(dir=patient.folder) as folder:
         patient.save(model, Path(folder))

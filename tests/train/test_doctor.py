@@ -31,7 +31,6 @@ from bimo.train.build import build_model, patient_of
 from bimo.train.config import TrainConfig
 from bimo.train.loop import divide
 from bimo.train.materials import Materials
-from bimo.train.overlap import SPAN, find_overlap
 from bimo.train.patient import Finding, Patient
 
 WORDS = {
@@ -453,29 +452,6 @@ def test_a_long_span_of_validation_text_is_named(english: Materials, tmp_path: P
     assert any(
         "0 equal documents" in one.measured and f"{longest.id} and {train[7].id}" in one.measured for one in found
     )
-
-
-@pytest.mark.parametrize("times", [1, 2, 3])
-def test_spans_are_counted_exactly(english: Materials, tmp_path: Path, times: int) -> None:
-    """Against slices compared one by one; a span that training has three times is a formula."""
-    formula = "".join(document.text for document in texts("en", 3, seed=9))
-    train = texts("en", 9, seed=4)
-    for number in range(times):
-        train[number] = dataclasses.replace(train[number], text=train[number].text + formula)
-    validation = texts("en", 4, seed=5)
-    validation[2] = dataclasses.replace(validation[2], text="New. " + formula + validation[2].text)
-    made = shards(tmp_path, train, validation, english.tokenizer)
-    ours, theirs = made.validation.ids.tolist(), made.train.ids.tolist()
-    eos = english.tokenizer.eos_id
-    known = {tuple(theirs[i : i + SPAN]) for i in range(len(theirs) - SPAN + 1)}
-    inside = set()
-    for start in range(len(ours) - SPAN + 1):
-        span = tuple(ours[start : start + SPAN])
-        if span in known and eos not in span:
-            inside |= set(range(start, start + SPAN))
-    found = find_overlap(made.train, made.validation)
-    assert len(inside) > SPAN and found.documents == ()
-    assert (found.leaked, found.formulas) == ((len(inside), 0) if times < 3 else (0, len(inside)))
 
 
 def test_a_large_text_is_sampled(english: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
