@@ -252,11 +252,11 @@ def table(cells: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append(f"| {' | '.join(row)} |")
     by_name = {cell["cell"]: cell for cell in cells}
-    ngrams = by_name["overfitted"]["metrics"]["baselines"]
+    ngrams = cells[0]["metrics"]["baselines"]
     ngram = next((name, value) for name, value in ngrams.items() if name.startswith("n-gram"))
     lines.append(f"| {ngram[0]} | | | | | {ngram[1]['value']:.3f} | |")
-    before = by_name["transferred"]["parent_before"]
-    lines.append(f"| all other plays, before the play itself | | | | | {before:.3f} | |")
+    if before := by_name.get("transferred", {}).get("parent_before"):
+        lines.append(f"| all other plays, before the play itself | | | | | {before:.3f} | |")
     return "\n".join(lines) + "\n"
 
 
@@ -270,8 +270,9 @@ def samples(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_page() -> None:
-    """Put figure, table and samples in place."""
-    cells = [files.read_json(RESULTS / f"overfitting-{cell}.json") for cell in CELLS]
+    """Put figure, table and samples of the cells that there are in place."""
+    paths = [RESULTS / f"overfitting-{cell}.json" for cell in CELLS]
+    cells = [files.read_json(path) for path in paths if path.exists()]
     files.write_text(FIGURE, figure(cells))
     page = PAGE.read_text(encoding="utf-8")
     for name, content in (("table", table(cells)), ("samples", samples(cells))):
@@ -282,7 +283,7 @@ def write_page() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train what is missing, then write the page if nothing is."""
+    """Train what is missing, then write the page."""
     wanted = [name for name in arguments if name in CELLS] or CELLS
     with tempfile.TemporaryDirectory() as folder:
         texts = None
@@ -294,8 +295,7 @@ def main(arguments: Sequence[str]) -> None:
             began = time.monotonic()
             files.write_json(target, measure(cell, Path(folder), *texts))
             print(f"{cell}: {time.monotonic() - began:.0f} s")
-    if all((RESULTS / f"overfitting-{cell}.json").exists() for cell in CELLS):
-        write_page()
+    write_page()
 
 
 if __name__ == "__main__":
