@@ -109,7 +109,7 @@ def measure(cell: str, folder: Path, scenes: Path, others: Path) -> dict[str, An
         "parent": parent and parent.read_lineage()["metrics"],
         "last_weights": _last_weights(run),
         "parent_before": parent and _bits(load_model(parent.path), run, Tokenizer.load(parent.path)),
-        "sample": model.generate(PROMPT, seed=1, min_p=0.05, max_new_tokens=110),
+        "sample": model.generate(PROMPT, seed=1, min_p=0.05, max_new_tokens=110)[0],
         "records": lean,
     }
 
@@ -157,7 +157,7 @@ STYLE = """
 def figure(cells: Sequence[Mapping[str, Any]]) -> str:
     """Three panels on one scale: bits per byte of the text learned from, and of text held out, by step."""
     values = [value for cell in cells for _, *pair in cell["records"][20:] for value in pair if value is not None]
-    y = Axis(min(0.0, min(values)) if min(values) < 0.5 else min(values) - 0.15, min(3.6, max(values) + 0.1))
+    y = Axis(min(0.0, min(values)) if min(values) < 0.5 else min(values) - 0.15, min(4.2, max(values) + 0.1))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="t d"',
         "     font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif\">",
@@ -222,7 +222,7 @@ def _panel(cell: Mapping[str, Any], left: float, y: Axis, *, first: bool) -> lis
         f'  <circle class="ring" cx="{ring[0]:.1f}" cy="{ring[1]:.1f}" r="6"/>',
         f'  <text class="red mid" x="{beside:.1f}" y="{ring[1] - 14:.1f}">{best:.2f}</text>',
     ]
-    if best_step != held[-1][0]:
+    if f"{held[-1][1]:.2f}" != f"{best:.2f}":
         parts.append(f'  <text class="red end" x="{left + PANEL - 6}" y="{below:.1f}">{held[-1][1]:.2f}</text>')
     end = at(steps[-1], smooth[-1] or 0.0)
     parts.append(f'  <text class="blue end" x="{left + PANEL - 6}" y="{end[1] + 22:.1f}">{smooth[-1]:.2f}</text>')
@@ -252,11 +252,11 @@ def table(cells: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append(f"| {' | '.join(row)} |")
     by_name = {cell["cell"]: cell for cell in cells}
-    ngrams = by_name["overfitted"]["metrics"]["baselines"]
+    ngrams = cells[0]["metrics"]["baselines"]
     ngram = next((name, value) for name, value in ngrams.items() if name.startswith("n-gram"))
     lines.append(f"| {ngram[0]} | | | | | {ngram[1]['value']:.3f} | |")
-    before = by_name["transferred"]["parent_before"]
-    lines.append(f"| all other plays, before the play itself | | | | | {before:.3f} | |")
+    if before := by_name.get("transferred", {}).get("parent_before"):
+        lines.append(f"| all other plays, before the play itself | | | | | {before:.3f} | |")
     return "\n".join(lines) + "\n"
 
 
@@ -270,8 +270,9 @@ def samples(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_page() -> None:
-    """Put figure, table and samples in place."""
-    cells = [files.read_json(RESULTS / f"overfitting-{cell}.json") for cell in CELLS]
+    """Put figure, table and samples of the cells that there are in place."""
+    paths = [RESULTS / f"overfitting-{cell}.json" for cell in CELLS]
+    cells = [files.read_json(path) for path in paths if path.exists()]
     files.write_text(FIGURE, figure(cells))
     page = PAGE.read_text(encoding="utf-8")
     for name, content in (("table", table(cells)), ("samples", samples(cells))):
@@ -282,7 +283,7 @@ def write_page() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train what is missing, then write the page if nothing is."""
+    """Train what is missing, then write the page."""
     wanted = [name for name in arguments if name in CELLS] or CELLS
     with tempfile.TemporaryDirectory() as folder:
         texts = None
@@ -294,8 +295,7 @@ def main(arguments: Sequence[str]) -> None:
             began = time.monotonic()
             files.write_json(target, measure(cell, Path(folder), *texts))
             print(f"{cell}: {time.monotonic() - began:.0f} s")
-    if all((RESULTS / f"overfitting-{cell}.json").exists() for cell in CELLS):
-        write_page()
+    write_page()
 
 
 if __name__ == "__main__":
