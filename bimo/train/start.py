@@ -30,7 +30,7 @@ from bimo.train.forecast import Prediction, closing_seconds, foresee
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.materials import TEST_FOLDER, Materials, make_materials, read_text
 from bimo.train.plan import Plan, plan_arithmetic, plan_compilation, plan_shape, plan_steps, plan_vocabulary
-from bimo.train.probe import Machine, forget, probe
+from bimo.train.probe import Machine, forget, free_memory, probe
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -131,7 +131,7 @@ def prepare(
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
     with display.bar("measuring the text"):
         anchor = measure_anchor(materials.train, open_source(run.checkpoints / TEST_FOLDER), materials.tokenizer)
-    choice = plan_shape(plan, budget, machine, left(deadline), anchor)
+    choice = plan_shape(plan, budget, machine, left(deadline), anchor, free_memory(device))
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch)
     spent = {"preparation": stopwatch.read()[0]}
     tokens = planned_tokens(plan.config, budget, choice)
