@@ -22,6 +22,7 @@ AS_GOOD = 1.003  # times the fewest bits per byte: a smaller model that is this 
 LONGER, WORTH = 1.1, 1.0004  # training this much longer must lower the bits per byte by at least this factor
 GOOD_EPOCHS, MOST_EPOCHS = 4.0, 100.0  # nearly as good as fresh text (Muennighoff et al. 2023); never more
 FEWEST_TOKENS = 20_000
+BYTES_A_PARAMETER = 24  # of memory: weights twice while a step is measured, gradients, two moments, activations
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ class OutOfReach(TrainingError):
         )
 
 
-def candidates(config: TrainConfig, machine: Machine, anchor: Anchor, context: int) -> list[Candidate]:
-    """The ladder of shapes as far as the user left it open, smallest first."""
+def candidates(
+    config: TrainConfig, machine: Machine, anchor: Anchor, context: int, memory: float = math.inf
+) -> list[Candidate]:
+    """The ladder of shapes as far as the user left it open and memory allows, smallest first.
+
+    Args:
+        memory: bytes that are free; the smallest shape is taken even if it needs more.
+    """
     pinned = config.model
     shapes = {
         (pinned.width or width, pinned.layers or layers)
@@ -88,7 +95,9 @@ def candidates(config: TrainConfig, machine: Machine, anchor: Anchor, context: i
         flops = step_flops(width, layers, anchor.vocab_size, context)
         parameters = active_parameters(width, layers, anchor.vocab_size)
         found.append(Candidate(width, layers, parameters, flops / machine.speed(width, config.dtype)))
-    return sorted(found, key=lambda one: one.parameters)
+    found.sort(key=lambda one: one.parameters)
+    needed = [BYTES_A_PARAMETER * (one.parameters + anchor.vocab_size * one.width) for one in found]
+    return [one for one, size in zip(found, needed, strict=True) if size <= memory] or found[:1]
 
 
 def _near(wanted: int, width: int) -> bool:

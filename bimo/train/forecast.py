@@ -105,7 +105,7 @@ def foresee(
         training_seconds=training,
         peak_memory_bytes=_peak(materials, total, state),
         disk_bytes=disk,
-        bits_per_byte=predict(anchor, active, config.steps * batch_tokens),
+        bits_per_byte=predict(anchor, active, config.steps * batch_tokens, from_pairs=config.model.initial == "bigram"),
     )
 
 

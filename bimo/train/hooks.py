@@ -20,8 +20,8 @@ from bimo.train.record import Pace
 SLACK = 1.03  # by which the predicted end may pass the deadline before the schedule is shortened
 SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
-EARLY = 0.15  # of the planned steps, from when on the pace is known well enough to lengthen the schedule
-WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the planned steps: less is not worth it; more would warm up again
+EARLY = 0.15  # of the steps, from when on the pace is known well enough to lengthen the schedule
+WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the steps: less is not worth it; more would warm up again
 INTERRUPTED = "interrupted"
 
 
@@ -144,12 +144,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Leeway:
-    """How far a schedule may be lengthened, which may happen once, before its learning rate begins to fall.
+    """How far a schedule may be lengthened, before its learning rate begins to fall: beyond the plan only once.
 
     Attributes:
         planned: steps before step 1.
         most: more would teach next to nothing; None where the steps were not the plan's choice.
-        falls_at: the step from which the rate falls.
+        falls_at: the step from which the rate falls in the planned schedule.
     """
 
     planned: int
@@ -158,10 +158,10 @@ class Leeway:
 
     def steps(self, step: int, steps: int, affordable: int) -> int:
         """The steps of the schedule from ``step`` on, when ``affordable`` would use up the time."""
-        early = EARLY * self.planned <= step < self.falls_at
-        if self.most is None or not early or steps != self.planned or affordable < WORTH_LENGTHENING * steps:
+        early = EARLY * steps <= step < self.falls_at * steps / self.planned
+        if self.most is None or not early or steps > self.planned or affordable < WORTH_LENGTHENING * steps:
             return steps
-        return max(steps, min(affordable, self.most, LONGEST * self.planned))
+        return max(steps, min(affordable, self.most, LONGEST * steps))
 
 
 class Deadline:

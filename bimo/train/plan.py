@@ -84,12 +84,15 @@ def plan_vocabulary(plan: Plan, budget: Budget, machine: Machine, seconds: float
     plan.choose("tokenizer.vocab_size", vocabulary, f"for {train_bytes / 1e6:,.1f} MB of training text and this budget")
 
 
-def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | None, anchor: Anchor) -> Choice:
+def plan_shape(
+    plan: Plan, budget: Budget, machine: Machine, seconds: float | None, anchor: Anchor, memory: float = math.inf
+) -> Choice:
     """Choose the model whose bits per byte are predicted to be lowest for the budget, and the batch.
 
     Args:
         seconds: of training proper, if the budget is a time.
         anchor: facts of the text.
+        memory: bytes that are free.
 
     Raises:
         TrainingError: the bits per byte asked for cannot be expected.
@@ -99,7 +102,7 @@ def plan_shape(plan: Plan, budget: Budget, machine: Machine, seconds: float | No
         "model.context", 256 if (seconds or 0) < 7200 else 1024, "longer contexts cost more than they teach here"
     )
     context = plan.config.model.context or 256
-    choice = choose(candidates(plan.config, machine, anchor, context), budget, seconds, anchor)
+    choice = choose(candidates(plan.config, machine, anchor, context, memory), budget, seconds, anchor)
     plan.choose("model.width", choice.width, choice.reason)
     plan.choose("model.layers", choice.layers, f"goes with width {choice.width}")
     model = plan.config.model

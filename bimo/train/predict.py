@@ -55,6 +55,7 @@ REPEATS = 15.0  # R_D: how many repetitions of a text are worth something (Muenn
 SURPLUS = 5.3  # R_N: how many times the parameters that a text can teach are worth something (same place)
 PARAMETERS_A_TOKEN = 1.0  # that a token of text can teach; a guess, to be measured with long trainings
 NEARBY = 1.1  # times as large, or as long
+PAIRS = 1.12  # times the anchor: what a model needs that starts at word pairs
 NORMAL = 1.96  # standard deviations on either side of a 95% interval
 STRETCH = 0.5  # further spreads of the interval for each factor of e outside the fitted range
 
@@ -118,15 +119,17 @@ def effective_parameters(parameters: float, unique: float) -> float:
     return taught * (1 + SURPLUS * (1 - math.exp(-(parameters / taught - 1) / SURPLUS)))
 
 
-def predict(anchor: Anchor, parameters: float, tokens: float, law: Law = LAW) -> Forecast:
+def predict(anchor: Anchor, parameters: float, tokens: float, law: Law = LAW, *, from_pairs: bool = False) -> Forecast:
     """Bits per byte of held-out text after training.
 
     Args:
         parameters: those inside the layers and in the output matrix.
         tokens: labels learned from, repeated ones included.
+        from_pairs: whether training starts at word pairs, above which it never ends, however short it is.
     """
     assert parameters > 0 and tokens > 0
     value = _bits(anchor, effective_parameters(parameters, anchor.unique_tokens) / MILLION, tokens, law)
+    value = min(value, PAIRS * anchor.bits_per_byte) if from_pairs else value
     outside = _outside(parameters / MILLION, law.parameters) + _outside(tokens / MILLION, law.tokens)
     factor = math.exp(NORMAL * law.spread * (1 + STRETCH * outside))
     return Forecast(value, value / factor, value * factor)

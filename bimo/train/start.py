@@ -41,7 +41,7 @@ from bimo.train.plan import (
     plan_steps,
     plan_vocabulary,
 )
-from bimo.train.probe import Machine, forget, probe
+from bimo.train.probe import Machine, forget, free_memory, probe
 from bimo.train.surroundings import ALONE, Surroundings
 from bimo.train.watching import check_onlookers
 
@@ -159,7 +159,7 @@ def prepare(
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
     with display.bar("measuring the text"):
         anchor = measure_anchor(materials.train, open_source(run.checkpoints / TEST_FOLDER), materials.tokenizer)
-    choice = plan_shape(plan, budget, machine, left(deadline), anchor)
+    choice = plan_shape(plan, budget, machine, left(deadline), anchor, free_memory(device))
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start))
     lineage.announce(seen_before(lineage.values["parent"], materials.facts, plan.config), display.warn)
     spent = {"preparation": stopwatch.read()[0]}

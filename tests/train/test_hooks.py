@@ -102,6 +102,17 @@ def test_lengthening_stops_at_what_is_useful_and_before_it_would_warm_up_again(c
     assert progress.steps == 300
 
 
+def test_a_schedule_shortened_too_early_recovers(clock: list[float]) -> None:
+    """A machine that is busy for the first steps only."""
+    progress, events = Progress(steps=100), []
+    hook = Deadline(120.0, events.append, every=5, leeway=Leeway(100, 1000, 40.0))
+    while progress.step < progress.steps:
+        clock[0] += 2.0 if progress.step < 12 else 0.5
+        progress.step += 1
+        hook(progress)
+    assert "shortened" in events[0] and "lengthened" in events[1] and progress.steps > 75 and clock[0] <= 120.0
+
+
 def test_a_lengthened_schedule_can_still_be_shortened(clock: list[float]) -> None:
     progress, events = Progress(steps=100), []
     hook = Deadline(101.0, events.append, every=10, leeway=Leeway(100, 1000, 40.0))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from bimo.train.plan import (
     plan_vocabulary,
     validation_tokens,
 )
-from bimo.train.probe import Machine, step_flops
+from bimo.train.probe import Machine, free_memory, step_flops
 from bimo.train.start import expected_step, planned_tokens
 
 SLOW = Machine({"float32": 1e11, "bfloat16": 4e11}, {"float32": 1e11, "bfloat16": 3e11})
@@ -157,6 +158,13 @@ def test_any_budget_gives_a_shape_of_the_ladder(width: int, seconds: float, size
     choice = choose(found, Budget(seconds=seconds), seconds, anchor)
     assert (choice.width, choice.layers) in SHAPES and 0 < choice.tokens <= choice.most_tokens * 1.01 + 20_000
     assert choice.forecast.low < choice.forecast.value < choice.forecast.high
+
+
+def test_little_memory_limits_the_model() -> None:
+    anchor = anchor_of(500 * MB)
+    found = [len(candidates(TrainConfig(dtype="float32"), SLOW, anchor, 256, memory)) for memory in (0, 1e8, 1e12)]
+    assert found[0] == 1 < found[1] < found[2] == len(SHAPES)
+    assert free_memory(torch.device("cpu")) > 1e7
 
 
 def test_the_reverse_question_takes_longer_for_less() -> None:

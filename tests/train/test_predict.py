@@ -18,6 +18,7 @@ from bimo.tokenizer.train import train_tokenizer
 from bimo.train.anchor import COUNTED_TOKENS, Anchor, measure_anchor
 from bimo.train.predict import (
     LAW,
+    PAIRS,
     effective_parameters,
     effective_tokens,
     fitting_parameters,
@@ -90,6 +91,12 @@ def test_the_tokens_to_reach_a_value_reach_it(anchor: Anchor, parameters: float,
     assert needed is not None and predict(anchor, parameters, needed).value <= target * (1 + 1e-8)
     below = 0.99 * predict(anchor, parameters, 2e11).value
     assert tokens_to_reach(anchor, parameters, below, 2e11) is None
+
+
+def test_a_start_at_word_pairs_is_not_unlearned() -> None:
+    short, long = (predict(TEXT, 1e6, tokens, from_pairs=True).value for tokens in (2_000, 2e6))
+    assert long < short < predict(TEXT, 1e6, 2_000).value and short == pytest.approx(PAIRS * TEXT.bits_per_byte)
+    assert long == predict(TEXT, 1e6, 2e6).value
 
 
 def test_the_scale_is_the_anchor() -> None:
