@@ -184,14 +184,7 @@ class _Sweep:
         plan_arithmetic(plan, machine)
         plan_kernels(plan)
         plan_vocabulary(plan, trial_budget, machine, trial_budget.seconds, self.texts.split.train.bytes)
-        plan_shape(
-            plan,
-            trial_budget,
-            machine,
-            trial_budget.seconds,
-            self.texts.anchor(plan.config),
-            free_memory(resolve_device(config.device)),
-        )
+        plan_shape(plan, trial_budget, machine, trial_budget.seconds, self.texts.anchor(plan.config))
         chosen = to_mapping(plan.config)
         searched = searched or SweepConfig(_around(plan.config))
         pinned = {key: value_at(chosen, key) for key in PINNED if key not in searched.space}
