@@ -35,7 +35,7 @@ def plan(
     fresh: bool = False,
     json: bool = False,
 ) -> None:
-    """Say what training would do within a budget, take and give, before anything is trained.
+    """Say what training within a budget would do.
 
     The text is read, a tokenizer learned and a step measured in a temporary folder, as `bimo train` does.
 

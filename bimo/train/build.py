@@ -158,4 +158,5 @@ def patient_of(
         config=config,
         folder=folder,
         compile=compile_layers if config.compile else None,
+        trained=config.start is not None,
     )

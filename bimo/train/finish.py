@@ -63,9 +63,9 @@ def finish(
     write_page(run)
     interval = "" if measured.low is None else f" (95%: {measured.low:.3f} to {measured.high:.3f})"
     display.note(f"held-out text: {measured.value:.3f} bits per byte{interval}; the run is {run.path}")
-    display.note(advise(run.read_metrics(), lineage.values, asdict(config)).sentence.en)
     if off:
         display.note(f"the plan was off by: {scored(off)}")
+    display.note(advise(run.read_metrics(), lineage.values, asdict(config)).sentence.en)
 
 
 def score_plan(run: Run, lineage: Lineage) -> dict[str, float]:

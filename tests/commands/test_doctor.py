@@ -54,7 +54,7 @@ def test_a_run_is_examined_and_not_changed(bimo: Any, run_copy: Path, elsewhere:
 
 def test_a_failed_proof_is_an_exit_code(bimo: Any, text_folder: Path, tiny: list[str], tmp_path: Path) -> None:
     """An optimizer that moves nothing."""
-    rates = ["optimizer.learning_rate=0", "optimizer.adamw_learning_rate=0"]
+    rates = ["optimizer.learning_rate=1e-30", "optimizer.adamw_learning_rate=1e-30"]
     called = bimo("doctor", "--data", text_folder, *BUDGET, *tiny, *rates)
     assert called.code == 1 and called.problem == f"error: 1 of {len(PROOFS)} proofs failed: optimizer."
     assert "✗  optimizer" in called.out and re.search(r"0 of \d+ parameters moved", called.out)

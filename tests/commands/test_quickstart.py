@@ -13,7 +13,7 @@ from bimo.errors import DataError
 from bimo.evaluate.intervals import Measured
 from bimo.text import corpora
 from bimo.text.document import Document
-from bimo.train import pretrain
+from bimo.train import pretrain, start
 
 BUDGET = ("--budget", "3k-tokens")
 
@@ -81,9 +81,9 @@ def test_after_an_interruption(bimo: Any, tmp_path: Path, monkeypatch: pytest.Mo
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    for stage in ("make_materials", "_train"):  # before there is a bimo.yaml, and after
+    for module, stage in ((start, "plan_shape"), (pretrain, "_train")):  # before there is a bimo.yaml, and after
         with monkeypatch.context() as patch:
-            patch.setattr(pretrain, stage, interrupted)
+            patch.setattr(module, stage, interrupted)
             assert bimo("quickstart", *BUDGET, "--out", tmp_path / "run").code == 130
     called = bimo("quickstart", *BUDGET, "--out", tmp_path / "run")
     assert called.code == 0 and "continuing" in called.err and "gzip -9" in called.out

@@ -44,11 +44,11 @@ CHOICES = [
     ("threads", 2, "what this machine offers"),
     ("compile", True, "fused layers earn back the time of compiling them"),
     ("tokenizer.vocab_size", 2048, "for 4.6 MB of training text and this budget"),
-    ("model.width", 192, "the largest that sees 4 tokens for each parameter"),
+    ("model.width", 192, "fewest predicted bits per byte for this time"),
     ("model.layers", 4, "goes with width 192"),
     ("model.initial", "bigram", "starts at the word pairs of the text"),
     ("batch.size", 8, "small batches make more steps of the same text"),
-    ("steps", 520, "225 s at 412 ms a step, 10% kept for validation and records"),
+    ("steps", 520, "225 s at 412 ms a step, 6% more for validation and records"),
     ("model.dropout", 0.0, "the text is read 0.7 times"),
     ("evaluate_every", 25, "about 20 validations in all, at least 5 steps apart"),
 ]

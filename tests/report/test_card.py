@@ -88,7 +88,7 @@ def test_numbers_are_the_lineages(facts: Facts) -> None:
         "| train | 38 | 4,554,368 |",
         "| training time, predicted | 3 min 34 s |",
         "| training time, actual | 3 min 41 s |",
-        "| `model.width` | `192` | the largest that sees 4 tokens for each parameter |",
+        "| `model.width` | `192` | fewest predicted bits per byte for this time |",
         "- notes/cover.png.txt: binary file",
     ]:
         assert f"{line}\n" in found

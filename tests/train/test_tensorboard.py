@@ -60,7 +60,7 @@ def test_where_it_is_not_installed_the_extra_is_named_before_any_work(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "tensorboard" else find(name, *more)
     )
-    monkeypatch.setattr("bimo.train.pretrain.read_text", lambda *_: pytest.fail("text was read"))
+    monkeypatch.setattr("bimo.train.start.probe", lambda *_, **__: pytest.fail("work was begun"))
     with pytest.raises(ConfigError, match=r'pip install "bimo\[tensorboard\]"'):
         train(text_folder, None, tmp_path / "run", config={**tiny, "tensorboard": True}, quiet=True)
     assert not (tmp_path / "run").exists()
