@@ -30,7 +30,7 @@ def doctor(
     text_column: str | None = None,
     encoding: str | None = None,
 ) -> None:
-    """Prove that a training is right before it costs anything, or examine a run.
+    """Prove that a training is right, before it costs anything.
 
     Prepares what bimo train would, runs every proof and prints what it saw and
     what that means. Exit code 1 if a proof fails. Nothing is written.
