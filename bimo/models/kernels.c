@@ -206,13 +206,13 @@ void NAME(cross_entropy)(SCALAR *restrict logits, const int64_t *restrict labels
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < R; r++) {
         SCALAR *row = logits + r * V;
-        float most = -INFINITY, sum = 0;
-        for (int64_t i = 0; i < V; i++) { float v = READ(row[i]); most = v > most ? v : most; }
-        float label = READ(row[labels[r]]) - most;
-        for (int64_t i = 0; i < V; i++) sum += exponential(READ(row[i]) - most);
+        float values[V], most = -INFINITY, sum = 0;
+        for (int64_t i = 0; i < V; i++) { values[i] = READ(row[i]); most = values[i] > most ? values[i] : most; }
+        float label = values[labels[r]] - most;
+        for (int64_t i = 0; i < V; i++) { values[i] = exponential(values[i] - most); sum += values[i]; }
         losses[r] = logf(sum) - label;
         float scale = 1.0f / sum;
-        for (int64_t i = 0; i < V; i++) row[i] = WRITE(exponential(READ(row[i]) - most) * scale);
+        for (int64_t i = 0; i < V; i++) row[i] = WRITE(values[i] * scale);
         row[labels[r]] = WRITE(exponential(label) * scale - 1.0f);
     }
 }
