@@ -25,8 +25,6 @@ from bimo.optim.schedule import ScheduleConfig, multiplier
 from bimo.train import objective
 from bimo.train.loop import Progress, fit
 
-LOGITS_AT_ONCE = 1 << 28  # a GPU needs chunks far larger than a core's cache
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -141,23 +139,18 @@ class Bimo:
             self.began, seconds, Path(), Path(), "bimo", "bimo", 0, torch.get_num_threads(), self.shape
         )
         session.mark("ready")
-        schedule, own = ScheduleConfig(), objective.CHUNK_ELEMENTS
+        schedule = ScheduleConfig()
 
         def watch(progress: Progress) -> None:
             if session.stepped(rows * self.shape["context"]):
                 progress.stop = "the time is over"
 
-        if self.device == "cuda":
-            objective.CHUNK_ELEMENTS = LOGITS_AT_ONCE
-        try:
-            optimizer, batches = Optimizer(self.model, OptimizerConfig()), _batches(text, rows, self.shape["context"])
-            fit(
-                self.model, batches, self.loss, optimizer,
-                lambda step, steps: multiplier(schedule, round(session.share() * 1000), 1000), [watch],
-                progress=Progress(steps=10**9),
-            )  # fmt: skip
-        finally:
-            objective.CHUNK_ELEMENTS = own
+        optimizer, batches = Optimizer(self.model, OptimizerConfig()), _batches(text, rows, self.shape["context"])
+        fit(
+            self.model, batches, self.loss, optimizer,
+            lambda step, steps: multiplier(schedule, round(session.share() * 1000), 1000), [watch],
+            progress=Progress(steps=10**9),
+        )  # fmt: skip
         session.trained()
         self.model.eval()
         return session.facts()

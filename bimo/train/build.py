@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bimo.device import seed_for
 from bimo.models import gpt2, llama, load_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.budget import parse_budget
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from bimo.models import Model
 
 MEASURED_SECONDS = 2.0  # of steps before training: fewer are slower than those that follow
+MEASURED_SHARE = 0.03  # of a wall-clock budget: where that is less, it is enough
 LAYER_SCALE = 0.3  # with bigram embeddings, how loudly fresh layers speak into the residual stream
 
 
@@ -124,7 +127,8 @@ def measure_step(model: Model, batches: PackedBatches, config: TrainConfig) -> f
         optimizer.step(0.0)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return seconds_of(step, device, repeats=6, at_least=MEASURED_SECONDS)
+        budget = (parse_budget(config.budget).seconds if config.budget else None) or math.inf
+        return seconds_of(step, device, repeats=6, at_least=min(MEASURED_SECONDS, MEASURED_SHARE * budget))
 
 
 def compile_or_announce(

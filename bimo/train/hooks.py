@@ -178,7 +178,9 @@ class Deadline:
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._mark is None:
-            self._mark = (progress.step, now)
+            if progress.step % self._every:
+                return
+            self._mark = (progress.step, now)  # after the first validation, which is slower than those that follow
         since, begin = self._mark
         taken = progress.step - since
         if taken < FEWEST_TIMED or taken % self._every or progress.step >= progress.steps:

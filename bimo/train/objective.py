@@ -16,6 +16,7 @@ from bimo.batches.loader import Batch
 from bimo.models import kernels
 
 CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: about what a core's cache holds
+LARGER_CHUNK = 1 << 27  # elsewhere: enough for a GPU to be busy
 
 
 class LanguageModel(Protocol):
@@ -42,7 +43,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=torch.float32)
         total = hidden.new_zeros((), dtype=torch.float32)
-        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        rows = _chunk_rows(weight)
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             logits = F.linear(hidden[part], narrow)  # (R, V)
@@ -58,6 +59,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         (grad,) = grads
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * grad.to(d_hidden.dtype), d_weight * grad, None, None
+
+
+def _chunk_rows(weight: Tensor) -> int:
+    return max(1, (CHUNK_ELEMENTS if weight.device.type == "cpu" else LARGER_CHUNK) // weight.shape[0])
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +102,7 @@ def mean_nats(model: LanguageModel, batches: list[Batch]) -> float:
         hidden = model.hidden(batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids)
         hidden, labels = hidden[batch.loss_mask], batch.labels[batch.loss_mask]
         weight = model.output_weight.to(hidden.dtype)
-        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        rows = _chunk_rows(weight)
         for part, target in zip(hidden.split(rows), labels.split(rows), strict=True):
             total += F.cross_entropy(F.linear(part, weight).float(), target, reduction="sum").item()
         count += labels.shape[0]
