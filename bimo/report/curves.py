@@ -12,6 +12,7 @@ from bimo.report.facts import number
 
 SIDE = 1000  # of the square that all coordinates lie in
 MOST_POINTS = 600  # of a curve: more cannot be seen
+SMALLEST = 1e-300  # distance of two marks: below, numbers lose their digits
 COLUMNS = {
     "seconds": "seconds",
     "tokens": "tokens",
@@ -163,11 +164,12 @@ def smoothed(values: Sequence[Value]) -> list[Value]:
 
 def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
     """At most ``most`` round values from ``low`` to ``high``, evenly spaced by 1, 2 or 5 times a power of ten."""
-    raw = (high - low) / max(1, most - 1)
+    raw = max((high - low) / max(1, most - 1), SMALLEST)
     power = 10.0 ** math.floor(math.log10(raw))
-    spacing = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= raw * 0.999)
-    spacing = max(1.0, spacing) if whole else spacing
-    first, last = math.ceil(low / spacing - 1e-9), math.floor(high / spacing + 1e-9)
+    for spacing in (max(1.0, factor * power) if whole else factor * power for factor in (1, 2, 5, 10, 20)):
+        first, last = math.ceil(low / spacing - 1e-9), math.floor(high / spacing + 1e-9)
+        if last - first < most:
+            break
     return [index * spacing for index in range(first, last + 1)]
 
 

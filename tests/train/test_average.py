@@ -31,7 +31,7 @@ def walked(share: float, steps: int) -> tuple[nn.Linear, Average, dict[int, floa
         average(Progress(step=step, steps=steps))
         if average.count:
             with average.applied():
-                means[step] = float(model.weight[1, 2])
+                means[step] = model.weight[1, 2].item()
     return model, average, means
 
 

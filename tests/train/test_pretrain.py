@@ -285,13 +285,13 @@ def test_a_lengthened_schedule_is_resumed_to_the_same_bytes(
     whole = train(text_folder, None, tmp_path / "whole", config=config, quiet=True)
     events = whole.read_lineage()["events"]
     assert [record["step"] for record in whole.read_metrics()][-1] == 50
-    assert len(events) == 1 and events[0].startswith("step 17: ") and "lengthened from 40 to 50" in events[0]
+    assert len(events) == 1 and events[0].startswith("step 24: ") and "lengthened from 40 to 50" in events[0]
 
     report = hooks.Report.__call__
 
     def interrupting(self: hooks.Report, progress: Any) -> None:
         report(self, progress)
-        if progress.step == 20:
+        if progress.step == 28:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:

@@ -10,8 +10,10 @@ import torch
 
 from bimo.models.llama import Config, Model
 from bimo.optim import INSIDE_LAYERS, Optimizer, OptimizerConfig
+from bimo.train.anchor import Anchor
 from bimo.train.budget import parse_budget
 from bimo.train.config import BatchConfig, ModelConfig, TrainConfig
+from bimo.train.doctor import no_doctor
 from bimo.train.plan import Plan, plan_steps
 from bimo.train.pretrain import train
 
@@ -40,7 +42,9 @@ def test_dropout_of_the_configuration_acts_on_training_and_not_on_validation(
         model = {**tiny["model"], "dropout": share}
         config = {**tiny, "steps": 1, "model": model, "schedule": {"warmup": 0.0, "final": 1e-9}}
         config["optimizer"] = {"learning_rate": 1e-9, "adamw_learning_rate": 1e-9}
-        first[share] = train(text_folder, None, tmp_path / str(share), config=config, quiet=True).read_metrics()[0]
+        first[share] = train(
+            text_folder, None, tmp_path / str(share), config=config, quiet=True, doctor=no_doctor
+        ).read_metrics()[0]
     assert abs(first[0.0]["loss"] - first[0.5]["loss"]) > 1e-3
     assert first[0.0]["validation_bits_per_byte"] == pytest.approx(first[0.5]["validation_bits_per_byte"], abs=1e-5)
 
@@ -48,7 +52,9 @@ def test_dropout_of_the_configuration_acts_on_training_and_not_on_validation(
 def test_the_plan_drops_more_the_more_often_the_text_is_read() -> None:
     shares = []
     for epochs in ("1-epochs", "5-epochs", "20-epochs"):
-        plan = Plan(TrainConfig(budget=epochs, model=ModelConfig(context=16), batch=BatchConfig(size=4)))
-        plan_steps(plan, parse_budget(epochs), None, 0.01, 10_000)
+        shape = ModelConfig(width=32, layers=1, context=16)
+        plan = Plan(TrainConfig(budget=epochs, model=shape, batch=BatchConfig(size=4)))
+        tokens = 10_000 * (parse_budget(epochs).epochs or 0)
+        plan_steps(plan, None, 0.01, Anchor(2.1, 0.1, 10_000, 3.0, 2048), tokens, 100)
         shares.append(plan.config.model.dropout)
     assert shares[0] == 0.0 and shares == sorted(set(shares))  # type: ignore[type-var]
