@@ -82,17 +82,16 @@ def until_step_1(
 
 def _examine_run(folder: Path, device: Device | None) -> Sequence[Finding]:
     """The proofs on the weights, text and settings of a run that exists."""
-    from bimo.batches.loader import PackedBatches
     from bimo.config import from_mapping, read_yaml
     from bimo.device import resolve_device
     from bimo.models import load_model
     from bimo.run import Run
-    from bimo.train.build import patient_of
+    from bimo.train.build import computing_as, patient_of
     from bimo.train.config import TrainConfig
     from bimo.train.display import Display
     from bimo.train.doctor import Examined, only_examine
     from bimo.train.materials import TOKENS_FOLDER, open_materials
-    from bimo.train.probe import PRECISIONS
+    from bimo.train.start import make_batches
 
     run = Run.open(folder)
     config = from_mapping(TrainConfig, read_yaml(run.config), where=str(run.config))
@@ -101,12 +100,9 @@ def _examine_run(folder: Path, device: Device | None) -> Sequence[Finding]:
         fix = "Examine a new training on its text instead: bimo doctor --data PATH."
         raise RunError(f"{folder} no longer has the text it was trained on.", expected=str(run.checkpoints), fix=fix)
     materials = open_materials(run, run.read_lineage()["data"])
-    model = load_model(run.path, device=where)
-    model.compute_dtype = PRECISIONS[config.dtype]
-    assert config.batch.size and config.model.context
-    batches = PackedBatches(
-        materials.train, batch_size=config.batch.size, context_length=config.model.context, seed=config.seed
-    )
+    kernels = config.kernels and where.type == "cpu"
+    model = computing_as(load_model(run.path, device=where), dataclasses.replace(config, kernels=kernels))
+    batches = make_batches(config, materials)
     with tempfile.TemporaryDirectory(prefix="bimo-") as scratch:
         patient = patient_of(config, materials, model, batches, Path(scratch))
         try:

@@ -70,9 +70,7 @@ def model_config(config: TrainConfig, tokenizer: Tokenizer) -> llama.Config | gp
 def build_model(config: TrainConfig, materials: Materials, device: torch.device) -> Model:
     """A model to begin with; the same configuration and data give the same weights."""
     if materials.start is not None:
-        started = load_model(materials.start, device=device, dtype=torch.float32).train()
-        started.compute_dtype = PRECISIONS[config.dtype]
-        return started
+        return computing_as(load_model(materials.start, device=device, dtype=torch.float32).train(), config)
     architecture = model_config(config, materials.tokenizer)
     model: Model = gpt2.Model(architecture) if isinstance(architecture, gpt2.Config) else llama.Model(architecture)
     generator = torch.Generator().manual_seed(seed_for(config.seed, "weights"))
@@ -87,7 +85,11 @@ def build_model(config: TrainConfig, materials: Materials, device: torch.device)
             for name, parameter in model.named_parameters():
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
                     parameter.mul_(LAYER_SCALE)
-    model.to(device)
+    return computing_as(model.to(device), config)
+
+
+def computing_as(model: Model, config: TrainConfig) -> Model:
+    """The same model, in the precision and with the kernels of the configuration."""
     model.compute_dtype = PRECISIONS[config.dtype]
     model.fused = bool(config.kernels)
     return model

@@ -133,10 +133,15 @@ def _tokenizer(run: Run, config: TrainConfig, split: Split, display: Display) ->
     if config.tokenizer.path is not None:
         return Tokenizer.load(Path(config.tokenizer.path))
     assert config.tokenizer.vocab_size is not None
+    return learn_tokenizer(split, config.tokenizer.vocab_size, display)
+
+
+def learn_tokenizer(split: Split, vocab_size: int, display: Display) -> Tokenizer:
+    """A tokenizer of the training text, or of an even sample of it."""
     stride = max(1, split.train.bytes // SAMPLE_BYTES)
     with display.bar("learning the tokenizer"):
         texts = (document.text for number, document in enumerate(split.train) if number % stride == 0)
-        return train_tokenizer(texts, config.tokenizer.vocab_size)
+        return train_tokenizer(texts, vocab_size)
 
 
 def reopen_materials(run: Run, facts: dict[str, Any], source: Source, split: Split, display: Display) -> Materials:

@@ -165,8 +165,8 @@ def prepare(
     spent = {"preparation": stopwatch.read()[0]}
     tokens = planned_tokens(plan.config, budget, choice)
     plan_compilation(plan, budget, machine, left(deadline), tokens)
-    model, step_seconds = _measured(plan, materials, lineage, display, device)
     batches = make_batches(plan.config, materials)
+    model, step_seconds = _measured(plan, materials, batches, lineage, display, device)
     lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
     if machine.cached and _unlike(plan.config, machine, step_seconds / expected_step(plan.config, choice)):
         forget(device)
@@ -238,10 +238,14 @@ def make_batches(config: TrainConfig, materials: Materials) -> PackedBatches:
 
 
 def _measured(
-    plan: Plan, materials: Materials, lineage: Lineage, display: Display, device: torch.device
+    plan: Plan,
+    materials: Materials,
+    batches: PackedBatches,
+    lineage: Lineage,
+    display: Display,
+    device: torch.device,
 ) -> tuple[Model, float]:
     """The model, and the seconds of a step of it; notes in the plan whether its layers compile."""
-    batches = make_batches(plan.config, materials)
     model = build_model(plan.config, materials, device)
     compiled, step_seconds = compile_or_announce(model, batches, plan.config, display)
     if compiled != plan.config.compile:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,21 @@ from bimo.text.source import Source, open_source
 from bimo.text.split import Part, Split
 from bimo.text.store import is_prepared, write_documents
 from bimo.tokenizer.tokenizer import Tokenizer
-from bimo.tokenizer.train import train_tokenizer
 from bimo.train.anchor import Anchor, measure_anchor
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.materials import (
-    SAMPLE_BYTES,
     TEST_FOLDER,
     TOKENS_FOLDER,
     Materials,
     data_facts,
+    learn_tokenizer,
     open_materials,
     read_text,
     weighted,
 )
 
 COUNTING_SECONDS = 2e-6  # for a token of an n-gram, until the text was measured
-Parts = Mapping[str, Part]
 
 
 class SharedTexts:
@@ -99,10 +97,7 @@ class SharedTexts:
         folder = self._folder / f"tokenizer-{config.tokenizer.vocab_size}"
         if (folder / "whole").exists():
             return Tokenizer.load(folder)
-        stride = max(1, self.split.train.bytes // SAMPLE_BYTES)
-        with self._display.bar("learning the tokenizer"):
-            texts = (document.text for number, document in enumerate(self.split.train) if number % stride == 0)
-            tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size)
+        tokenizer = learn_tokenizer(self.split, config.tokenizer.vocab_size, self._display)
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(folder)
         (folder / "whole").touch()  # the mark that nothing cut the writing off

@@ -12,13 +12,16 @@ import pytest
 import torch
 
 import bimo
-from bimo.config import read_yaml
+from bimo.config import from_mapping, read_yaml
 from bimo.errors import BimoError, ConfigError, ModelError
 from bimo.models import gpt2, llama, load_model, save_model
 from bimo.run import Run
 from bimo.tokenizer.extend import extend_tokenizer
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tokenizer.train import train_tokenizer
+from bimo.train.build import build_model
+from bimo.train.config import TrainConfig
+from bimo.train.materials import open_materials
 from bimo.train.origin import lineage_id
 from bimo.train.pretrain import train
 
@@ -255,3 +258,11 @@ def test_held_out_text_that_a_parent_learned_from_is_told(
     other = train(english, None, tmp_path / "other", config={**config, "seed": 1}, quiet=True)
     assert not same.read_lineage()["events"]
     assert any("has seen some of what is held out" in event for event in other.read_lineage()["events"])
+
+
+def test_a_child_computes_with_the_kernels_that_its_configuration_names(child: Run) -> None:
+    config = from_mapping(TrainConfig, read_yaml(child.config), where="child")
+    materials = open_materials(child, child.read_lineage()["data"])
+    for kernels in (False, True):
+        model = build_model(dataclasses.replace(config, kernels=kernels), materials, torch.device("cpu"))
+        assert model.fused is kernels
