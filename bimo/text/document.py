@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
+KINDS = ("prose", "code", "web", "mail", "table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,41 @@ class Document:
         id: unique and stable within a source: ``hamlet.txt``, ``a.jsonl:17``, ``big.txt#3``.
         text: the text; its lines end with a newline character alone.
         source: the file it came from, relative to what the user named.
+        kind: one of ``KINDS``: which rules of ``clean/`` make sense for it.
+        language: its ISO 639-1 code where a step has found it out, ``""`` before.
+        time: when it was written, in ISO 8601, where the file says so.
+        notes: what readers and steps did to it, for the ledger: ``"pii: 2 e-mail addresses, 1 phone number"``.
     """
 
     id: str
     text: str
     source: str
+    kind: str = "prose"
+    language: str = ""
+    time: str = ""
+    notes: tuple[str, ...] = ()
+
+    def changed(self, text: str, note: str = "") -> Document:
+        """This document with another text, and a note on why; itself where the text is the same."""
+        if text == self.text:
+            return self
+        return replace(self, text=text, notes=(*self.notes, note) if note else self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What a cleaning step returns in place of a document that is better left out.
+
+    Attributes:
+        reason: one of few, as they are counted: ``"too short"``.
+        evidence: what was measured: ``"12 words, expected at least 50"``.
+    """
+
+    reason: str
+    evidence: str = ""
+
+
+Step = Callable[[Document], Document | Drop]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from bimo.errors import DataError, did_you_mean
 from bimo.text import corpora, store
 from bimo.text.decode import COMPRESSED_SUFFIXES, Unreadable, check_encoding, decompressed
 from bimo.text.document import Document, Progress, Skipped
-from bimo.text.readers import READERS, Bad, Options, Reader, read_text
+from bimo.text.readers import CODE_SUFFIXES, READERS
+from bimo.text.readers.plain import read_text
+from bimo.text.readers.record import Bad, Options, Reader, Record
 
 NOT_TEXT = (".html", ".htm", ".xhtml", ".xml", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ipynb")
 MOST_REASONS = 20  # a file; what comes after is counted under one
@@ -120,7 +122,10 @@ class Source:
                     first.setdefault(reason, record.where)
                 else:
                     given += 1
-                    yield Document(file.name + record[0], record[1], file.name)
+                    kind = record.kind or kind_of(file.path)
+                    yield Document(
+                        file.name + record.key, record.text, file.name, kind=kind, time=record.time, notes=record.notes
+                    )
         except Unreadable as cause:
             kept = f" (the {given} documents before this were kept)" if given else ""
             self.skipped.append(Skipped(file.name, f"{cause}{kept}"))
@@ -129,18 +134,24 @@ class Source:
             self.skipped.append(Skipped(file.name, f"{reason} ({where})" if where else reason, count))
 
 
-def _checked(record: tuple[str, str] | Bad) -> tuple[str, str] | Bad:
+def _checked(record: Record) -> Record:
     if isinstance(record, Bad):
         return record
-    key, text = record
-    where = f"record {key[1:]}" if key else ""
-    if not text or text.isspace():
+    where = f"record {record.key[1:]}" if record.key else ""
+    if not record.text or record.text.isspace():
         return Bad(where, "empty")
     try:
-        text.encode("utf-8")
+        record.text.encode("utf-8")
     except UnicodeEncodeError:
         return Bad(where, "half of a surrogate pair, which is no character")
     return record
+
+
+def kind_of(path: Path) -> str:
+    """What the name of a file says of its text."""
+    name, compression = path.name.lower(), path.suffix.lower()
+    bare = name.removesuffix(compression) if compression in COMPRESSED_SUFFIXES else name
+    return "code" if Path(bare).suffix in CODE_SUFFIXES else "prose"
 
 
 def reader_for(path: Path) -> tuple[Reader | None, str]:

@@ -1,9 +1,4 @@
-"""One reader a file format: a stream of bytes becomes records of text, in bounded memory.
-
-A reader yields ``(key, text)``, where the key completes the document's id (``""``, ``"#3"``, ``":17"``), or a
-:class:`Bad` record; it raises :class:`~bimo.text.decode.Unreadable` when the rest of the file gives nothing.
-To add a format, write such a function and name its suffixes in ``READERS``.
-"""
+"""Tables and records: JSON, JSON lines, CSV, TSV, Parquet."""
 
 from __future__ import annotations
 
@@ -11,54 +6,17 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from bimo.errors import did_you_mean
 from bimo.text.decode import ByteStream, Unreadable, byte_chunks, text_chunks, text_lines
-from bimo.text.document import cut_point
+from bimo.text.readers.record import Bad, Options, Record, Text
 
-SECTION_BYTES = 4_000_000
 RECORD_CHARACTERS = 1 << 26
 CSV_CHARACTERS = RECORD_CHARACTERS // 4  # the csv module keeps four bytes a character
 PARQUET_ROWS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to read: the key of the text in records, and the encoding of files without a byte order mark."""
-
-    text_column: str = "text"
-    encoding: str = "utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """A record that gives no text; equal reasons are counted together, ``where`` names one of them."""
-
-    where: str
-    reason: str
-
-
-Record = tuple[str, str] | Bad
-Reader = Callable[[ByteStream, Options], Iterator[Record]]
-
-
-def read_text(stream: ByteStream, options: Options) -> Iterator[Record]:
-    """The whole file as one document; a file of more than 4 MB as several, cut at blank lines where it has them."""
-    buffer, sections = "", 0
-    for chunk in text_chunks(stream, options.encoding):
-        buffer += chunk
-        while len(buffer) > SECTION_BYTES // 4 and len(encoded := buffer.encode("utf-8")) > SECTION_BYTES:
-            fitting = len(encoded[:SECTION_BYTES].decode("utf-8", errors="ignore"))
-            cut = cut_point(buffer, fitting)
-            yield f"#{sections}", buffer[:cut]
-            buffer, sections = buffer[cut:], sections + 1
-    if buffer or not sections:
-        yield (f"#{sections}" if sections else ""), buffer
 
 
 def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
@@ -154,7 +112,7 @@ def read_table(stream: ByteStream, options: Options, *, delimiter: str) -> Itera
             yield Bad(where, f"not a row: {cause}")
             continue
         if column < len(row):
-            yield f":{number}", row[column]
+            yield Text(f":{number}", row[column])
         elif row:
             yield Bad(where, "fewer fields than the header")
 
@@ -200,28 +158,9 @@ def _record(key: str, where: str, record: Any, options: Options) -> Record:
         record = record[options.text_column]
     if not isinstance(record, str):
         return Bad(where, f"the text is of type {type(record).__name__}, not a string")
-    return key, record.replace("\r\n", "\n").replace("\r", "\n")
+    return Text(key, record.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _no_column(wanted: str, names: Iterable[str]) -> str:
     names = [str(name)[:40] for name in names][:20]
     return f"no column '{wanted}' (see --text-column). {did_you_mean(wanted, names)}"
-
-
-PLAIN_SUFFIXES = (  # the empty suffix is for README, LICENSE, Makefile: a binary file is found out by its bytes
-    "", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".adoc", ".srt",
-    ".py", ".pyi", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".svelte", ".vue", ".css", ".c", ".h", ".cc", ".cpp",
-    ".hpp", ".cxx", ".cu", ".cs", ".java", ".kt", ".scala", ".go", ".rs", ".swift", ".m", ".rb", ".php", ".pl", ".lua",
-    ".r", ".jl", ".hs", ".ml", ".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".f90", ".sh", ".bash", ".sql", ".vim",
-    ".yaml", ".yml", ".toml", ".ini", ".cfg",
-)  # fmt: skip
-
-READERS: dict[str, Reader] = {
-    **dict.fromkeys(PLAIN_SUFFIXES, read_text),
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
-    ".json": read_json,
-    ".csv": partial(read_table, delimiter=","),
-    ".tsv": partial(read_table, delimiter="\t"),
-    ".parquet": read_parquet,
-}

@@ -1,0 +1,34 @@
+"""One reader a file format: a stream of bytes becomes records of text, in bounded memory.
+
+A reader yields :class:`~bimo.text.readers.record.Text` or, for what gives none, ``Bad`` records; it raises
+:class:`~bimo.text.decode.Unreadable` when the rest of the file gives nothing.
+To add a format, write such a function in a file of this folder and name its suffixes in ``READERS``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bimo.text.readers.plain import read_text
+from bimo.text.readers.record import Reader
+from bimo.text.readers.records import read_json, read_jsonl, read_parquet, read_table
+
+PROSE_SUFFIXES = (  # the empty suffix is for README, LICENSE, Makefile: a binary file is found out by its bytes
+    "", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".adoc", ".srt",
+)  # fmt: skip
+CODE_SUFFIXES = (
+    ".py", ".pyi", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".svelte", ".vue", ".css", ".c", ".h", ".cc", ".cpp",
+    ".hpp", ".cxx", ".cu", ".cs", ".java", ".kt", ".scala", ".go", ".rs", ".swift", ".m", ".rb", ".php", ".pl", ".lua",
+    ".r", ".jl", ".hs", ".ml", ".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".f90", ".sh", ".bash", ".sql", ".vim",
+    ".yaml", ".yml", ".toml", ".ini", ".cfg",
+)  # fmt: skip
+
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(PROSE_SUFFIXES + CODE_SUFFIXES, read_text),
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".csv": partial(read_table, delimiter=","),
+    ".tsv": partial(read_table, delimiter="\t"),
+    ".parquet": read_parquet,
+}
