@@ -10,11 +10,10 @@ from bimo.batches.shards import Tokens
 from bimo.evaluate.compression import compression_bits_per_byte
 from bimo.evaluate.intervals import bits_per_byte, bits_per_byte_difference
 from bimo.evaluate.likelihood import DocumentScore, score_documents_ngram
-from bimo.models.ngram import fit_best
 from bimo.text.document import Document
 from bimo.tokenizer.tokenizer import Tokenizer
 
-MOST_TOKENS = 10_000_000  # of a training stream that n-grams are fitted to: beyond, memory would pass 2 GB
+MOST_TOKENS = 10_000_000  # of a training stream that n-grams are fitted to: beyond, memory would pass 1 GB
 
 
 def measure_baselines(
@@ -34,9 +33,8 @@ def measure_baselines(
     baselines: dict[str, Any] = {}
     difference = None
     if train.count <= MOST_TOKENS:
-        ngram = fit_best(train.ids, validation.ids, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id)
-        others = score_documents_ngram(ngram, documents, tokenizer)
-        baselines[f"n-gram of order {ngram.order}"] = asdict(bits_per_byte(others))
+        order, others = score_documents_ngram(train.ids, validation.ids, documents, tokenizer)
+        baselines[f"n-gram of order {order}"] = asdict(bits_per_byte(others))
         difference = asdict(bits_per_byte_difference(scores, others))
     for name, value in compression_bits_per_byte(documents).items():
         baselines[name] = {"value": value, "low": None, "high": None}

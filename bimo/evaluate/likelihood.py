@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from bimo.batches.shards import encode_documents
 from bimo.errors import DataError, ModelError
+from bimo.models.ngram import Tokens, score_best
 
 if TYPE_CHECKING:
-    from bimo.models.ngram import NGram
     from bimo.text.document import Document
     from bimo.tokenizer.tokenizer import Tokenizer
 
@@ -111,18 +111,27 @@ def score_documents(
 
 
 def score_documents_ngram(
-    model: NGram, documents: Iterable[Document], tokenizer: Tokenizer
-) -> tuple[DocumentScore, ...]:
-    """Score each document with the n-gram baseline; the same labels as :func:`score_documents`.
+    train: Tokens, validation: Tokens, documents: Iterable[Document], tokenizer: Tokenizer
+) -> tuple[int, tuple[DocumentScore, ...]]:
+    """Score each document with the n-gram baseline: the same labels as :func:`score_documents`.
+
+    Args:
+        train: stream of documents that n-grams are counted in.
+        validation: stream that chooses their order.
+
+    Returns:
+        The order, and the scores.
 
     Raises:
         DataError: there is no text at all.
     """
-    scores = []
-    for name, size, ids in encode_documents(documents, tokenizer):
-        log_probs = model.log_probs(np.array([tokenizer.eos_id, *ids], dtype=np.int64))
-        scores.append(DocumentScore(name, size, (-log_probs).astype(np.float32)))
-    return _checked(scores)
+    encoded = [(name, size, [tokenizer.eos_id, *ids]) for name, size, ids in encode_documents(documents, tokenizer)]
+    if not encoded:
+        return 0, _checked([])
+    stream = np.concatenate([np.asarray(ids) for _, _, ids in encoded])
+    order, log_probs = score_best(train, validation, stream, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id)
+    nats = np.split((-log_probs).astype(np.float32), np.cumsum([len(ids) for _, _, ids in encoded])[:-1])
+    return order, _checked([DocumentScore(*one[:2], part) for one, part in zip(encoded, nats, strict=True)])
 
 
 def _windows(

@@ -5,11 +5,13 @@ lower orders count distinct left neighbours, n-grams that begin a document keep 
 
 Shapes: N tokens of a stream, V vocabulary, G distinct grams of one order, H those of the order below (contexts).
 A gram's key is ``context * V + token``, where ``context`` is the index of the gram's prefix among the H keys of the
-order below: every order is one sorted array of integers.
+order below: every order is one sorted array of integers. Orders are counted one after the other, lowest first; what is
+scored while they go by (:func:`score_best`) never needs them all in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.integer[Any]]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
+Places = NDArray[np.int32]  # indices of grams: half the memory, and enough for 2**31 of them
 Floats = NDArray[np.float64]
 
 MAX_ORDER = 6
@@ -40,7 +43,7 @@ class Estimate:
         discounts = estimate_discounts(counts)
         totals = np.bincount(contexts, weights=counts, minlength=size).astype(np.float64)
         freed = np.bincount(contexts, weights=discounts[np.minimum(counts, 3)], minlength=size)
-        return cls(counts.astype(np.int32), discounts, totals, freed / np.maximum(totals, 1))
+        return cls(counts.astype(np.int32, copy=False), discounts, totals, freed / np.maximum(totals, 1))
 
     def interpolate(self, grams: Ints, contexts: Ints, lower: Floats) -> Floats:
         """Mix this order's probabilities with ``lower`` (N,), those of the order below.
@@ -79,55 +82,47 @@ class Level:
         return np.where(self.keys[found] == keys, found, -1)
 
 
+def count_levels(tokens: Tokens, *, vocab_size: int, eos_id: int, order: int) -> Iterator[Level]:
+    """Count the grams of a stream, one order after the other; about 60 bytes a token at once, whatever the order.
+
+    Args:
+        tokens: (N,) documents one after the other, each begun by ``eos_id``, as in the token shards.
+        order: length of the longest gram; there are fewer levels when no document is that long.
+    """
+    labels, age = _labels(tokens, eos_id), _age(tokens, eos_id, order)
+    ended = np.zeros(len(tokens) + 1, dtype=np.int32)  # (N+1,) index of the gram that ends at each position
+    pending: tuple[Ints, Places, int] | None = None  # keys, counts, H of the order below
+    size = 1
+    for length in range(1, order + 1):
+        complete = age >= length - 2  # (N,) whether a gram of this length ends with the label
+        if not complete.any():
+            break
+        keys, inverse, counts = _grouped(ended[:-1][complete] * np.int64(vocab_size) + labels[complete])
+        suffixes = np.empty(len(keys), dtype=np.int32)
+        suffixes[inverse] = ended[1:][complete]
+        ended.fill(-1)
+        ended[1:][complete] = inverse
+        if length == 1:
+            ended[0] = ended[-1]  # both are the end-of-document token
+        del inverse, complete
+        if pending:
+            yield _level(*pending, vocab_size, suffixes)
+        pending, size = (keys, counts, size), len(keys)
+    assert pending is not None, "order is at least 1"
+    yield _level(*pending, vocab_size, None)
+
+
 class NGram:
-    """A fitted model of one order; made by :meth:`fit` or :func:`fit_best`."""
+    """A fitted model of one order."""
 
     def __init__(self, levels: tuple[Level, ...], *, vocab_size: int, eos_id: int) -> None:
         self.levels, self.vocab_size, self.eos_id = levels, vocab_size, eos_id
 
-    @property
-    def order(self) -> int:
-        """The length of the longest gram, the label included."""
-        return len(self.levels)
-
     @classmethod
     def fit(cls, tokens: Tokens, *, vocab_size: int, eos_id: int, order: int) -> NGram:
-        """Count the grams of a stream.
-
-        Args:
-            tokens: (N,) documents one after the other, each begun by ``eos_id``, as in the token shards.
-            order: length of the longest gram; the model's order is lower when no document is that long.
-        """
-        labels, positions = _labels(tokens, eos_id), np.arange(len(tokens))
-        age = positions - np.maximum.accumulate(np.where(tokens == eos_id, positions, 0))  # (N,) tokens since eos_id
-        ended = np.zeros(len(labels) + 1, dtype=np.int64)  # (N+1,) index of the gram that ends at each position
-        levels: list[Level] = []
-        pending: tuple[Ints, Ints, Ints, int] | None = None  # keys, counts, contexts, H of the order below
-        size = 1
-        for length in range(1, order + 1):
-            where = np.flatnonzero(age >= length - 2)
-            if not len(where):
-                break
-            keys, inverse, counts = np.unique(
-                ended[where] * vocab_size + labels[where], return_inverse=True, return_counts=True
-            )
-            if pending:
-                suffixes = np.empty(len(keys), dtype=np.int64)
-                suffixes[inverse] = ended[where + 1]
-                levels.append(_level(*pending, suffixes))
-            pending = keys, counts, keys // vocab_size, size
-            size = len(keys)
-            ended = np.full_like(ended, -1)
-            ended[where + 1] = inverse
-            if length == 1:
-                ended[0] = ended[-1]  # both are the end-of-document token
-        assert pending is not None, "order is at least 1"
-        levels.append(_level(*pending, None))
-        return cls(tuple(levels), vocab_size=vocab_size, eos_id=eos_id)
-
-    def truncated(self, order: int) -> NGram:
-        """The model of a lower order, as if fitted on the same stream."""
-        return NGram(self.levels[:order], vocab_size=self.vocab_size, eos_id=self.eos_id)
+        """Keep all that :func:`count_levels` counts."""
+        levels = tuple(count_levels(tokens, vocab_size=vocab_size, eos_id=eos_id, order=order))
+        return cls(levels, vocab_size=vocab_size, eos_id=eos_id)
 
     def log_probs(self, ids: Tokens) -> Floats:
         """Natural log-probability of each label of a stream: (N,), for the tokens 1 to N-1 and the closing ``eos_id``.
@@ -135,42 +130,84 @@ class NGram:
         Args:
             ids: (N,) one or more documents, each begun by ``eos_id``.
         """
-        return self.log_probs_by_order(ids)[-1]
-
-    def log_probs_by_order(self, ids: Tokens) -> Floats:
-        """Like :meth:`log_probs` for this model and all its truncations: (order, N), order 1 first."""
-        labels = _labels(ids, self.eos_id)
-        ended = np.zeros(len(labels) + 1, dtype=np.int64)
-        lower = np.full(len(labels), 1 / self.vocab_size)
-        rows = []
-        for level in self.levels:
-            # A context that reaches over a document's beginning was never counted with anything after it.
-            contexts = ended[:-1]
-            grams = level.find(contexts * self.vocab_size + labels)
-            rows.append(level.plain.interpolate(grams, contexts, lower))
-            if level.continued is not None:
-                lower = level.continued.interpolate(grams, contexts, lower)
-            ended = np.concatenate([grams[-1:], grams])  # what ends with the first token, eos_id, ends with the last
-        return np.log(np.stack(rows))
+        scoring = _Scoring(ids, self.vocab_size, self.eos_id)
+        return [scoring.add(level) for level in self.levels][-1]
 
 
-def fit_best(train: Tokens, validation: Tokens, *, vocab_size: int, eos_id: int, max_order: int = MAX_ORDER) -> NGram:
-    """Fit every order up to ``max_order`` to ``train`` and return the one that gives ``validation`` the fewest nats."""
-    model = NGram.fit(train, vocab_size=vocab_size, eos_id=eos_id, order=max_order)
-    nats = -model.log_probs_by_order(validation).sum(axis=1)
-    return model.truncated(int(nats.argmin()) + 1)
+def score_best(
+    train: Tokens, validation: Tokens, ids: Tokens, *, vocab_size: int, eos_id: int, max_order: int = MAX_ORDER
+) -> tuple[int, Floats]:
+    """The order up to ``max_order`` that gives ``validation`` the fewest nats, and its log-probabilities of ``ids``.
+
+    All are streams as in :meth:`NGram.log_probs`, which gives the same numbers; the memory is that of two orders.
+    """
+    choosing, scoring = (_Scoring(stream, vocab_size, eos_id) for stream in (validation, ids))
+    nats, rows = [], []
+    for level in count_levels(train, vocab_size=vocab_size, eos_id=eos_id, order=max_order):
+        nats.append(-choosing.add(level).sum())
+        rows.append(scoring.add(level))
+        del level  # before the next one, which is as large
+    best = int(np.argmin(nats))
+    return best + 1, rows[best]
 
 
-def _level(keys: Ints, counts: Ints, contexts: Ints, size: int, suffixes: Ints | None) -> Level:
+class _Scoring:
+    """A stream that is scored while the orders go by, lowest first."""
+
+    def __init__(self, ids: Tokens, vocab_size: int, eos_id: int) -> None:
+        self._labels, self._vocab_size = _labels(ids, eos_id).astype(np.int64), vocab_size
+        self._ended = np.zeros(len(ids) + 1, dtype=np.int64)
+        self._lower: Floats = np.full(len(ids), 1 / vocab_size)
+
+    def add(self, level: Level) -> Floats:
+        """The log-probabilities (N,) of the model whose highest order this is."""
+        # A context that reaches over a document's beginning was never counted with anything after it.
+        contexts, lower = self._ended[:-1], self._lower
+        grams = level.find(contexts * self._vocab_size + self._labels)
+        if level.continued is not None:
+            self._lower = level.continued.interpolate(grams, contexts, lower)
+        self._ended = np.concatenate([grams[-1:], grams])  # what ends with the first token, eos_id, ends with the last
+        return np.log(level.plain.interpolate(grams, contexts, lower))
+
+
+def _level(keys: Ints, counts: Places, size: int, vocab_size: int, suffixes: Places | None) -> Level:
     """A level; ``suffixes`` are the indices, in this level, that the distinct grams of the order above end with."""
+    contexts = keys // vocab_size
     plain = Estimate.of(counts, contexts, size)
     if suffixes is None:
         return Level(keys, plain, None)
-    neighbours = np.bincount(suffixes, minlength=len(keys))
+    neighbours = np.bincount(suffixes, minlength=len(keys)).astype(np.int32)
     return Level(keys, plain, Estimate.of(np.where(neighbours > 0, neighbours, counts), contexts, size))
 
 
-def _labels(tokens: Tokens, eos_id: int) -> Ints:
+def _grouped(keys: Ints) -> tuple[Ints, Places, Places]:
+    """The distinct keys (G,) sorted, the index of each key (N,) among them, and their counts (G,).
+
+    ``np.unique`` does the same with twice the memory.
+    """
+    order = np.argsort(keys)
+    ordered = keys[order]
+    first = np.empty(len(keys), dtype=bool)
+    first[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    inverse = np.empty(len(keys), dtype=np.int32)
+    inverse[order] = np.cumsum(first, dtype=np.int32) - 1
+    del order
+    counts = np.diff(np.append(np.flatnonzero(first), len(keys))).astype(np.int32)
+    return ordered[first], inverse, counts
+
+
+def _labels(tokens: Tokens, eos_id: int) -> Tokens:
     """The label after each position of a stream (N,)."""
     assert len(tokens) > 0 and tokens[0] == eos_id, "a stream begins with eos_id"
-    return np.append(tokens[1:], eos_id).astype(np.int64)
+    return np.append(tokens[1:], tokens[:1])
+
+
+def _age(tokens: Tokens, eos_id: int, most: int) -> NDArray[np.int8]:
+    """How many tokens after ``eos_id`` each position of a stream is (N,), at most ``most``."""
+    age = np.full(len(tokens), most, dtype=np.int8)
+    beginnings = np.flatnonzero(tokens == eos_id)
+    for distance in reversed(range(most)):
+        places = beginnings + distance
+        age[places[places < len(tokens)]] = distance
+    return age

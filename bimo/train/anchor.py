@@ -40,6 +40,7 @@ class Anchor:
         bytes_per_token: of training text.
         vocab_size: of the tokenizer.
         counting_seconds: that this machine took to count one token of one order.
+        variety: distinct n-grams a counted token, which say how much memory counting takes.
     """
 
     bits_per_byte: float
@@ -48,6 +49,7 @@ class Anchor:
     bytes_per_token: float
     vocab_size: int
     counting_seconds: float = 0.0
+    variety: float = 1.0
 
 
 def measure_anchor(train: Tokens, held_out: Iterable[Document], tokenizer: Tokenizer) -> Anchor:
@@ -58,18 +60,23 @@ def measure_anchor(train: Tokens, held_out: Iterable[Document], tokenizer: Token
     ids, size = _held_out(held_out, tokenizer)
     counted = min(train.count, COUNTED_TOKENS)
     began = time.perf_counter()
-    large = _bits(_sample(train, counted), ids, tokenizer)
+    model = _count(_sample(train, counted), tokenizer)
+    large = _bits(model, ids)
     counting = (time.perf_counter() - began) / (ORDER * (counted + len(ids)))
-    small = _bits(_sample(train, max(1, counted // SMALLER)), ids, tokenizer)
+    variety = len(model.levels[-1].keys) / counted
+    small = _bits(_count(_sample(train, max(1, counted // SMALLER)), tokenizer), ids)
     slope = max(0.0, math.log(small / large) / math.log(SMALLER)) if counted >= FEWEST_COUNTED else 0.0
     missing = (COUNTED_TOKENS / counted) ** -slope if counted >= FEWEST_COUNTED else 1.0
     bits = large * len(ids) / size * missing
-    return Anchor(bits, slope, train.count, train.bytes / train.count, tokenizer.vocab_size, counting)
+    return Anchor(bits, slope, train.count, train.bytes / train.count, tokenizer.vocab_size, counting, variety)
 
 
-def _bits(sample: NDArray[np.int64], ids: NDArray[np.int64], tokenizer: Tokenizer) -> float:
+def _count(sample: NDArray[np.int64], tokenizer: Tokenizer) -> NGram:
+    return NGram.fit(sample, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, order=ORDER)
+
+
+def _bits(model: NGram, ids: NDArray[np.int64]) -> float:
     """Mean bits a token of the held-out ids."""
-    model = NGram.fit(sample, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, order=ORDER)
     return float(-model.log_probs(ids).mean() / math.log(2))
 
 

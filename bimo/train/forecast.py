@@ -32,7 +32,7 @@ COUNTING_MARGIN = 1.2  # the n-grams of a whole text fall out of the processor's
 XZ_BYTES_A_SECOND = 1.5e6
 LOADING_SECONDS, RECORDS_SECONDS = 0.3, 0.5  # of the best weights; lineage, card and report
 RECORD_BYTES, REPORT_BYTES = 240, 130_000  # of one step in metrics.jsonl; of report, card and lineage
-NGRAM_BYTES = 220  # of memory for each token that the n-grams of the baseline are counted in
+NGRAM_BYTES = 105  # of memory for each token that the n-grams of the baseline are counted in, times the variety
 WATTS_A_CORE, WATTS_AT_REST, WATTS_A_GPU = 9.0, 15.0, 350.0  # guesses, where nobody says
 
 
@@ -103,15 +103,16 @@ def foresee(
     return Prediction(
         parts={**spent, "training": training, "measuring at the end": closing},
         training_seconds=training,
-        peak_memory_bytes=_peak(materials, total, state),
+        peak_memory_bytes=_peak(materials, total, state, anchor.variety),
         disk_bytes=disk,
         bits_per_byte=predict(anchor, active, config.steps * batch_tokens, from_pairs=config.model.initial == "bigram"),
     )
 
 
-def _peak(materials: Materials, parameters: int, state: int) -> int:
+def _peak(materials: Materials, parameters: int, state: int, variety: float) -> int:
     """The most memory of the process: a step with a second model was measured before, the end counts n-grams."""
-    at_the_end = NGRAM_BYTES * materials.train.count if materials.train.count <= MOST_TOKENS else 0
+    counted = materials.train.count if materials.train.count <= MOST_TOKENS else 0
+    at_the_end = round(NGRAM_BYTES * variety * counted)
     loaded = 4 * parameters  # the best weights beside those of the last step
     optimizer = state - 4 * parameters
     return max(peak_memory(), resident_memory() + optimizer + max(state, loaded + at_the_end))

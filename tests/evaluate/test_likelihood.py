@@ -139,8 +139,8 @@ def test_a_model_that_gives_no_number_is_refused_with_the_document() -> None:
 def test_the_ngram_scores_the_same_labels() -> None:
     texts = documents("abracadabra", "文", "")
     stream = np.concatenate([[0, *ids] for ids in ByteTokenizer().encode_batch([text.text for text in texts])])
-    ngram = NGram.fit(stream, vocab_size=VOCAB, eos_id=0, order=3)
-    scores = score_documents_ngram(ngram, texts, ByteTokenizer())
+    order, scores = score_documents_ngram(stream, stream, texts, ByteTokenizer())
+    ngram = NGram.fit(stream, vocab_size=VOCAB, eos_id=0, order=order)
     neural = score_documents(RunningMean(), texts, ByteTokenizer(), context_length=7)
     assert [(s.id, s.bytes, s.tokens) for s in scores] == [(s.id, s.bytes, s.tokens) for s in neural]
     np.testing.assert_allclose(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimo.models.ngram import FALLBACK_DISCOUNTS, NGram, estimate_discounts, fit_best
+from bimo.models.ngram import FALLBACK_DISCOUNTS, NGram, estimate_discounts, score_best
 
 EOS = 2
 VOCAB = 7
@@ -103,14 +103,16 @@ def test_context_does_not_cross_documents() -> None:
     np.testing.assert_array_equal(alone, after_other[-3:])
 
 
-def test_a_truncated_model_is_the_model_fitted_at_that_order() -> None:
-    train, held_out = stream(random_texts(2, 30, 11)), stream(random_texts(3, 5, 11))
-    model = NGram.fit(train, vocab_size=11, eos_id=EOS, order=4)
-    rows = model.log_probs_by_order(held_out)
-    for order in (1, 2, 3, 4):
-        fitted = NGram.fit(train, vocab_size=11, eos_id=EOS, order=order).log_probs(held_out)
-        np.testing.assert_array_equal(model.truncated(order).log_probs(held_out), fitted)
-        np.testing.assert_array_equal(rows[order - 1], fitted)
+def test_scores_while_counting_are_those_of_the_fitted_model() -> None:
+    train, validation, held_out = (stream(random_texts(seed, count, 11)) for seed, count in ((2, 30), (3, 5), (4, 7)))
+    nats = {}
+    for most in (1, 2, 3, 4):
+        fitted = NGram.fit(train, vocab_size=11, eos_id=EOS, order=most)
+        nats[most] = -fitted.log_probs(validation).sum()
+        order, log_probs = score_best(train, validation, held_out, vocab_size=11, eos_id=EOS, max_order=most)
+        assert order == min(nats, key=nats.__getitem__)
+        best = NGram.fit(train, vocab_size=11, eos_id=EOS, order=order)
+        np.testing.assert_array_equal(log_probs, best.log_probs(held_out))
 
 
 def test_discounts_by_hand() -> None:
@@ -124,11 +126,14 @@ def test_discounts_fall_back_when_counts_are_too_regular(counts: list[int]) -> N
 
 
 def test_the_order_is_chosen_on_validation_text() -> None:
+    def best(train: np.ndarray, validation: np.ndarray, **options: int) -> int:
+        return score_best(train, validation, validation, vocab_size=VOCAB, eos_id=EOS, **options)[0]
+
     cycle = stream([[0, 1, 0, 3] * 20])  # what follows 0 depends on the token before it, and on nothing earlier
-    assert fit_best(cycle, cycle[:40], vocab_size=VOCAB, eos_id=EOS, max_order=2).order == 2
-    assert fit_best(cycle, cycle[:40], vocab_size=VOCAB, eos_id=EOS).order >= 3
+    assert best(cycle, cycle[:40], max_order=2) == 2
+    assert best(cycle, cycle[:40]) >= 3
     noise = [np.random.default_rng(seed).choice([0, 1, 3, 4, 5], size=200).tolist() for seed in (0, 1)]
-    assert fit_best(stream(noise[:1]), stream(noise[1:]), vocab_size=VOCAB, eos_id=EOS).order == 1
+    assert best(stream(noise[:1]), stream(noise[1:])) == 1
 
 
 def test_keys_do_not_overflow_small_integers() -> None:
