@@ -140,9 +140,7 @@ def split_source(
         ConfigError: the shares are not positive, or together more than half.
         DataError: there is no readable text, or fewer than three different texts even after cutting.
     """
-    if min(validation, test) <= 0 or validation + test > 0.5 or cap_bytes < 1:
-        got = f"validation {validation}, test {test}, at most {cap_bytes} bytes"
-        raise ConfigError("The held-out shares are wrong.", expected="two above 0, together at most 0.5", got=got)
+    check_shares(validation, test, cap_bytes)
     stream: Iterable[Document] = source
     index = _Index(source.watched(progress))
     data_hash, total, note = index.data_hash, sum(index.sizes), ""
@@ -160,7 +158,7 @@ def split_source(
     sides = bytearray(len(index.ids))
     free = list(range(len(groups)))
     for side, share, still_needed in ((TEST, test, 2), (VALIDATION, validation, 1)):
-        chosen = _fill(free, weights, min(share * total, cap_bytes), cap_bytes, len(free) - still_needed)
+        chosen = fill(free, weights, min(share * total, cap_bytes), cap_bytes, len(free) - still_needed)
         free = [number for number in free if number not in chosen]
         for number in chosen:
             for member in groups[number]:
@@ -176,6 +174,13 @@ def split_source(
     )
 
 
+def check_shares(validation: float, test: float, cap_bytes: int) -> None:
+    """Raise a :class:`ConfigError` unless some text is held out for both, and at most half of it."""
+    if min(validation, test) <= 0 or validation + test > 0.5 or cap_bytes < 1:
+        got = f"validation {validation}, test {test}, at most {cap_bytes} bytes"
+        raise ConfigError("The held-out shares are wrong.", expected="two above 0, together at most 0.5", got=got)
+
+
 def _cut(source: Source, index: _Index, total: int) -> tuple[_Sections, str]:
     size = max(index.characters // SECTIONS, SHORTEST_SECTION)
     few = f"{len(index.ids)} document" + ("s" if len(index.ids) > 1 else "")
@@ -183,7 +188,7 @@ def _cut(source: Source, index: _Index, total: int) -> tuple[_Sections, str]:
     return _Sections(source, size), note + " characters, so that some can be held out."
 
 
-def _fill(free: Sequence[int], weights: Sequence[int], share: float, cap: int, most: int) -> set[int]:
+def fill(free: Sequence[int], weights: Sequence[int], share: float, cap: int, most: int) -> set[int]:
     """Take of ``free``, in order, up to ``most`` that fit into ``share`` bytes; the smallest one if none does.
 
     It ends when less than an average document is missing: to go on would pick the short ones, whatever the shuffle.
