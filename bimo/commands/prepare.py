@@ -10,21 +10,36 @@ from bimo.errors import UsageError
 MOST_SKIPPED = 20
 
 
-def prepare(*what: str, out: Path, text_column: str = "text", encoding: str = "utf-8") -> None:
-    """Read text files into one checked, compressed folder.
+def prepare(
+    *what: str,
+    out: Path,
+    text_column: str = "text",
+    template: str = "",
+    time_column: str = "",
+    encoding: str = "auto",
+    strict: bool = False,
+) -> None:
+    r"""Read text files into one checked, compressed folder.
 
-    Reads txt, md, source code, jsonl, json, csv, tsv and parquet, each also as
-    gz or zst, and whole folders. Skipped files are listed with the reason.
+    Reads txt, md, source code, jsonl, json, csv, tsv, parquet, arrow and folders
+    of Hugging Face datasets, each also as gz, zst, bz2 or xz and inside zip and
+    tar archives; whole folders; and - for standard input. Skipped files are
+    listed with the reason.
 
         bimo prepare books/ --out data/books
         bimo prepare a.csv b.jsonl.gz --text-column review --out data/reviews
+        bimo prepare news.parquet --template "{title}\n\n{body}" --out data/news
+        zcat mail.jsonl.gz | bimo prepare - --out data/mail
         bimo train --data data/books --budget 10m --out runs/books
 
     Args:
-        what: files, folders or names of corpora
+        what: files, folders, names of corpora, or - for standard input
         out: the folder to write, which must not exist yet
-        text_column: the column or key that holds the text in jsonl, json, csv, tsv and parquet
-        encoding: of files that do not say their own, such as gb18030
+        text_column: the column or key that holds the text in jsonl, json, csv, tsv, parquet and arrow
+        template: makes the text from several columns, such as "{title}\n\n{body}"
+        time_column: the column or key that says when a record was written
+        encoding: of files that do not say their own, such as gb18030; auto finds it out for each
+        strict: stop at a file that no reader takes or that cannot be read
     """
     if not what:
         expected = "files, folders or names of corpora"
@@ -35,7 +50,15 @@ def prepare(*what: str, out: Path, text_column: str = "text", encoding: str = "u
 
     display = Display()
     with display.bar("preparing") as advance:
-        source = open_source(*what, text_column=text_column, encoding=encoding, progress=advance)
+        source = open_source(
+            *what,
+            text_column=text_column,
+            template=template,
+            time_column=time_column,
+            encoding=encoding,
+            strict=strict,
+            progress=advance,
+        )
         manifest = write(source, out, advance)
     if manifest["unchanged"]:
         display.note(f"{out} holds exactly this already; nothing was done.")

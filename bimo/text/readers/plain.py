@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bimo.text.decode import ByteStream, text_chunks
+from bimo.text.decode import ByteStream, CutShort, text_chunks
 from bimo.text.document import cut_point
 from bimo.text.readers.record import Options, Record, Text
 
@@ -14,12 +14,20 @@ SECTION_BYTES = 4_000_000
 def read_text(stream: ByteStream, options: Options) -> Iterator[Record]:
     """The whole file as one document; a file of more than 4 MB as several, cut at blank lines where it has them."""
     buffer, sections = "", 0
-    for chunk in text_chunks(stream, options.encoding):
-        buffer += chunk
-        while len(buffer) > SECTION_BYTES // 4 and len(encoded := buffer.encode("utf-8")) > SECTION_BYTES:
-            fitting = len(encoded[:SECTION_BYTES].decode("utf-8", errors="ignore"))
-            cut = cut_point(buffer, fitting)
-            yield Text(f"#{sections}", buffer[:cut])
-            buffer, sections = buffer[cut:], sections + 1
-    if buffer or not sections:
-        yield Text(f"#{sections}" if sections else "", buffer)
+    chunks = text_chunks(stream, options.encoding)
+    cut_short: CutShort | None = None
+    try:
+        for chunk in chunks:
+            buffer += chunk
+            while len(buffer) > SECTION_BYTES // 4 and len(encoded := buffer.encode("utf-8")) > SECTION_BYTES:
+                fitting = len(encoded[:SECTION_BYTES].decode("utf-8", errors="ignore"))
+                cut = cut_point(buffer, fitting)
+                yield Text(f"#{sections}", buffer[:cut], notes=chunks.notes(buffer[:cut]))
+                buffer, sections = buffer[cut:], sections + 1
+    except CutShort as cause:
+        cut_short = cause
+    if buffer or not (sections or cut_short):
+        notes = (*chunks.notes(buffer), *(("the rest is missing",) if cut_short else ()))
+        yield Text(f"#{sections}" if sections else "", buffer, notes=notes)
+    if cut_short:
+        raise cut_short

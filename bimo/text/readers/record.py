@@ -11,10 +11,19 @@ from bimo.text.decode import ByteStream
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to read: the key of the text in records, and the encoding of files without a byte order mark."""
+    """How to read.
+
+    Attributes:
+        text_column: the key or column that holds the text of a record.
+        encoding: of files without a byte order mark; ``auto`` finds it out for each.
+        template: makes the text of a record from several columns: ``"{title}\\n\\n{body}"``.
+        time_column: the key or column that says when the text was written.
+    """
 
     text_column: str = "text"
-    encoding: str = "utf-8"
+    encoding: str = "auto"
+    template: str = ""
+    time_column: str = ""
 
 
 class Text(NamedTuple):
