@@ -119,9 +119,10 @@ def _note(done: Counter[str]) -> str:
 
 
 def _code(document: Document) -> Document:
-    text = document.text.removeprefix("\ufeff")
+    text = document.text
     if CONTROLS.search(text):
-        text = CONTROLS.sub("", text).removeprefix("\ufeff")
+        text = CONTROLS.sub("", text)
+    text = text.lstrip("\ufeff")
     return document.changed(text, f"normalise: control characters removed ({len(document.text) - len(text)})")
 
 
