@@ -44,22 +44,14 @@ def prepare(
     if not what:
         expected = "files, folders or names of corpora"
         raise UsageError("There is nothing to prepare.", expected=expected, fix=f"bimo prepare books/ --out {out}")
-    from bimo.text.prepare import prepare as write
+    from bimo.text.prepare.prepare import prepare as write
     from bimo.text.source import open_source
     from bimo.train.display import Display
 
     display = Display()
+    source = open_source(*what, strict=strict)
     with display.bar("preparing") as advance:
-        source = open_source(
-            *what,
-            text_column=text_column,
-            template=template,
-            time_column=time_column,
-            encoding=encoding,
-            strict=strict,
-            progress=advance,
-        )
-        manifest = write(source, out, advance)
+        manifest = write(source, out, watch=lambda done: advance(done.bytes, done.total))
     if manifest["unchanged"]:
         display.note(f"{out} holds exactly this already; nothing was done.")
     skipped = manifest["skipped"]

@@ -9,7 +9,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -44,6 +44,7 @@ class File:
         name: begins the ids of its documents.
         modified: when, in nanoseconds; of standard input a number that stands for its content.
         sha256: of a shard of prepared text, ``None`` of any other file.
+        input: what the user named that the file belongs to.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class File:
     size: int
     modified: int
     sha256: str | None = None
+    input: str = ""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ def list_inputs(names: Iterable[str], progress: Progress | None) -> Listing:
     """
     listing, names = Listing(), list(names)
     for name in names:
+        before = len(listing.files)
         if name == STDIN:
             if not listing.kept_open:
                 _list_stdin(listing)
@@ -87,6 +90,7 @@ def list_inputs(names: Iterable[str], progress: Progress | None) -> Listing:
                 raise DataError(f"'{name}' is neither a path nor a corpus.", fix=fix)
             path = corpora.fetch(name, progress)
         _list_input(path, prefix, listing)
+        listing.files[before:] = [replace(file, input=name) for file in listing.files[before:]]
     _drop_repeated(listing)
     return listing
 

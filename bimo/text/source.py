@@ -30,6 +30,7 @@ class Source:
         files: what is read.
         total_bytes: size of these files on disk.
         bytes_done: how far the pass that began last has come.
+        not_listed: what no reader takes, and why.
         skipped: what gave no document and why; begins anew with each pass, whole when the pass has ended.
         options: how the files are read.
         strict: whether a file that gives no text, or not all, is an error.
@@ -41,11 +42,11 @@ class Source:
         self.licence = ", ".join(dict.fromkeys(listing.licences)) or None
         self.total_bytes = sum(file.size for file in self.files)
         self.bytes_done = 0
-        self._not_listed = tuple(listing.skipped)
-        self.skipped = list(self._not_listed)
+        self.not_listed = tuple(listing.skipped)
+        self.skipped = list(self.not_listed)
 
     def __iter__(self) -> Iterator[Document]:
-        self.skipped = list(self._not_listed)
+        self.skipped = list(self.not_listed)
         self.bytes_done = before = 0
         for file in self.files:
             try:

@@ -1,0 +1,278 @@
+"""One part of the work, in a process of its own: some files are read, cleaned, signed and written down.
+
+A part is a folder, whole or absent: the documents that the steps keep, a ledger of all, and what finding duplicates
+needs to know. What is in it depends on its files and on the recipe alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bimo import files
+from bimo.text.clean import pii
+from bimo.text.document import Document, Drop
+from bimo.text.listing import File, Listing
+from bimo.text.prepare.ledger import LEDGER, READ, LedgerWriter, Row
+from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
+from bimo.text.signatures import signatures
+from bimo.text.source import Source
+
+DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
+ARRAYS = {"exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
+SIGNED_TOGETHER = 1 << 20  # characters
+EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
+
+
+@dataclass(frozen=True)
+class Task:
+    """Files to make one part of."""
+
+    files: tuple[File, ...]
+    recipe: Recipe
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """The name of the part's folder."""
+        return fingerprint([self.recipe.work(), [identity(file) for file in self.files]])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return sum(file.size for file in self.files)
+
+
+def identity(file: File) -> list[Any]:
+    """What makes a file the same as before."""
+    return [file.name, file.size, file.modified, file.sha256]
+
+
+@dataclass
+class Facts:
+    """What is in a part.
+
+    Attributes:
+        work: the fingerprint of how it was made.
+        files: of each, its :func:`identity`, its rows in the ledger and how many of these the steps kept.
+        examples: of what the steps did, by ``step: reason``, each with a number by which some are chosen.
+        skipped: why files gave nothing, or not all they hold.
+    """
+
+    work: str = ""
+    files: list[tuple[list[Any], int, int]] = field(default_factory=list)
+    documents: int = 0
+    kept: int = 0
+    bytes_in: int = 0
+    examples: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, part: Path) -> Facts:
+        """The facts of a finished part."""
+        values = files.read_json(part / FACTS)
+        return cls(**values)
+
+
+def make_part(task: Task) -> Path:
+    """Do a task, unless it is done; returns the folder of the part."""
+    part = Path(task.folder) / task.name
+    if (part / FACTS).exists():
+        return part
+    temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with _Part(temporary, task.recipe) as making:
+            for file in task.files:
+                making.add(file)
+        files.write_json(temporary / FACTS, asdict(making.facts))
+        os.replace(temporary, part)
+        files.sync_folder(part.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return part
+
+
+def make_broken_part(task: Task, cause: str) -> Path:
+    """A part that says that its file cannot be worked on, as the process that tried has died."""
+    part = Path(task.folder) / task.name
+    temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    with _Part(temporary, task.recipe) as making:
+        for file in task.files:
+            making.refuse(file, cause)
+    files.write_json(temporary / FACTS, asdict(making.facts))
+    os.replace(temporary, part)
+    return part
+
+
+class _Part:
+    """The files of a part while it is made."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self._folder, self._recipe = folder, recipe
+        self._steps = build_steps(recipe.clean)
+        self._examples = _Examples()
+        self._texts: list[str] = []
+        self._waiting = 0
+        self.facts = Facts(fingerprint(recipe.work()))
+
+    def __enter__(self) -> _Part:
+        import zstandard
+
+        self._stack = ExitStack()
+        self._ledger = LedgerWriter(self._folder / LEDGER)
+        self._stack.callback(self._ledger.close)
+        raw = self._stack.enter_context((self._folder / DOCUMENTS).open("wb"))
+        self._documents = self._stack.enter_context(zstandard.ZstdCompressor(level=1).stream_writer(raw, closefd=False))
+        self._arrays: dict[str, BinaryIO] = {
+            name: self._stack.enter_context((self._folder / f"{name}.bin").open("wb")) for name in ARRAYS
+        }
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if failure[0] is None:
+            self._sign()
+        self._stack.close()
+        self.facts.examples = self._examples.found
+
+    def add(self, file: File) -> None:
+        """Read a file, clean its documents and write them down."""
+        source = Source(file.name, Listing([file]), self._recipe.reading.options())
+        rows, kept = 0, 0
+        for document in source:
+            kept += self._take(document, file.name, rows)
+            rows += 1
+        for skipped in source.skipped:
+            size = file.size if not rows else 0
+            for _ in range(skipped.count):
+                row = Row(f"{file.name}", file.name, rows, bytes_in=size, bytes_dropped=size)
+                row.drop(READ, skipped.reason.partition(" (")[0], skipped.reason)
+                self._ledger.add(row)
+                rows, size = rows + 1, 0
+            self.facts.skipped.append(asdict(skipped))
+        self._count(file, rows, kept)
+
+    def refuse(self, file: File, cause: str) -> None:
+        """Write down that a file gives nothing."""
+        row = Row(file.name, file.name, 0, bytes_in=file.size, bytes_dropped=file.size)
+        row.drop(READ, cause, cause)
+        self._ledger.add(row)
+        self.facts.skipped.append({"file": file.name, "reason": cause, "count": 1})
+        self._count(file, 1, 0)
+
+    def _count(self, file: File, rows: int, kept: int) -> None:
+        self.facts.files.append((identity(file), rows, kept))
+        self.facts.documents += rows
+        self.facts.kept += kept
+        self.facts.bytes_in += file.size
+
+    def _take(self, document: Document, file: str, number: int) -> bool:
+        raw = document.text.encode("utf-8")
+        row = Row(document.id, file, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
+        row.bytes_in = size = len(raw)
+        found = document
+        for name, step in self._steps:
+            result = step(found)
+            if isinstance(result, Drop):
+                self._examples.add(name, result.reason, found, result.evidence)
+                row.bytes_dropped = size
+                row.drop(name, result.reason, result.evidence)
+                break
+            if result.text != found.text:
+                after = len(result.text.encode("utf-8"))
+                row.changes.append((name, size - after))
+                self._examples.add(name, "changed", found, result.notes[-1] if result.notes else "", result.text)
+                size = after
+            found = result
+            if not found.text or found.text.isspace():
+                row.bytes_dropped = size
+                row.drop(name, "nothing left", f"of {row.bytes_in:,} bytes")
+                break
+        else:
+            row.kept, row.bytes_out, row.copies = True, size, 1
+            self._keep(found)
+        row.kind, row.language, row.time, row.notes = found.kind, found.language, found.time, found.notes
+        self._ledger.add(row)
+        return row.kept
+
+    def _keep(self, document: Document) -> None:
+        record = {"id": document.id, "text": document.text, "source": document.source}
+        further = {name: getattr(document, name) for name in ("kind", "language", "time")}
+        record |= {name: value for name, value in further.items() if value and value != "prose"}
+        self._documents.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+        self._texts.append(document.text)
+        self._waiting += len(document.text)
+        if self._waiting > SIGNED_TOGETHER:
+            self._sign()
+
+    def _sign(self) -> None:
+        if self._texts:
+            signed = signatures(self._texts)
+            for name, (dtype, _) in ARRAYS.items():
+                self._arrays[name].write(np.ascontiguousarray(getattr(signed, name), dtype=dtype).tobytes())
+        self._texts, self._waiting = [], 0
+
+
+class _Examples:
+    """A few documents for everything that a step did: those with the lowest hash, so that the order does not count."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[tuple[int, dict[str, str]]]] = {}
+        self._hide = pii.build(pii.Config())
+
+    def add(self, step: str, reason: str, document: Document, evidence: str, after: str | None = None) -> None:
+        rank = int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "replace"), digest_size=6).digest(), "big")
+        kept = self.found.setdefault(f"{step}: {reason}", [])
+        if len(kept) == EXAMPLES and rank >= kept[-1][0]:
+            return
+        begin = 0 if after is None else max(0, first_difference(document.text, after) - EXAMPLE_CHARACTERS // 4)
+        example = {"id": document.id, "evidence": evidence, "before": self._excerpt(document.text, begin)}
+        if after is not None:
+            example["after"] = self._excerpt(after, begin)
+        kept.append((rank, example))
+        self.found[f"{step}: {reason}"] = heapq.nsmallest(EXAMPLES, kept, key=lambda one: (one[0], one[1]["id"]))
+
+    def _excerpt(self, text: str, begin: int) -> str:
+        """Some of a text, without the personal data that would otherwise outlive its removal."""
+        part = text[begin : begin + EXAMPLE_CHARACTERS]
+        shown = self._hide(Document("", part, ""))
+        assert isinstance(shown, Document)
+        return shown.text
+
+
+def first_difference(a: str, b: str) -> int:
+    """The place of the first character in which two texts differ."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # the longest common beginning, by halves
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def cut_tasks(listed: Sequence[File], recipe: Recipe, folder: Path, size: int) -> Iterator[Task]:
+    """Files in their order, about ``size`` bytes of them together."""
+    group: list[File] = []
+    total = 0
+    for file in listed:
+        if group and total + file.size > size:
+            yield Task(tuple(group), recipe, str(folder))
+            group, total = [], 0
+        group.append(file)
+        total += file.size
+    if group:
+        yield Task(tuple(group), recipe, str(folder))

@@ -1,0 +1,111 @@
+"""What ``bimo prepare`` does to text: how it is read, the cleaning steps in their order, duplicates, arrangement."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bimo import __version__
+from bimo.config import setting, to_mapping
+from bimo.errors import ConfigError
+from bimo.text.clean import boilerplate, normalise, pii, quality, repetition
+from bimo.text.document import Step
+from bimo.text.duplicates import SIMILARITY
+from bimo.text.readers.record import Options
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read."""
+
+    text_column: str = setting("text", "column or key that holds the text of a record")
+    encoding: str = setting("auto", "of files without a byte order mark")
+    template: str = setting("", "makes the text of a record from several columns: '{title}\\n\\n{body}'")
+    time_column: str = setting("", "column or key that says when a record was written")
+
+    def options(self) -> Options:
+        """The same, as the readers take it."""
+        return Options(**to_mapping(self))
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The cleaning steps, in the order in which they are applied."""
+
+    normalise: normalise.Config = setting(normalise.Config, "regular Unicode, repaired mojibake, no control characters")
+    boilerplate: boilerplate.Config = setting(boilerplate.Config, "what surrounds a text: menus, banners, licences")
+    quality: quality.Config = setting(quality.Config, "what does not read like text")
+    repetition: repetition.Config = setting(repetition.Config, "what repeats itself")
+    pii: pii.Config = setting(pii.Config, "personal data and secrets")
+
+
+MODULES = {module.__name__.rpartition(".")[2]: module for module in (normalise, boilerplate, quality, repetition, pii)}
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Which copies are left out."""
+
+    exact: bool = setting(True, "leave out texts that differ in case, width and white space alone")
+    near: bool = setting(True, "leave out texts that are nearly the same")
+    similarity: float = setting(SIMILARITY, "of the words' 5-grams, from which texts are nearly the same")
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """In which order documents are written, how often, and which are held out."""
+
+    shuffle: bool = setting(False, "a seeded random order; a mixture always has one")
+    mix: tuple[str, ...] = setting((), "how often inputs are read: wiki=2, forum=1")
+    most_epochs: tuple[str, ...] = setting((), "the most times that inputs are read: wiki=3")
+    target_bytes: int = setting(0, "size of the mixture; 0 = what the weights give")
+    split_by: Literal["none", "document", "source", "file", "time"] = setting("none", "hold documents out already now")
+    validation: float = setting(0.04, "share of the text held out for validation")
+    test: float = setting(0.08, "share of the text held out for the test")
+    seed: int = setting(0, "of the order and the split")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what becomes of a document."""
+
+    reading: Reading = setting(Reading, "how files are read")
+    clean: Clean = setting(Clean, "the cleaning steps, in order")
+    duplicates: Duplicates = setting(Duplicates, "which copies are left out")
+    arrangement: Arrangement = setting(Arrangement, "order, mixture and split")
+
+    def work(self) -> dict[str, Any]:
+        """What decides about a document by itself, as plain values: with other values, finished parts are useless."""
+        return {"bimo": __version__, "reading": to_mapping(self.reading), "clean": to_mapping(self.clean)}
+
+
+def fingerprint(values: Any) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()[:24]
+
+
+def build_steps(clean: Clean) -> list[tuple[str, Step]]:
+    """The steps that are switched on, by name, in order."""
+    chosen = [(field.name, getattr(clean, field.name)) for field in dataclasses.fields(clean)]
+    return [(name, MODULES[name].build(config)) for name, config in chosen if config.on]
+
+
+def weights(given: tuple[str, ...], option: str) -> dict[str, float]:
+    """Read ``name=number`` pairs.
+
+    Raises:
+        ConfigError: one of them is something else.
+    """
+    found = {}
+    for pair in given:
+        name, equals, number = pair.rpartition("=")
+        try:
+            if not (equals and name):
+                raise ValueError
+            found[name] = float(number)
+        except ValueError:
+            raise ConfigError(f"{option} {pair} is wrong.", expected="name=number, such as wiki=2") from None
+    return found
