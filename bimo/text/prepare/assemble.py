@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,8 +301,14 @@ def _sorted_lines(spool: Any) -> list[memoryview]:
     return [line for _, line in found]
 
 
-def write_ledger(parts: Parts, decided: Decided, not_listed: Iterable[Skipped], path: Path) -> None:
-    """Write the row of every document, with what was decided about all of them together; at last, unread files."""
+def write_ledger(parts: Parts, decided: Decided, not_listed: Iterable[Skipped], path: Path) -> dict[str, Any]:
+    """Write the row of every document, with what was decided about all of them together; at last, unread files.
+
+    Returns:
+        How many documents and bytes were read, and how many documents were dropped for which reason.
+    """
+    reasons: Counter[str] = Counter()
+    documents = size = 0
     copies = np.bincount(decided.order, minlength=parts.count)
     duplicates = decided.duplicates
     number = 0
@@ -319,9 +326,13 @@ def write_ledger(parts: Parts, decided: Decided, not_listed: Iterable[Skipped], 
                 row.copies = int(copies[number])
                 row.split = SIDES[decided.side[number]] if "" not in decided.sides else ""
             number += 1
+        if not row.kept:
+            reasons[f"{row.step}: {row.reason}"] += 1
+        documents, size = documents + 1, size + row.bytes_in
         ledger.add(row)
     for skipped in not_listed:
         row = Row(skipped.file, skipped.file, 0)
         row.drop(READ, skipped.reason, skipped.reason)
         ledger.add(row)
     ledger.close()
+    return {"documents_in": documents, "bytes_in": size, "reasons": dict(reasons.most_common())}

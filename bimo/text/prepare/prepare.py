@@ -208,7 +208,7 @@ def _assemble(source: Source, parts: Iterable[Path], recipe: Recipe, out: Path, 
         new = folder / "new"
         new.mkdir()
         manifest = write_shards(whole, decided, new)
-        write_ledger(whole, decided, source.not_listed, new / LEDGER)
+        manifest["funnel"] = write_ledger(whole, decided, source.not_listed, new / LEDGER)
         files.write_json(new / EXAMPLES, whole.examples())
         manifest |= {
             "source": source.name,

@@ -82,6 +82,12 @@ class Recipe:
         return {"bimo": __version__, "reading": to_mapping(self.reading), "clean": to_mapping(self.clean)}
 
 
+CLEAN_NOTHING: dict[str, Any] = {
+    "clean": {name: {"on": False} for name in MODULES},
+    "duplicates": {"exact": False, "near": False},
+}
+
+
 def fingerprint(values: Any) -> str:
     """A short hash of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()[:24]
