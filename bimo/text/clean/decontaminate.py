@@ -95,7 +95,7 @@ class Grams:
             DataError: the file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 words, characters, too_short = stored["facts"].tolist()
                 names = tuple(stored["names"].tobytes().decode("utf-8", "surrogatepass").split("\n"))
                 return cls(stored["hashes"], stored["owner"], names, (words, characters), too_short)
@@ -188,7 +188,9 @@ class _Search:
         for begin in range(0, max(len(text), 1), PIECE):
             words = words_of(text[begin : begin + PIECE + LAPPED])
             first, lengths, hashes = _grams(words, *self._grams.lengths)
-            near = np.flatnonzero(self._table[hashes & self._mask])
+            near = self._table[hashes & self._mask].nonzero()[0]
+            if not len(near):
+                continue
             place = np.minimum(np.searchsorted(self._grams.hashes, hashes[near]), len(self._grams.hashes) - 1)
             right = self._grams.hashes[place] == hashes[near]
             near, place = near[right], place[right]
@@ -207,14 +209,15 @@ class _Search:
 
 def _grams(words: Words, spaced: int, unspaced: int) -> tuple[Places, Places, Hashes]:
     """The first word, the number of words and the hash of every n-gram (P,), in order."""
-    count = max(len(words.hashes) - spaced + 1, 0)
+    hashes = window_hashes(words.hashes, spaced)
+    count = len(hashes)
+    if not words.unspaced.any():
+        return np.arange(count), np.full(count, spaced), hashes
     before = np.concatenate([[0], np.cumsum(words.unspaced)])  # characters of unspaced scripts (W + 1,)
     long = before[spaced:] > before[:count]
+    of_long = window_hashes(words.hashes, unspaced)
+    hashes[: len(of_long)] = np.where(long[: len(of_long)], of_long, hashes[: len(of_long)])
     lengths = np.where(long, unspaced, spaced)
-    hashes = window_hashes(words.hashes, spaced)
-    if long.any():
-        of_long = window_hashes(words.hashes, unspaced)
-        hashes = np.where(long, np.append(of_long, np.zeros(count - len(of_long), dtype=np.uint64)), hashes)
     first = np.flatnonzero(np.arange(count) + lengths <= len(words.hashes))
     return first, lengths[first], hashes[first]
 
