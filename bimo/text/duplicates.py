@@ -88,7 +88,7 @@ def find_duplicates(
     Args:
         exact: hashes of the normal forms (D, 2).
         bands: each band's hashes (D,), one after the other; without any, only exact duplicates are found.
-        check: bins of the signatures (D, BINS).
+        check: bins of the signatures (D, BINS); without bands, anything.
         score: the copy with the highest is kept (D,); NaN is lowest.
         size: of equal scores, the largest text is kept; of equal sizes, the first document (D,).
         least: the similarity from which documents are near duplicates.

@@ -157,15 +157,14 @@ def build(config: Config) -> Step:
             return document
         if config.action == "drop":
             return Drop("evaluation text", evidence)
-        text, pieces = document.text, 1
+        text = document.text
         while spans:  # pieces that were put together may hold another one
-            kept = _pieces(text, spans, config)
-            pieces = max(pieces, len(kept))
-            text = "\n\n".join(kept)
+            pieces = _pieces(text, spans, config)
+            if not 0 < len(pieces) <= config.most_pieces:
+                left = f"{len(pieces)} pieces" if pieces else f"no piece of {config.shortest} characters"
+                return Drop("evaluation text", f"{evidence}; to cut it out leaves {left}")
+            text = "\n\n".join(pieces)
             spans, _ = search(text, config.threshold)
-        if not text or pieces > config.most_pieces:
-            why = f"leaves {pieces} pieces" if text else f"leaves no {config.shortest} characters"
-            return Drop("evaluation text", f"{evidence}; to cut it out {why}")
         removed = len(document.text) - len(text)
         return document.changed(text, f"decontaminate: {evidence}, cut out with what is around, {removed} characters")
 

@@ -99,7 +99,9 @@ def test_the_whole_document_goes_where_that_is_asked_or_nothing_is_left(against:
     count = 20 + len(CHINESE)
     assert dropped == Drop("evaluation text", f"{count} words of quiz.jsonl:3 and 1 other")
     dropped = step(against)(document(QUESTION))
-    assert dropped == Drop("evaluation text", "20 words of quiz.jsonl:2; to cut it out leaves no 200 characters")
+    assert dropped == Drop(
+        "evaluation text", "20 words of quiz.jsonl:2; to cut it out leaves no piece of 200 characters"
+    )
     many = " ".join(f"{prose(seed, 200)} {QUESTION}" for seed in range(11))
     assert isinstance(step(against, most_pieces=11)(document(many)), Document)
     dropped = step(against)(document(many))
