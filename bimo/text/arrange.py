@@ -57,6 +57,25 @@ class Mix:
     target_bytes: int = 0
 
 
+def numbers_by_source(option: str, text: str) -> dict[str, float]:
+    """Read ``wiki=2,forum=0.5``, as options such as ``--mix`` have it.
+
+    Raises:
+        ConfigError: a part is not a name and a number, or a name comes twice.
+    """
+    result: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name.strip() or math.isnan(value) or name.strip() in result:
+            raise ConfigError(f"{option} is wrong.", expected="sources and numbers: wiki=2,forum=1", got=repr(text))
+        result[name.strip()] = value
+    return result
+
+
 def epochs(names: Sequence[str], sizes: Integers, mix: Mix) -> Floats:
     """How often each source is read (S,), given its bytes (S,).
 

@@ -87,8 +87,8 @@ def find_duplicates(
 
     Args:
         exact: hashes of the normal forms (D, 2).
-        bands: each band's hashes (D,), one after the other; none of them finds exact duplicates alone.
-        check: bins of the signatures (D, BINS).
+        bands: each band's hashes (D,), one after the other; without any, only exact duplicates are found.
+        check: bins of the signatures (D, BINS); without bands, anything.
         score: the copy with the highest is kept (D,); NaN is lowest.
         size: of equal scores, the largest text is kept; of equal sizes, the first document (D,).
         least: the similarity from which documents are near duplicates.
@@ -141,16 +141,14 @@ def _join_band(band: Hashes, heads: Numbers, check: Checks, parent: Numbers, lea
     members, group = heads[order[shared]], band[shared]
     for a, b, _ in _compare(members, group, check, least, ROUNDS, parent):
         join(parent, a, b)
+    crowds = []
     starts = np.flatnonzero(_first(group))
     sizes = np.diff(np.append(starts, len(group)))
-    buckets = [
-        members[start : start + size]
-        for start, size in zip(starts[sizes >= COMMON], sizes[sizes >= COMMON], strict=True)
-    ]
-    distinct = [len(np.unique(_roots(parent, bucket))) for bucket in buckets]
-    return [
-        Crowd("bucket", len(b), int(b[0])) for b, kinds in zip(buckets, distinct, strict=True) if kinds > len(b) / 2
-    ]
+    for start, size in zip(starts[sizes >= COMMON].tolist(), sizes[sizes >= COMMON].tolist(), strict=True):
+        bucket = members[start : start + size]
+        if len(np.unique(_roots(parent, bucket))) > size / 2:
+            crowds.append(Crowd("bucket", size, int(bucket[0])))
+    return crowds
 
 
 def _compare(
@@ -192,12 +190,12 @@ def _first(group: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 
 
 def join(parent: Numbers, a: Numbers, b: Numbers) -> None:
-    """Put the pairs ``a[i], b[i]`` in one component each: in place, in a forest whose roots are their own parents."""
+    """Join the components of ``a[i]`` and ``b[i]`` for each pair, in place: roots are parents of themselves."""
     while len(a):
         a, b = _roots(parent, a), _roots(parent, b)
         apart = a != b
         a, b = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
-        np.minimum.at(parent, b, a)
+        parent[b] = a  # of several, one; the others are joined in the next round
 
 
 def _roots(parent: Numbers, documents: Numbers) -> Numbers:

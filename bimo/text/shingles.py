@@ -49,12 +49,12 @@ class Words:
 
 def words_of(text: str) -> Words:
     """The words of any string, by a polynomial over their folded characters (Karp & Rabin 1987)."""
-    fold, unspaced = _tables()
+    fold, unspaced, fold_ascii = _tables()
     framed = f"\n{text}\n"
     if framed.isascii():
-        folded = fold[:128].astype(np.uint8)[np.frombuffer(framed.encode("ascii"), dtype=np.uint8)]  # (N + 2,)
+        folded = fold_ascii[np.frombuffer(framed.encode("ascii"), dtype=np.uint8)]  # (N + 2,)
         within = folded != 0
-        edges = np.flatnonzero(within[1:] != within[:-1]) + 1
+        edges = (within[1:] != within[:-1]).nonzero()[0] + 1
         starts, ends = edges[::2], edges[1::2]
         alone = np.zeros(len(starts), dtype=bool)
     else:
@@ -75,8 +75,10 @@ def words_of(text: str) -> Words:
 
 
 @functools.cache
-def _tables() -> tuple[npt.NDArray[np.uint32], Marks]:
+def _tables() -> tuple[npt.NDArray[np.uint32], Marks, npt.NDArray[np.uint8]]:
     """For each character of the basic plane: what it is folded to, 0 for separators (65536,); if it stands alone.
+
+    The third is the first one for ASCII alone (128,).
 
     One character is always folded to one, so that places in the text stay what they are.
     """
@@ -90,7 +92,7 @@ def _tables() -> tuple[npt.NDArray[np.uint32], Marks]:
     unspaced = np.zeros(1 << 16, dtype=bool)
     for first, last in UNSPACED:
         unspaced[first : last + 1] = True
-    return fold, unspaced
+    return fold, unspaced, fold[:128].astype(np.uint8)
 
 
 @functools.cache
@@ -126,26 +128,24 @@ def window_hashes(values: Hashes, length: int) -> Hashes:
     """A hash of every ``length`` values in a row (N - length + 1,), from those of the powers of two it is made of."""
     if len(values) < length:
         return np.zeros(0, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        total, covered, power, doubled, size = None, 0, _BASE, values, 1
-        while True:
-            if length & size:
-                total = doubled if total is None else total[: len(total) - size] * power + doubled[covered:]
-                covered += size
-            if size * 2 > length:
-                break
-            doubled = doubled[:-size] * power + doubled[size:]
-            power, size = power * power, size * 2
-    assert total is not None and covered == length
+    total, taken, power, doubled, size = None, 0, int(_BASE), values, 1
+    while True:
+        if length & size:
+            total = doubled if total is None else total[: len(total) - size] * np.uint64(power) + doubled[taken:]
+            taken += size
+        if size * 2 > length:
+            break
+        doubled = doubled[:-size] * np.uint64(power) + doubled[size:]
+        power, size = power * power % (1 << 64), size * 2
+    assert total is not None and taken == length
     return total[: len(values) - length + 1]
 
 
 def mixed(values: Hashes) -> Hashes:
     """Random-looking numbers, one for each value (Steele et al. 2014, SplitMix64)."""
-    with np.errstate(over="ignore"):
-        values = (values + np.uint64(1)) * _BASE
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    values = (values + np.uint64(1)) * _BASE
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class Signatures:
 def signatures(texts: Sequence[str]) -> Signatures:
     """Sign texts, of any length and content; what one gets does not depend on the others."""
     normal = [normal_form(text) for text in texts]
-    exact = np.frombuffer(b"".join(map(_digest, normal)), dtype="<u8").reshape(-1, 2)  # (D, 2)
+    exact = _exact(normal)  # (D, 2)
     minima = np.empty((len(texts), BINS), dtype=np.uint64)
     for numbers in _batches(normal):
         minima[numbers] = _minima([normal[number] for number in numbers])
@@ -65,7 +65,7 @@ def signatures(texts: Sequence[str]) -> Signatures:
     rows = minima.reshape(-1, BANDS, BINS // BANDS)
     order = mixed(np.arange(rows.shape[2], dtype=np.uint64)) | np.uint64(1)
     check = (minima & np.uint64((1 << CHECK_BITS) - 1)).astype(np.uint8)
-    return Signatures(exact.astype(np.uint64), mixed((rows * order).sum(axis=2, dtype=np.uint64)), check)
+    return Signatures(exact, mixed((rows * order).sum(axis=2, dtype=np.uint64)), check)
 
 
 def similarity(a: Checks, b: Checks) -> npt.NDArray[np.float32]:
@@ -85,8 +85,15 @@ def normal_form(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _digest(normal: str) -> bytes:
-    return hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def exact_hashes(texts: Iterable[str]) -> Hashes:
+    """The exact hashes alone (D, 2), at a third of the cost: for those who do not look for near duplicates."""
+    return _exact(map(normal_form, texts))
+
+
+def _exact(normal: Iterable[str]) -> Hashes:
+    encoded = (text.encode("utf-8", "surrogatepass") for text in normal)
+    digests = b"".join(hashlib.blake2b(text, digest_size=16).digest() for text in encoded)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[int]]:

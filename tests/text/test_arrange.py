@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.errors import ConfigError, DataError
-from bimo.text.arrange import NO_SIDE, Mix, arrange, epochs, id_hashes, split
+from bimo.text.arrange import NO_SIDE, Mix, arrange, epochs, id_hashes, numbers_by_source, split
 from bimo.text.split import TEST, TRAIN, VALIDATION
 
 NAMES = ("wiki", "forum", "书")
@@ -113,6 +113,13 @@ def test_a_wrong_mixture_is_refused(mix: Mix, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         epochs(NAMES, np.array([5, 6, 7]), mix)
     assert message in str(caught.value)
+
+
+def test_options_name_sources_and_numbers() -> None:
+    assert numbers_by_source("--mix", "wiki=2, 书=0.5,a=b=1e1") == {"wiki": 2, "书": 0.5, "a=b": 10}
+    for wrong in ("", "wiki", "wiki=", "=2", "wiki=two", "wiki=1,wiki=2", "wiki=1,", "wiki=nan"):
+        with pytest.raises(ConfigError, match="--mix is wrong"):
+            numbers_by_source("--mix", wrong)
 
 
 def sides_of(count: int, **options: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bimo.text import duplicates
 from bimo.text.duplicates import Duplicates, components, find_duplicates, join
-from bimo.text.signatures import BINS, signatures, similarity
+from bimo.text.signatures import BINS, exact_hashes, signatures, similarity
 from tests.text.test_signatures import edited, random_text
 
 
@@ -60,6 +60,15 @@ def test_the_best_copy_is_kept() -> None:
     assert found_in([text, text, text]).instead.tolist() == [-1, 0, 0]
     assert found_in([text, longer, text], [0, 0, 0.5]).instead.tolist() == [2, 2, -1]
     assert found_in([text, longer, text], [np.nan, -7, np.nan]).instead.tolist() == [1, -1, 1]
+
+
+def test_exact_copies_alone_need_no_signature() -> None:
+    words = english(0)
+    near = " ".join(edited(random.Random(1), words, 1))
+    exact = exact_hashes([" ".join(words), near, "\n".join(words).upper()])
+    found = find_duplicates(exact, (), np.empty((3, 0), dtype=np.uint8), np.zeros(3), np.array([3, 3, 5]))
+    assert found.instead.tolist() == [2, -1, -1] and found.cluster.tolist() == [0, -1, 0]
+    assert found.evidence(0, "b.txt") == ("exact duplicate", "same text as b.txt")
 
 
 def test_exact_copies_of_a_near_copy_follow_it() -> None:

@@ -30,6 +30,7 @@ def spans(text: str) -> list[str]:
         ("𠀀𠀁 and 𝒳𝒴 😀x", ["𠀀", "𠀁", "and", "𝒳𝒴", "x"]),
         ("한국어 글", ["한국어", "글"]),
         ("हिन्दी में", ["हिन्दी", "में"]),
+        ("red \u2764\ufe0f heart", ["red", "heart"]),
         ("half \ud800 a pair", ["half", "a", "pair"]),
     ],
 )
