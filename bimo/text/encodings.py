@@ -16,6 +16,7 @@ ENOUGH = 0.25  # a smaller score tells no encoding
 LEAST_EVERYDAY = 0.2  # share of everyday characters; other encodings read wrongly have up to 0.15
 SURELY_LATIN = 0.95
 MOST_BAD = 0.01  # share of characters that may be wrong in a text that is damaged here and there
+FEW_BAD = 3  # as many may be wrong in a short one
 
 HANZI = (
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学"
@@ -103,7 +104,8 @@ def detect(block: bytes, *, first: bool, last: bool) -> str | None:
         return "utf-8"
     start = next(re.finditer(rb"[\x80-\xff]", block)).start()
     sample = block[start and start - 1 : start + SAMPLE]
-    return _east_asian_or_latin(sample) or ("utf-8" if wrong <= len(block) * MOST_BAD / 10 else None)
+    few = wrong * 10 <= len(block) and wrong <= max(FEW_BAD, len(block) * MOST_BAD / 10)
+    return _east_asian_or_latin(sample) or ("utf-8" if few else None)
 
 
 def _errors(block: bytes, encoding: str, last: bool) -> int:
@@ -162,7 +164,7 @@ def _told_by_uchardet(sample: bytes, latin: float) -> str | None:
         name = "cp1252" if latin > ENOUGH else ""
     else:
         name = (detect_encoding(sample, max_len=0, html5_compatible=False) or "").lower()
-    if not name or name in ("utf-8", "ascii"):
+    if name in ("", "utf-8", "ascii") or (name in ("windows-1252", "cp1252", "iso8859-1") and latin < ENOUGH):
         return None
     try:
         text = sample.decode(name, "replace")
