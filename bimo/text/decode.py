@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Protocol, cast
 
 from bimo.errors import ConfigError
-from bimo.text.encodings import MOST_BAD, NotText, detect
+from bimo.text.encodings import FEW_BAD, MOST_BAD, NotText, detect
 
 CHUNK = 1 << 18
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
@@ -21,7 +21,6 @@ EXPANSION_FREE = 1 << 28  # bytes that may come out whatever went in
 SPOOL_MEMORY, SPOOL_DISK = 1 << 24, 1 << 33
 AUTO = "auto"
 WRONG = "\ufffd"
-FEW_WRONG = 3
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
@@ -224,6 +223,8 @@ class Decoded:
         """Set the decoder; while everything is ASCII, the choice can wait."""
         marked = "" if self._fed else next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), "")
         if not self._strict and not marked:
+            if self._fed:
+                block = block.replace(b"\0", b"")  # a hole in a text, as its beginning is one
             if block.isascii() and b"\0" not in block and b"\x1b$" not in block:
                 return
             try:
@@ -249,7 +250,7 @@ class Decoded:
             offset = self._fed - (len(cause.object) - len(block)) + cause.start
             found = f"byte 0x{cause.object[cause.start]:02x} at offset {offset}"
             named = "UTF-8" if self._encoding.startswith("utf-8") else self._encoding
-            raise Unreadable(f"not {named} ({found}): convert it or pass another --encoding") from None
+            raise Unreadable(f"not {named} ({found}): convert it, or pass another --encoding or auto") from None
         if ("\0" in text) if wide else (b"\0" in block):
             raise Unreadable("binary file")
         return text
@@ -263,7 +264,7 @@ class Decoded:
             text, holes = re.subn("\0+", WRONG, text)
             wrong += holes
         self._wrong, self._recent = self._wrong / 2 + wrong, self._recent / 2 + len(text)
-        if self._wrong > FEW_WRONG + MOST_BAD * self._recent:
+        if self._wrong > FEW_BAD + MOST_BAD * self._recent:
             near = f"near offset {self._fed}" if self._fed else "at its beginning"
             named = "UTF-8" if self._encoding.startswith("utf-8") else self._encoding
             raise Unreadable(f"damaged, or in several encodings: too many bytes {near} are not {named}")

@@ -14,8 +14,10 @@ from itertools import chain
 SAMPLE = 1 << 16  # bytes that are looked at, from the first byte on that is not ASCII
 ENOUGH = 0.25  # a smaller score tells no encoding
 LEAST_EVERYDAY = 0.2  # share of everyday characters; other encodings read wrongly have up to 0.15
+WEAK = 0.6  # a smaller score needs a second opinion where it may be Cyrillic
 SURELY_LATIN = 0.95
 MOST_BAD = 0.01  # share of characters that may be wrong in a text that is damaged here and there
+FEW_BAD = 3  # as many may be wrong in a short one
 
 HANZI = (
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学"
@@ -37,9 +39,10 @@ MARKS = "、。，；：？！「」『』《》（）“”‘’…—·〈〉
 LATIN = "àâäáãåæçèéêëìíîïñòóôöõøùúûüßœÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØÙÚÛÜŒ"
 
 EVERYDAY_LATIN = re.compile(
-    f"(?<=[A-Za-z])[{LATIN}]|[{LATIN}](?=[A-Za-z])|(?<=[ -~])[“”‘’–—…«»°£€§©®•ªº]|[“”‘’«»£€§©•¿¡](?=[ -~])"
+    f"(?<=[A-Za-z])[{LATIN}]|[{LATIN}](?=[A-Za-z])|(?<![\x80-\uffff])[{LATIN}\xa0](?![\x80-\uffff])"
+    "|(?<=[ -~])[“”‘’–—…«»°£€§©®•ªº\xa0]|[“”‘’«»£€§©•¿¡\xa0](?=[ -~])"
 )
-EVERYDAY_WIDE = re.compile(f"[ -~\n\r\t{LATIN}{KANA}{MARKS}{HANZI}{HANGUL}]")
+EVERYDAY_WIDE = re.compile(f"[ -~\n\r\t{LATIN}{KANA}{MARKS}{HANZI}{HANGUL}Ѐ-ӿΆ-ώא-ת،-ۿก-๛]")
 ODD = re.compile(r"[^\w\s!-~“”‘’–—…«»°£€§©®•№\u0300-\u036f]")
 UTF8_LEADS = tuple(bytes([lead]) for lead in chain(range(0xC3, 0xEE), (0xEF, 0xF0)))
 CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\b\x1b"))
@@ -73,6 +76,8 @@ CANDIDATES = (
     _candidate("euc_jp", KANA + HANZI + MARKS, rb"[\xa1\xa4\xa5\xb0-\xcf][\xa1-\xfe]", rb"[\x8e\xa1-\xfe][\xa1-\xfe]"),
     _candidate("cp949", HANGUL, rb"[\xb0-\xc8][\xa1-\xfe]", rb"[\x81-\xfe][A-Za-z\x81-\xfe]"),
 )
+SMALL_CYRILLIC = (re.compile(rb"[\xe0-\xff\xb8]"), re.compile(rb"[\xc0-\xdf\xa3]"))  # of cp1251 and of koi8-r
+PAIR = re.compile(rb"[\x80-\xff]{2}")
 
 
 class NotText(Exception):
@@ -103,7 +108,8 @@ def detect(block: bytes, *, first: bool, last: bool) -> str | None:
         return "utf-8"
     start = next(re.finditer(rb"[\x80-\xff]", block)).start()
     sample = block[start and start - 1 : start + SAMPLE]
-    return _east_asian_or_latin(sample) or ("utf-8" if wrong <= len(block) * MOST_BAD / 10 else None)
+    few = wrong * 10 <= len(block) and wrong <= max(FEW_BAD, len(block) * MOST_BAD / 10)
+    return _east_asian_or_other(sample) or ("utf-8" if few else None)
 
 
 def _errors(block: bytes, encoding: str, last: bool) -> int:
@@ -128,13 +134,16 @@ def _utf16(block: bytes) -> str | None:
     return None if b"\0" not in block and _errors(block, "utf-8", last=False) == 0 else name
 
 
-def _east_asian_or_latin(sample: bytes) -> str | None:
+def _east_asian_or_other(sample: bytes) -> str | None:
     scores = {candidate.name: _score(sample, candidate) for candidate in CANDIDATES}
     best = max(scores, key=lambda name: scores[name])
     latin = _latin_score(sample)
-    if scores[best] >= ENOUGH and scores[best] > latin:
-        return best
-    return "cp1252" if latin > SURELY_LATIN else _told_by_uchardet(sample, latin)
+    if latin > max(SURELY_LATIN, scores[best]):
+        return "cp1252"
+    if scores[best] < max(ENOUGH, latin):
+        return _told_by_uchardet(sample, "cp1252" if latin > ENOUGH else "")
+    cyrillic = scores[best] < WEAK and any(len(found.findall(sample)) > len(sample) / 2 for found in SMALL_CYRILLIC)
+    return _told_by_uchardet(sample, best) if cyrillic else best
 
 
 def _score(sample: bytes, candidate: Candidate) -> float:
@@ -144,9 +153,11 @@ def _score(sample: bytes, candidate: Candidate) -> float:
     if not wide or text.count("\ufffd") > wide * MOST_BAD:
         return 0.0
     everyday = len(candidate.everyday.findall(text)) / wide
+    # A word may well have no everyday character, but a letter with an accent before one without is no word.
+    if everyday < LEAST_EVERYDAY and (wide >= 8 or len(PAIR.findall(sample)) < wide / 2):
+        return 0.0
     groups = candidate.first.findall(sample)
-    few = wide < 8  # one word may well have no everyday character
-    return everyday + sum(map(bool, groups)) / len(groups) / 3 if few or everyday >= LEAST_EVERYDAY else 0.0
+    return everyday + sum(map(bool, groups)) / len(groups) / 3
 
 
 def _latin_score(sample: bytes) -> float:
@@ -155,18 +166,17 @@ def _latin_score(sample: bytes) -> float:
     return len(EVERYDAY_LATIN.findall(text)) / high if high else 0.0
 
 
-def _told_by_uchardet(sample: bytes, latin: float) -> str | None:
+def _told_by_uchardet(sample: bytes, otherwise: str) -> str | None:
     try:
         from resiliparse.parse.encoding import detect_encoding
     except ImportError:
-        name = "cp1252" if latin > ENOUGH else ""
-    else:
-        name = (detect_encoding(sample, max_len=0, html5_compatible=False) or "").lower()
-    if not name or name in ("utf-8", "ascii"):
-        return None
+        return otherwise or None
+    name = (detect_encoding(sample, max_len=0, html5_compatible=False) or "").lower()
+    if name in ("", "utf-8", "ascii") or (not otherwise and name in ("windows-1252", "cp1252", "iso8859-1")):
+        return otherwise or None
     try:
         text = sample.decode(name, "replace")
     except LookupError:  # uchardet knows some that Python does not
-        return None
+        return otherwise or None
     wide = len(text) - len(text.encode("ascii", "ignore"))
-    return name if len(ODD.findall(text)) <= wide / 5 else None
+    return name if len(ODD.findall(text)) <= wide / 5 else otherwise or None

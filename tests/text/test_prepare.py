@@ -84,7 +84,7 @@ def test_nothing_to_prepare(tmp_path):
     with pytest.raises(DataError, match="no readable text"):
         prepare(open_source(tmp_path / "in"), tmp_path / "out")
     (tmp_path / "in" / "a.txt").write_bytes(b"\xff")
-    with pytest.raises(DataError, match=r"a.txt: not UTF-8"):
+    with pytest.raises(DataError, match=r"a.txt: its encoding cannot be told"):
         prepare(open_source(tmp_path / "in"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -202,20 +202,19 @@ def _tar(stream: ByteStream, walk: Walk, place: Place) -> Iterator[Record]:
 
 
 def _headers(stream: ByteStream) -> Iterator[tuple[_Tar, tarfile.TarInfo]]:
-    info = None
     try:
         # Zeros are ignored so that members after a damaged header, or after the end of a first tar, are found.
         archive = _Tar.open(fileobj=cast(BinaryIO, stream), mode="r|", bufsize=CHUNK, ignore_zeros=True)
-        while (found := archive.next()) is not None:
-            info = found
+        info = archive.firstmember  # type: ignore[attr-defined]  # after its end, a stream cannot be asked again
+        if info is None and archive.broken:
+            raise Unreadable("not a tar archive")
+        while info is not None and (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # they would all be kept
             yield archive, info
     except (EOFError, tarfile.ReadError):
         raise CutShort("cut short: the archive ends too early") from None
     except DAMAGE as cause:
         raise Unreadable(f"damaged: {cause}") from None
-    if info is None and archive.broken:
-        raise Unreadable("not a tar archive")
 
 
 def _member(name: str, stream: ByteStream, refused: str, walk: Walk, place: Place) -> Iterator[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -134,16 +135,15 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
 
 
 def _delimiter(line: str, columns: Columns, delimiters: str) -> str:
-    """The first delimiter with which a header names the columns that are needed, else the one that cuts it most."""
-    headers = {}
+    """The first delimiter with which a header names the columns that are needed, else the one it has most of."""
     for delimiter in delimiters:
         try:
-            headers[delimiter] = next(csv.reader([line], delimiter=delimiter), [])
-            columns.needed(headers[delimiter])
+            columns.needed(next(csv.reader([line], delimiter=delimiter), []))
         except (Unreadable, csv.Error):
             continue
         return delimiter
-    return max(headers, key=lambda delimiter: len(headers[delimiter]), default=delimiters[0])
+    unquoted = re.sub(r'"[^"]*"', "", line)
+    return max(delimiters, key=unquoted.count)
 
 
 def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
@@ -192,6 +192,8 @@ def _rows(batches: Iterator[Any], columns: Columns) -> Iterator[Record]:
 
 def _pyarrow(module: str) -> Any:
     try:
+        import pyarrow  # noqa: F401 (the names of its modules tell less)
+
         return importlib.import_module(f"pyarrow.{module}")
     except ImportError:
         raise Unreadable("reading it needs pyarrow: pip install 'bimo[parquet]'") from None
