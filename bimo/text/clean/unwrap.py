@@ -27,14 +27,14 @@ ENOUGH_LINES = 4  # that a block says by itself that it is filled
 MOST_CAPITALS = 0.5  # of the lines after the first; verse begins each with one
 MOST_STOPS = 0.4  # of the line ends within a block
 
-NOT_PROSE = re.compile(
-    r"^\s*(?:[-*+•>|#=~]|\d{1,3}[.)]\s|[(\[]?[a-zA-Z0-9]{1,3}[)\]]\s)"  # lists, quotes, tables, headings
-    r"|\S(?: {3,}|\t)\S|\.{4}|(?:\. ){3}|[{}]$|;;|\|.*\|",  # columns, leaders of tables of contents, code
-    re.MULTILINE,
-)
+SIGNS = frozenset("-*+•>|#=~")  # begin entries of lists, quotes, tables, headings
+NUMBERED = re.compile(r"\s*(?:\d{1,3}[.)]|[(\[]?[a-zA-Z0-9]{1,3}[)\]])\s")
+COLUMNS = ("   ", "\t", "....", ". . . ", ";;", "{\n", "}\n", ";\n}", " | ")  # tables, tables of contents, code
 STOP = tuple(".!?:;\"'”’)]…。！？：；”’」』）")
 STOP_CJK = tuple("。！？：；，、”’」』）…—,.!?")
-NO_WORD = re.compile(r"[^\w\s]|\d|\w{24}")
+LETTERS = b" \nabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LONGEST_MEAN_WORD = 16
+LEAST_LETTERS_PER_SIGN = 6
 OPENING = "\"'“‘([_*"
 WIDE = re.compile(
     "[\u2e80-\u2fff\u3000-\u30ff\u31f0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\U00020000-\U0003ffff]"
@@ -124,10 +124,20 @@ def _width_if_filled(block: list[str], usual: int = 0) -> int:
     stops = sum(line.rstrip().endswith(STOP_CJK if wide else STOP) for line in block[:-1])
     if stops > MOST_STOPS * len(followers) + (not wide):
         return 0
-    together = "\n".join(block)
-    if not wide and (len(NO_WORD.findall(together)) > len(together) // 6 or len(set(columns)) < min(3, len(block) - 1)):
-        return 0  # numbers, dumps, lines of a fixed length
-    return 0 if NOT_PROSE.search(together) else width
+    together = "\n".join(block).lstrip()
+    if not wide and not _is_ragged_words(together, columns):
+        return 0
+    is_list = not SIGNS.isdisjoint([line.lstrip()[0] for line in block]) or any(map(NUMBERED.match, block))
+    return 0 if is_list or any(sign in together for sign in COLUMNS) else width
+
+
+def _is_ragged_words(block: str, columns: list[int]) -> bool:
+    """Whether it is neither numbers, nor a dump in long words, nor lines of one fixed length."""
+    signs = len(block.encode("ascii", "ignore").translate(None, LETTERS))
+    long_words = block.count(" ") * LONGEST_MEAN_WORD < len(block)
+    return (
+        signs * LEAST_LETTERS_PER_SIGN < len(block) and not long_words and len(set(columns)) >= min(3, len(columns) - 1)
+    )
 
 
 def _columns(line: str) -> int:
