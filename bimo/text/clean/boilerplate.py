@@ -164,7 +164,8 @@ RULES = (
           | (?-i:You)\ are\ (?:receiving\ this\ e?-?mail|(?:currently\ )?subscribed\ to)\b.{0,160}
           | your\ use\ of\ yahoo!?\ groups\ is\ subject\ to\b.{0,80}
           | do\ you\ yahoo!\?
-          | (?:sent|posted)\ (?:from|via)\ my\ (?:\w+\ )?(?:i?phone|ipad|android|blackberry|mobile|tablet|\w+\ device)\b.{0,40}
+          | (?:sent|posted)\ (?:from|via)\ my\ (?:\w+\ )?
+              (?:i?phone|ipad|android|blackberry|mobile|tablet|\w+\ device)\b.{0,40}
           | get\ outlook\ for\ \w+.{0,40}
           | (?:发自|从)我?的?\s?(?:iPhone|iPad|手机|华为手机|小米手机|Android|.{2,12}邮箱|.{2,20}发送).{0,20}
           | iPhoneから送信)""",
