@@ -92,6 +92,7 @@ JAPANESE_ONLY = frozenset(
     "歯毎渓満焼猟獣稲粋緑縄聴臓艶蔵観訳譲豊軽転遅鉄鉱銭鋳闘険雑霊顔騒験鶏黙齢"
 )
 
+_LATIN_WORD = re.compile(r"[a-zA-Z\u00c0-\u024f]+")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 FALLBACK = (
     "Languages are told apart by function words, which is less certain for short texts and knows fewer languages, "
@@ -151,14 +152,24 @@ def _judge(text: str) -> tuple[str, float, str]:
     if sample.isascii():
         return (*_among("Latin", sample), "")
     weights = script_weights(sample)
-    east = weights["Han"] + weights["Kana"]
-    script = "Han" if east > max(weights.values()) else max(weights, key=weights.__getitem__)
-    if not weights[script]:
+    east, total = weights["Han"] + weights["Kana"], sum(weights.values())
+    if not total:
         return "", 0.0, ""
-    if script in ("Han", "Kana"):
-        return _chinese_or_japanese(sample, weights, east / sum(weights.values()))
+    script = max(weights, key=weights.__getitem__)
+    if script == "Latin" and weights[script] < total and not _is_language(sample):
+        script = max(weights.keys() - {script}, key=weights.__getitem__)  # names of things stand in it
+        total -= weights["Latin"]
+    if script in ("Han", "Kana") or east > weights[script]:
+        return _chinese_or_japanese(sample, weights, east / total)
+    if script != "Latin":
+        sample = _LATIN_WORD.sub(" ", sample)
     language, confidence = _among(script, sample)
-    return language, confidence * weights[script] / sum(weights.values()), ""
+    return language, confidence * weights[script] / total, ""
+
+
+def _is_language(sample: str) -> bool:
+    """Whether there are function words among the words in Latin letters, and not only names."""
+    return any(word in _owners() for word in _LATIN_WORD.findall(sample.lower()))
 
 
 def _sample(text: str) -> str:

@@ -28,7 +28,8 @@ from bimo.text.words import FUNCTION_WORDS
 NAN = float("nan")
 BULLETS = ("•", "-", "*", "·", "●", "○", "■", "▪", "‣", "–")
 ELLIPSES = ("...", "…")
-LINE_ENDS = tuple(".!?…;:\"'”’»)]。！？；：」』》）．")
+LINE_ENDS = tuple(".!?…。！？．｡")
+CLOSERS = "\"'”’»)]」』》）"  # that may stand behind the end of a sentence
 SHORT_LINE, SHORT_UNSPACED_LINE = 30, 10  # characters
 STOP_WORDS_FROM = 50  # words: a shorter text may well have none
 STOP_WORDS_IN = (400, 20_000)  # characters that are looked at; the first are nearly always enough
@@ -113,7 +114,7 @@ def _stop_words(m: Measures) -> float:
 
 
 def _ended(lines: list[str]) -> int:
-    return sum(line.endswith(LINE_ENDS) for line in lines)
+    return sum(line.rstrip(CLOSERS).endswith(LINE_ENDS) for line in lines)
 
 
 def _short_lines(m: Measures) -> float:
