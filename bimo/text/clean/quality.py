@@ -23,46 +23,21 @@ from typing import Literal
 from bimo.config import setting
 from bimo.text.document import Document, Drop, Step
 from bimo.text.measures import Measures, Rule, first_broken, limits_of, measures_of
+from bimo.text.words import FUNCTION_WORDS
 
 NAN = float("nan")
 BULLETS = ("•", "-", "*", "·", "●", "○", "■", "▪", "‣", "–")
 ELLIPSES = ("...", "…")
-LINE_ENDS = tuple(".!?…;:\"'”’»)]。！？；：」』》）．")
+LINE_ENDS = tuple(".!?…。！？．｡")
+CLOSERS = "\"'”’»)]」』》）"  # that may stand behind the end of a sentence
 SHORT_LINE, SHORT_UNSPACED_LINE = 30, 10  # characters
 STOP_WORDS_FROM = 50  # words: a shorter text may well have none
 STOP_WORDS_IN = (400, 20_000)  # characters that are looked at; the first are nearly always enough
 ENOUGH_STOP_WORDS = 4  # no limit is higher
 
-# One line a language, the commonest function words; a text is held to the line that it fits best.
-STOP_WORDS = tuple(
-    frozenset(line.split())
-    for line in (
-        "the be to of and that have with",  # English: the eight of Gopher's rule
-        "a in is for on it as was by are i you he she my not this",  # English of plays, poems and letters
-        "de la le les et des en un une est que du il au",
-        "de la el los y en que las un una es por con del se",
-        "der die und das den von mit ist zu ein eine nicht des im",
-        "di e il la che un per del una della non sono con le",
-        "de o a os que e do da em um uma para com não",
-        "de het een en van in is dat op te niet voor met zijn",
-        "och att det som en på är för av med den ett i",
-        "og at det som en på er for av med den et i ikke",
-        "ja on ei se että oli hän mutta joka kun",
-        "i w na z się nie do to jest że o jak",
-        "a v se na je že to s z do i jako",
-        "a az és hogy nem egy is ez de volt",
-        "și de la în a cu pe nu care un o este",
-        "ve bir bu da de için ile çok ne o gibi",
-        "và là của có không được cho một các trong người",
-        "yang dan di dari untuk dengan ini itu pada tidak dalam adalah",
-        "и в не на что с по как это к из у",
-        "і в не на що з як це до та у за",
-        "και το η να της του που με από για δεν",
-        "في من على أن إلى عن التي هذا ما لا",
-        "של את על לא זה הוא עם כי גם אני",
-        "के में है की को से का और पर यह",
-        "이 그 것 수 등 및 는 은 를 을 있다",
-    )
+STOP_WORDS = (
+    frozenset(["the", "be", "to", "of", "and", "that", "have", "with"]),  # Gopher's eight
+    *FUNCTION_WORDS.values(),
 )
 STOP_CHARACTERS = (
     frozenset("的了是在不我有他这着个個這們们也就都和与與为為以而之其於于人無无一"),  # Chinese, classical too
@@ -139,7 +114,7 @@ def _stop_words(m: Measures) -> float:
 
 
 def _ended(lines: list[str]) -> int:
-    return sum(line.endswith(LINE_ENDS) for line in lines)
+    return sum(line.rstrip(CLOSERS).endswith(LINE_ENDS) for line in lines)
 
 
 def _short_lines(m: Measures) -> float:
