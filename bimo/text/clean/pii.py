@@ -79,8 +79,8 @@ def find(text: str, config: Config | None = None, *, kind: str = "prose") -> lis
     seen = view(text, kind)
     taken: list[Finding] = []
     for name, (detector, _, _) in KINDS.items():
-        if getattr(config, name):
-            taken += [Finding(*span, name) for span in _free(detector(seen), taken)]
+        if getattr(config, name) and (spans := set(detector(seen))):
+            taken += [Finding(*span, name) for span in _free(spans, taken)]
     return sorted(Finding(*seen.original(found.start, found.end), found.kind) for found in taken)
 
 
@@ -89,7 +89,7 @@ def _free(spans: Iterable[Span], taken: Sequence[Finding]) -> list[Span]:
     free: list[Span] = []
     ends = sorted((found.start, found.end) for found in taken)
     at, reached = 0, 0
-    for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
+    for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
         while at < len(ends) and ends[at][1] <= start:
             at += 1
         if start >= reached and (at == len(ends) or end <= ends[at][0]):

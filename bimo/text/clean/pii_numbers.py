@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bimo.text.clean.pii_view import Span, View
 
-_BEFORE = r"(?<![A-Za-z0-9_])(?<![A-Za-z0-9]-)(?<![0-9][.:])(?<![$€£¥])"  # it is no part of a longer number
+_BEFORE = r"(?<![A-Za-z0-9_])(?<![0-9]-)(?<![0-9][.:])(?<![$€£¥])"  # it is no part of a longer number
 _AFTER = r"(?![A-Za-z0-9_])(?![.:-][A-Za-z0-9])"
 
 # GB/T 2260: the first two digits of an address code.
@@ -37,15 +37,16 @@ _CARD = re.compile(
     r"|[0-9]{6}([ -])[0-9]{10,13}|[0-9]{13,19})" + _AFTER + r"(?!,[0-9])"
 )
 _CARD_WORD = re.compile(
-    r"(?i)(?<![a-z])(?:credit|debit|visa|mastercard|amex|cards?)(?![a-z])|卡号|银行卡|信用卡|储蓄卡|借记卡|卡號|カード|账号|帐号"
+    r"(?i)(?<![a-z])(?:credit|debit|visa|mastercard|amex|cards?)(?![a-z])"
+    r"|卡号|银行卡|信用卡|储蓄卡|借记卡|卡號|カード|账号|帐号"
 )
 
 # ISO 13616 registry: country -> length of its IBAN.
 _IBAN_COUNTRIES = {
     15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
     22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
-    25: "LY PT", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA",
-    30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+    25: "LY PT", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
+    29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
 }  # fmt: skip
 _IBAN_LENGTHS = {country: length for length, names in _IBAN_COUNTRIES.items() for country in names.split()}
 _IBAN_HEAD = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})[0-9]{2}(?=[ -]?[A-Z0-9]{4})")
@@ -64,13 +65,14 @@ _PHONE_WORDS = (
 )
 _OTHER_WORDS = (
     r"isbn|issn|doi|order|invoice|serial|tracking|patent|arxiv|rfc|pmid|bug|issue|commit|case|ticket|batch|item|sku|model|lot|zip"
-    r"|postcode|version|build|page|pages|pp|no|nr|id|account|acct|ref|timestamp|size|bytes|total|qq|订单|单号|编号|編號|序列号|书号|流水"
+    r"|postcode|version|build|page|pages|pp|no|nr|id|account|acct|ref|timestamp|size|bytes|total|qq|qq群|qq号|订单|单号|编号|編號|序列号|书号|流水"
     r"|学号|批号|型号|邮编|账号|帐号|卡号|案号|合同|元|注文|注册|统一|代码|条码|时间戳"
 )
-_CONTEXT = re.compile(rf"(?i)(?<![A-Za-z<])(?:({_PHONE_WORDS})|(?:{_OTHER_WORDS}))(?![A-Za-z])|[#№](?=\s?$)")
-_NEXT_TO = re.compile(
-    rf"(?i)(?<![A-Za-z<])(?:{_PHONE_WORDS})[\s:.=)\"(#]{{0,4}}(?:(?:no|number|nr|is|at|me|us|on|号码?|號碼?|是|为|為)[\s:.=)\"(]{{0,4}}){{0,2}}$"
-)
+_PHONE = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_PHONE_WORDS})(?![A-Za-z])")
+_LINK = r"[\s:.=)\"(#]{0,4}(?:(?:no|number|nr|id|is|at|me|us|on|号码?|號碼?|是|为|為)[\s:.=)\"(#]{0,4}){0,2}$"
+_AFTER_PHONE = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_PHONE_WORDS}){_LINK}")
+_AFTER_OTHER = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_OTHER_WORDS}){_LINK}")
+_RUN = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){6}")
 _ISO_DATE = re.compile(
     r"(?:1[6-9]|20)[0-9]{2}([-/. ])[01]?[0-9]\1[0-3]?[0-9]|[0-3]?[0-9]([-/. ])[0-3]?[0-9]\2(?:1[6-9]|20)[0-9]{2}"
 )
@@ -114,13 +116,13 @@ SHAPES = (
     _shape("sure", r"[48]00-(?:[0-9]{3}-[0-9]{4}|[0-9]{4}-[0-9]{3}|[0-9]{7})"),
     # North America
     _shape("sure", r"\+1[ .-]?\(?" + _NANP + r"\)?[ .-]{0,2}[2-9][0-9]{2}[ .-]?[0-9]{4}"),
-    _shape("sure", r"(?:1[ .-])?\(" + _NANP + r"\)[ ]{0,2}[2-9][0-9]{2}[ .-][0-9]{4}"),
+    _shape("sure", r"(?:1[ .-]?)?\(" + _NANP + r"\)[ ]{0,2}[2-9][0-9]{2}[ .-][0-9]{4}"),
     _shape("sure", r"(?:1-)?" + _NANP + r"-[2-9][0-9]{2}-[0-9]{4}"),
     _shape("prose", r"(?:1\.)?" + _NANP + r"\.[2-9][0-9]{2}\.[0-9]{4}"),
     _shape("prose", r"(?:1[ ])?" + _NANP + r"[ ][2-9][0-9]{2}[ -][0-9]{4}(?![ ][0-9])", _ALONE),
     _shape("prose", _NANP + r"/[2-9][0-9]{2}-[0-9]{4}"),
     # Anywhere: country code, grouped or not; 00 in place of the plus
-    _shape("sure", r"\+" + _COUNTRY + r"(?=[ ()/.-])(?:[ .\-/()]{0,3}[0-9]){6,12}"),
+    _shape("sure", r"\+ ?" + _COUNTRY + r"(?=[ ()/.-])(?:[ .\-/()]{0,3}[0-9]){6,12}", _ALONE),
     _shape("prose", r"\+" + _COUNTRY + r"[0-9]{7,12}", _BEFORE + r"(?<![0-9)\]=] )(?<![^A-Za-z][A-Za-z] )(?<![)\]=])"),
     _shape("word", r"00" + _COUNTRY + r"(?:[ .\-/()]{0,3}[0-9]){6,12}"),
     # National forms of Europe, Japan and Korea: France, Britain, Germany and Austria, the rest with hyphens
@@ -131,7 +133,7 @@ SHAPES = (
         _ALONE,
     ),
     _shape("prose", r"0[1-9][0-9]{1,4}/[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
-    _shape("prose", r"\(0[1-9][0-9]{1,4}\)[ ]{0,2}[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
+    _shape("prose", r"\(0[1-9][0-9]{0,4}\)[ ]{0,2}[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
     _shape("prose", r"0[1-9][0-9]{0,3}-[0-9]{2,4}-[0-9]{4}"),
     _shape("prose", r"0[67]-[0-9]{8}"),
     # Anything else, right after "phone:"
@@ -169,7 +171,7 @@ def bank_cards(view: View) -> Iterator[Span]:
     for match in _matches(_CARD, view):
         digits = re.sub("[ -]", "", match[0])
         sure, length = _issuer(digits), len(digits)
-        if not sure or not _luhn(digits) or len(set(digits)) < 3:
+        if not sure or not _luhn(digits) or len(set(digits)) < 2:
             continue
         before = view.text[max(0, match.start() - 32) : match.start()]
         if _CARD_WORD.search(before) or (
@@ -252,34 +254,34 @@ def phones(view: View) -> Iterator[Span]:
     """Phone numbers, by ``SHAPES``."""
     text = view.text
     header = text[: max(0, text.find("\n"))] if view.kind == "table" else ""
-    base = 1 if header and re.search(rf"(?i)(?<![a-z<])(?:{_PHONE_WORDS})(?![a-z])", header) else 0
+    base = 1 if header and _PHONE.search(header) else 0
     plain = view.kind not in ("code", "table")
     for start, end in view.chains:
+        if not _RUN.search(text, start, end) or _IPV4.fullmatch(text, start, end):
+            continue
         low, high = max(0, start - 3), min(len(text), end + 2)
         for sure, pattern in SHAPES:
             for match in pattern.finditer(text, low, high):
                 number, at = match[0], match.start()
-                if sure == "next":
-                    taken = bool(_NEXT_TO.search(text[max(0, at - 32) : at]))
-                else:
-                    context = _context(text, at) or base
-                    needed = 0 if sure == "sure" or (sure == "prose" and plain) else 1
-                    taken = context >= needed or (sure == "sure" and number.lstrip("(")[0] == "+")
+                needed = {"sure": 0, "prose": 0 if plain else 1, "word": 1, "next": 2}[sure]
+                taken = (_context(text, at) or base) >= needed or (sure == "sure" and number.lstrip("(")[0] == "+")
                 if taken and _is_plausible(number):
                     yield match.span()
 
 
 def _context(text: str, at: int) -> int:
-    """1 where the last telling word before a number speaks of phones, -1 where of orders and the like, else 0."""
-    found = 0
-    for match in _CONTEXT.finditer(text[max(0, at - 40) : at]):
-        found = 1 if match[1] else -1 if match.end() >= min(at, 40) - 16 else 0
-    return found
+    """2 right after a word for phones, 1 near one, -1 right after a word for other numbers (order, ISBN), else 0."""
+    before = text[max(0, at - 40) : at]
+    if _AFTER_PHONE.search(before):
+        return 2
+    if _AFTER_OTHER.search(before) and not _PHONE.search(before[-20:]):  # but "call to order: ..."
+        return -1
+    return int(bool(_PHONE.search(before)))
 
 
 def _is_plausible(number: str) -> bool:
     digits = re.sub("[^0-9]", "", number)
-    if not 7 <= len(digits) <= 17 or len(set(digits)) < 3 or _ISO_DATE.fullmatch(number.strip("()")):
+    if not 7 <= len(digits) <= 17 or len(set(digits)) < 2 or _ISO_DATE.fullmatch(number.strip("()")):
         return False
     if number[0] == "+" and re.fullmatch(r"\+[0-9]{1,3}\.[0-9]+", number):
         return False  # a signed decimal

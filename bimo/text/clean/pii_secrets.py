@@ -13,7 +13,7 @@ from bimo.text.clean.pii_view import Span, View
 _DOMAIN = re.compile(r"@(?:[A-Za-z0-9-]{1,63}\.){1,8}([A-Za-z]{2,24})(?![A-Za-z0-9_]|-[A-Za-z0-9])")
 _LOCAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+'-]{0,63}$")
 _SPELLED = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63} ?[\[(] ?(?:at|AT) ?[\])] ?[A-Za-z0-9-]{1,63}"
+    r"[\[(] ?(?:at|AT) ?[\])] ?[A-Za-z0-9-]{1,63}"
     r"(?: ?(?:\.|[\[(] ?(?:dot|DOT) ?[\])]) ?[A-Za-z0-9-]{2,63}){1,4}(?![A-Za-z0-9_])"
 )
 _FILES = frozenset(
@@ -26,8 +26,8 @@ _REMOTES = frozenset(("git", "hg", "svn"))
 
 _USERINFO = re.compile(r"://([^\s/@:<>\"'?#]{1,64}:[^\s/@<>\"'?#]{1,128})@")
 _PARAMETER = re.compile(
-    r"(?i)[?&](?:(?:access|auth|id|refresh|session|security)?[_-]?token|api[_-]?key|client[_-]?secret|secret|passw(?:or)?d|pwd"
-    r"|sig(?:nature)?|x-(?:amz|goog)-(?:signature|credential|security-token)|sharedaccesskey|(key))=([^&\s#\"'<>{}$,;()\[\]]{6,2048})"
+    r"(?i)[?&](?:(?:access|auth|id|refresh|session|security)?[_-]?token|api[_-]?key|(?:client[_-]?)?secret"
+    r"|passw(?:or)?d|pwd|sig(?:nature)?|x-(?:amz|goog)-(?:signature|credential|security-token)|(key))=([^&\s#\"'<>{}$,;()\[\]]{6,2048})"
 )
 
 _KEY = re.compile(
@@ -50,11 +50,26 @@ _KEY = re.compile(
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?)-----.{0,16384}?-----END \1-----", re.DOTALL)
 _OPEN_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----\s+(?:[A-Za-z0-9+/=]{16,128}\s+)+")
 
-_NAMES = ("passw", "pwd", "passphrase", "secret", "token", "key", "credential", "密码", "口令", "密钥", "密碼")
+_NAMES = (
+    "passw",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "_key",
+    "-key",
+    "ikey",
+    "credential",
+    "密码",
+    "口令",
+    "密钥",
+    "密碼",
+)
+_KEY_OWNERS = ("api", "access", "auth", "account", "private", "ap")  # "ap" as in "apikey"
 _ASSIGNED = re.compile(
-    r"(?i)(?:(passw(?:or)?d|passphrase|pwd|密码|口令|密碼)|secret(?:[_-]?(?:access)?[_-]?key)?|(?:api|access|auth|account|private)[_-]?key"
-    r"|token|credentials?|密钥)s?[\"'\]]{0,2}[ \t]{0,8}(?:=>|:=|[:=]|是|为)[ \t]{0,8}"
-    r"(?:[\"']([^\"'\s<>]{8,256})[\"']|([A-Za-z0-9+/=_.~!@#%^&*-]{6,256}))"
+    r"(?i)(?:(passw(?:or)?d|passphrase|pwd|密码|口令|密碼)|secret(?:[_-]?(?:access[_-]?)?key)?|token|credential|密钥|([_-]key|ikey))s?"
+    r"[\"'\]]{0,2}[ \t]{0,8}(?:=>|:=|[:=]|是|为)[ \t]{0,8}"
+    r"(?:[\"'](?P<quoted>[^\"'\s<>]{8,256})[\"']|(?P<bare>[A-Za-z0-9+/=_.~!@#%^&*-]{5,255}[A-Za-z0-9+/=_]))"
 )
 _DUMMY = re.compile(r"(?i)example|your|xxx|\*\*\*|placeholder|change.?me|dummy|\.\.\.|^[$%{]|1234567")
 
@@ -72,7 +87,10 @@ def emails(view: View) -> Iterator[Span]:
                 continue  # a product of matrices: x@w.transpose(0, 1)
             yield at - len(local[0]), end
     if "at)" in text or "at]" in text or "AT)" in text or "AT]" in text:
-        yield from (match.span() for match in _SPELLED.finditer(text))
+        for match in _SPELLED.finditer(text):
+            start = match.start() - text.startswith(" ", match.start() - 1)
+            if local := _LOCAL.search(text[max(0, start - 64) : max(0, start)]):
+                yield start - len(local[0]), match.end()
 
 
 def url_credentials(view: View) -> Iterator[Span]:
@@ -102,25 +120,24 @@ def secrets(view: View) -> Iterator[Span]:
         for match in _KEY.finditer(text, start, end):
             if not match[1] or (_random(match[1]) and not match[1].islower()):
                 yield match.span()
-    lower = text.lower()
-    if any(name in lower for name in _NAMES):
-        yield from _assigned(view)
+    yield from _assigned(view)
 
 
 def _assigned(view: View) -> Iterator[Span]:
-    text = view.text
-    done = 0
-    for start, end in view.words:
-        if end <= done:
-            continue
-        for match in _ASSIGNED.finditer(text, max(done, start - 48), min(len(text), end + 1)):
-            group = 2 if match[2] else 3
+    text, lower = view.text, view.text.replace("İ", "i").lower()  # of the same length: only İ becomes two characters
+    for name in _NAMES:
+        at = lower.find(name)
+        while at >= 0:
+            match, owner = _ASSIGNED.match(text, at), lower[max(0, at - 8) : at]
+            at = lower.find(name, at + 1)
+            if not match or (match[2] and not owner.endswith(_KEY_OWNERS)):
+                continue
+            group = "quoted" if match["quoted"] else "bare"
             value, password = match[group], match[1]
-            done = max(done, match.end())
             if _DUMMY.search(value) or not _random(value):
                 continue
             # Without quotes it may be an expression, so a name such as "token" needs a value that can be no name.
-            if group == 2 or (password and view.kind != "code") or (len(value) >= 20 and _digits(value) >= 4):
+            if group == "quoted" or (password and view.kind != "code") or (len(value) >= 20 and _digits(value) >= 4):
                 yield match.span(group)
 
 
