@@ -18,7 +18,7 @@ from bimo.text.readers import CODE_SUFFIXES, READERS
 from bimo.text.readers.plain import read_text
 from bimo.text.readers.record import Bad, Options, Reader, Record
 
-NOT_TEXT = (".html", ".htm", ".xhtml", ".xml", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ipynb")
+NOT_TEXT = (".xml", ".doc", ".ppt", ".xls", ".odt", ".rtf")
 MOST_REASONS = 20  # a file; what comes after is counted under one
 
 
