@@ -60,10 +60,12 @@ def _messages(stream: ByteStream) -> Iterator[bytes | None]:
     held, begun, too_large, searched = bytearray(), False, False, 0
     for chunk in byte_chunks(stream):
         held += chunk
+        if not begun:
+            del held[: len(held) - len(held.lstrip())]
         while found := SEPARATOR.search(held, searched):
             if begun:
                 yield None if too_large else bytes(held[: found.start()])
-            elif held[: found.start()].strip():
+            elif found.start():
                 break
             del held[: found.end()]
             begun, too_large, searched = True, False, 0
@@ -84,11 +86,11 @@ def _record(key: str, where: str, data: bytes, options: Options) -> Record:
         message = message_from_bytes(data, policy=compat32)
         subject, time = _subject(message), _time(message)
         notes: list[str] = []
-        body = _body(message, notes, options).strip("\n")
+        body = with_newlines(_body(message, notes, options)).strip("\n")
     except DAMAGE as cause:
         return Bad(where, f"damaged mail: {type(cause).__name__}")
     text = f"{subject}\n\n{body}" if subject and body else subject or body
-    return Text(key, with_newlines(text), "mail", time, tuple(dict.fromkeys(notes)))
+    return Text(key, text, "mail", time, tuple(dict.fromkeys(notes)))
 
 
 def _header(message: Message, name: str) -> str:

@@ -51,12 +51,12 @@ def _check_sizes(package: ZipFile, what: str, streamed: str) -> None:
         raise Unreadable(f"{len(members)} files inside, at most {MOST_MEMBERS} are read")
     if any(member.flag_bits & 1 for member in members):
         raise Unreadable("protected by a password: save a copy without one")
-    held = [member for member in members if not member.filename.startswith(streamed)]
-    largest = max(held, key=lambda member: member.file_size, default=None)
-    if largest is None:
+    if not members:
         raise Unreadable(f"no {what}: there is nothing in it")
-    if largest.file_size > RECORD_BYTES:
-        raise Unreadable(f"a zip bomb, or too large: {largest.filename[:80]!r} inside unpacks to more than 64 MB")
+    held = [member for member in members if not member.filename.startswith(streamed)]
+    for member in held:
+        if member.file_size > RECORD_BYTES:
+            raise Unreadable(f"a zip bomb, or too large: {member.filename[:80]!r} inside unpacks to more than 64 MB")
     if sum(member.file_size for member in held) > TOTAL_BYTES:
         raise Unreadable("a zip bomb, or too large: it unpacks to more than 256 MB, pictures not counted")
     if sum(member.file_size for member in members) > 1 << 32:

@@ -4,10 +4,14 @@ import csv
 import functools
 import io
 import json
+import types
 import zipfile
 from email.message import EmailMessage
 
 import pytest
+
+from bimo.text.readers import READERS
+from bimo.text.readers.record import Options
 
 CONTAINER = (
     '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
@@ -199,3 +203,17 @@ def make_sample():
         return MAKERS.get(suffix, lines)(list(paragraphs))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def formats():
+    """The makers of files that tests of one format vary."""
+    return types.SimpleNamespace(
+        epub=epub, http=http, mail=mail, mailbox=mailbox, page=page, pdf=pdf, saved=saved, warc_record=warc_record
+    )
+
+
+@pytest.fixture(scope="session")
+def read():
+    """``read(suffix, bytes)``: a reader's records as a list."""
+    return lambda suffix, data, **options: list(READERS[suffix](io.BytesIO(data), Options(**options)))
