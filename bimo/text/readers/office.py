@@ -156,10 +156,11 @@ def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
     with (
         open_package(stream, "Excel file", streamed="xl/worksheets/") as package,
         damage_reported("Excel file", InvalidFileException),
+        without_media(package) as file,
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of each feature that it would not write again
-            book = openpyxl.load_workbook(package.fp, read_only=True, data_only=True, keep_links=False)
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         written = iso_time(book.properties.modified or book.properties.created)
         for sheet in book.worksheets:
             yield from _sheet(sheet, options.text_column, written)

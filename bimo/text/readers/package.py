@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
-from bimo.text.decode import ByteStream, Unreadable
-from bimo.text.readers.streams import DAMAGE, RECORD_BYTES, seekable
+from bimo.text.decode import CHUNK, ByteStream, Unreadable
+from bimo.text.readers.streams import DAMAGE, RECORD_BYTES, damage_reported, seekable
 
 MOST_MEMBERS = 20_000
 TOTAL_BYTES = 1 << 28
@@ -21,8 +21,8 @@ MEDIA = ("/media/", "/embeddings/", "/fonts/")  # pictures, films, sheets behind
 def open_package(stream: ByteStream, what: str, *, streamed: str = "\0") -> Iterator[ZipFile]:
     """The zip file, once its directory says nothing excessive: 64 MB a member, 256 MB of all, media not counted.
 
-    zipfile never gives more of a member than the directory declares, and checks its sum, so a file that lies about its
-    sizes ends in an error, not in more memory.
+    A member that unpacks to more than is declared ends in an error, not in more memory, where it is read in pieces, as
+    the functions here do.
 
     Args:
         what: names the format in errors: ``"Word file"``.
@@ -53,6 +53,8 @@ def _check_sizes(package: ZipFile, what: str, streamed: str) -> None:
         raise Unreadable("protected by a password: save a copy without one")
     if not members:
         raise Unreadable(f"no {what}: there is nothing in it")
+    if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members):
+        raise Unreadable(f"damaged {what}: packed in a way that the format does not allow")
     held = [member for member in members if not member.filename.startswith(streamed)]
     for member in held:
         if member.file_size > RECORD_BYTES:
@@ -70,7 +72,7 @@ def is_media(name: str) -> bool:
 
 @contextmanager
 def without_media(package: ZipFile) -> Iterator[BinaryIO]:
-    """A copy of the package whose media are empty, for libraries that read every member into memory.
+    """A copy of the package whose media are empty and whose sizes are true, for libraries that rely on it.
 
     Raises:
         BadZipFile: a member is damaged.
@@ -78,7 +80,9 @@ def without_media(package: ZipFile) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as file:
         with ZipFile(file, "w") as copy:
             for name in dict.fromkeys(package.namelist()):
-                copy.writestr(name, b"" if is_media(name) else package.read(name))
+                with copy.open(name, "w", force_zip64=True) as member:
+                    for piece in () if is_media(name) else _pieces(package, name):
+                        member.write(piece)
         file.seek(0)
         yield cast(BinaryIO, file)
 
@@ -87,11 +91,19 @@ def read_member(package: ZipFile, name: str) -> bytes | None:
     """The bytes of a member; None where there is none of this name.
 
     Raises:
-        Unreadable: it is damaged.
+        Unreadable: it is damaged, or larger than 64 MB.
     """
     try:
-        return package.read(name)
+        if package.getinfo(name).file_size > RECORD_BYTES:
+            raise Unreadable("larger than 64 MB")
     except KeyError:
         return None
-    except (BadZipFile, *DAMAGE) as cause:
-        raise Unreadable(f"damaged inside: {str(cause)[:100]}") from None
+    with damage_reported("file inside"):
+        return b"".join(_pieces(package, name))
+
+
+def _pieces(package: ZipFile, name: str) -> Iterator[bytes]:
+    """The bytes of a member: read at once, zipfile would unpack it whole before it looks at the declared size."""
+    with package.open(name) as member:
+        while piece := member.read(CHUNK):
+            yield piece

@@ -10,9 +10,9 @@ from bimo.text.readers import package as module
 from bimo.text.readers.package import open_package, read_member, without_media
 
 
-def zipped(members):
+def zipped(members, packing=zipfile.ZIP_DEFLATED):
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as package:
+    with zipfile.ZipFile(file, "w", packing) as package:
         for name, content in members.items():
             package.writestr(name, content)
     return file.getvalue()
@@ -46,8 +46,10 @@ def test_a_member_that_lies_about_its_size_gives_no_more_than_it_declares():
     struct.pack_into("<I", lying, entry + 24, 1000)
     with open_package(io.BytesIO(bytes(lying)), "Word file") as package:
         tracemalloc.start()
-        with pytest.raises(Unreadable, match="damaged inside: Bad CRC-32"):
+        with pytest.raises(Unreadable, match="damaged file inside: Bad CRC-32"):
             read_member(package, "a.xml")
+        with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"), without_media(package):
+            pass
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < 5_000_000
@@ -63,6 +65,8 @@ def test_protected_old_and_damaged_packages():
     encrypted[encrypted.index(b"PK\1\2") + 8] |= 1
     with pytest.raises(Unreadable, match="protected by a password: save a copy"):
         opened(bytes(encrypted))
+    with pytest.raises(Unreadable, match="packed in a way that the format does not allow"):
+        opened(zipped({"a": b"b"}, zipfile.ZIP_BZIP2))
     with pytest.raises(Unreadable, match="nothing in it"):
         opened(zipped({}))
 
