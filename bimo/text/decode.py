@@ -174,8 +174,8 @@ def seekable(stream: ByteStream) -> Iterator[BinaryIO]:
     Raises:
         Unreadable: the stream is damaged, or larger than 8 GB where it has to be copied.
     """
-    if isinstance(stream, io.BufferedReader):
-        yield stream
+    if isinstance(stream, (io.BufferedReader, io.BytesIO)) and stream.seekable():
+        yield cast(BinaryIO, stream)
         return
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as file:
         for chunk in byte_chunks(stream):

@@ -21,7 +21,7 @@ from bimo.text.readers import READERS, suffixes_of
 
 STDIN = "-"
 SAME_FILE = "the same file as"
-NOT_TEXT = (".html", ".htm", ".xhtml", ".xml", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ipynb")
+NOT_TEXT = (".xml", ".doc", ".ppt", ".xls", ".odt", ".rtf")
 # What Hugging Face datasets writes beside the records.
 BOOKKEEPING = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 RECORD_FILES = (".arrow", ".parquet")

@@ -12,9 +12,16 @@ from pathlib import PurePath
 
 from bimo.text.decode import COMPRESSED_SUFFIXES
 from bimo.text.readers.archives import read_tar, read_zip
+from bimo.text.readers.epub import read_epub
+from bimo.text.readers.mail import read_eml, read_mbox
+from bimo.text.readers.notebook import read_notebook
+from bimo.text.readers.office import read_docx, read_pptx, read_xlsx
+from bimo.text.readers.pdf import read_pdf
 from bimo.text.readers.plain import read_text
 from bimo.text.readers.record import Reader
 from bimo.text.readers.records import read_arrow, read_json, read_jsonl, read_parquet, read_table
+from bimo.text.readers.warc import read_warc
+from bimo.text.readers.web import read_html
 
 PROSE_SUFFIXES = (  # the empty suffix is for README, LICENSE, Makefile: a binary file is found out by its bytes
     "", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".adoc", ".srt",
@@ -38,6 +45,16 @@ READERS: dict[str, Reader] = {
     ".feather": read_arrow,
     ".zip": read_zip,
     ".tar": read_tar,
+    **dict.fromkeys((".html", ".htm", ".xhtml", ".xht"), read_html),
+    **dict.fromkeys((".warc", ".wet"), read_warc),
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".pptx": read_pptx,
+    ".xlsx": read_xlsx,
+    ".epub": read_epub,
+    ".mbox": read_mbox,
+    ".eml": read_eml,
+    ".ipynb": read_notebook,
 }
 ARCHIVE_SUFFIXES = (".zip", ".tar")
 SHORT_FORMS = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}

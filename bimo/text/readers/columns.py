@@ -12,7 +12,7 @@ from typing import Any
 
 from bimo.errors import ConfigError, did_you_mean
 from bimo.text.decode import Unreadable
-from bimo.text.readers.record import Bad, Options, Record, Text
+from bimo.text.readers.record import Bad, Options, Record, Text, with_newlines
 
 USUAL = ("content", "body", "raw_content", "article", "document", "passage", "sentence", "正文", "内容", "內容", "文本")
 MILLISECONDS = 1e11  # a larger number of seconds would be after the year 5000
@@ -53,7 +53,7 @@ class Columns:
             return Bad(where, record.reason)
         if not isinstance(record, str):
             return Bad(where, f"the text is of type {type(record).__name__}, not a string")
-        return Text(key, record.replace("\r\n", "\n").replace("\r", "\n"), time=time, notes=notes)
+        return Text(key, with_newlines(record), time=time, notes=notes)
 
     def _wanted(self, names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
         """The columns that make the text, and a note where a usual name was taken for the default one."""
