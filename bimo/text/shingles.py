@@ -76,11 +76,10 @@ def words_of(text: str) -> Words:
 
 @functools.cache
 def _tables() -> tuple[npt.NDArray[np.uint32], Marks, npt.NDArray[np.uint8]]:
-    """For each character of the basic plane: what it is folded to, 0 for separators (65536,); if it stands alone.
+    """What a character of the basic plane is folded to, 0 for separators, and whether it stands alone (65536,) each.
 
-    The third is the first one for ASCII alone (128,).
-
-    One character is always folded to one, so that places in the text stay what they are.
+    The third table is the first for ASCII alone (128,). A character is always folded to one, so that places in the text
+    stay what they are.
     """
     fold = np.zeros(1 << 16, dtype=np.uint32)
     for code in range(1 << 16):

@@ -59,8 +59,9 @@ def signatures(texts: Sequence[str]) -> Signatures:
     minima = np.empty((len(texts), BINS), dtype=np.uint64)
     for numbers in _batches(normal):
         minima[numbers] = _minima([normal[number] for number in numbers])
+    # A text without words is like its equals alone.
     wordless = np.flatnonzero((minima == _EMPTY).all(axis=1))
-    minima[wordless] = mixed(exact[wordless, :1] + np.arange(BINS, dtype=np.uint64))  # like nothing but their equals
+    minima[wordless] = mixed(np.add(exact[wordless, :1], np.arange(BINS, dtype=np.uint64), dtype=np.uint64))
     _densify(minima)
     rows = minima.reshape(-1, BANDS, BINS // BANDS)
     order = mixed(np.arange(rows.shape[2], dtype=np.uint64)) | np.uint64(1)
