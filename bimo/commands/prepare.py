@@ -50,7 +50,7 @@ def prepare(
         bimo prepare books/ --out data/books
         bimo prepare a.csv b.jsonl.gz --text-column review --out data/reviews
         bimo prepare news.parquet --template "{title}\n\n{body}" --out data/news
-        bimo prepare wiki.jsonl forum/ --mix wiki=2 --mix forum=1 --out data/mix
+        bimo prepare wiki.jsonl forum/ --mix wiki=2,forum=1 --out data/mix
         bimo prepare crawl/ --languages zh --set clean.quality.profile=web --out data/zh
         zcat mail.jsonl.gz | bimo prepare - --out data/mail
         bimo train --data data/books --budget 10m --out runs/books
@@ -69,8 +69,8 @@ def prepare(
         languages: keep only documents in these, such as zh (repeatable)
         pii: personal data and secrets: redact them, drop documents with many, or keep them
         against: an evaluation set, whose text is left out (repeatable)
-        mix: how often an input is read, such as wiki=2 (repeatable)
-        most_epochs: the most times that an input is read, such as wiki=3 (repeatable)
+        mix: how often inputs are read, such as wiki=2,forum=1
+        most_epochs: the most times that inputs are read, such as wiki=3
         shuffle: write the documents in a seeded random order
         split_by: hold documents out for validation and test already now
         seed: of the order and the split

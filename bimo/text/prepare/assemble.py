@@ -24,14 +24,14 @@ import numpy.typing as npt
 
 from bimo import files
 from bimo.text import store
-from bimo.text.arrange import NO_SIDE, Mix, arrange, id_hashes, split
+from bimo.text.arrange import NO_SIDE, Mix, arrange, id_hashes, numbers_by_source, split
 from bimo.text.decode import ZstdStream
 from bimo.text.document import DataHash, Skipped
 from bimo.text.duplicates import Duplicates, find_duplicates
 from bimo.text.listing import File
 from bimo.text.prepare.ledger import COLUMNS, LEDGER, READ, LedgerWriter, Row, read_rows
 from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
-from bimo.text.prepare.recipe import Recipe, weights
+from bimo.text.prepare.recipe import Recipe
 from bimo.text.split import TRAIN
 
 SIDES = ("train", "validation", "test")
@@ -199,8 +199,8 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
     mix = None
     if arrangement.mix or arrangement.most_epochs or arrangement.target_bytes:
         mix = Mix(
-            weights(arrangement.mix, "--mix"),
-            weights(arrangement.most_epochs, "--most-epochs"),
+            numbers_by_source("--mix", ",".join(arrangement.mix)),
+            numbers_by_source("--most-epochs", ",".join(arrangement.most_epochs)),
             arrangement.target_bytes,
         )
     parts_of: dict[str, Integers] = {}

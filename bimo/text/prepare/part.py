@@ -36,16 +36,23 @@ EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
 
 @dataclass(frozen=True)
 class Task:
-    """Files to make one part of."""
+    """Files to make one part of.
+
+    Attributes:
+        recipe: with what its steps have learned.
+        work: a hash of all that it does to a text.
+        folder: of the parts.
+    """
 
     files: tuple[File, ...]
     recipe: Recipe
+    work: str
     folder: str
 
     @property
     def name(self) -> str:
         """The name of the part's folder."""
-        return fingerprint([self.recipe.work(), [identity(file) for file in self.files]])
+        return fingerprint([self.work, [identity(file) for file in self.files]])
 
     @property
     def size(self) -> int:
@@ -93,7 +100,7 @@ def make_part(task: Task) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        with _Part(temporary, task.recipe) as making:
+        with _Part(temporary, task) as making:
             for file in task.files:
                 making.add(file)
         files.write_json(temporary / FACTS, asdict(making.facts))
@@ -109,7 +116,7 @@ def make_broken_part(task: Task, cause: str) -> Path:
     part = Path(task.folder) / task.name
     temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
-    with _Part(temporary, task.recipe) as making:
+    with _Part(temporary, task) as making:
         for file in task.files:
             making.refuse(file, cause)
     files.write_json(temporary / FACTS, asdict(making.facts))
@@ -120,13 +127,13 @@ def make_broken_part(task: Task, cause: str) -> Path:
 class _Part:
     """The files of a part while it is made."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._folder, self._recipe = folder, recipe
-        self._steps = build_steps(recipe.clean)
+    def __init__(self, folder: Path, task: Task) -> None:
+        self._folder, self._reading = folder, task.recipe.reading
+        self._steps = build_steps(task.recipe.clean)
         self._examples = _Examples()
         self._texts: list[str] = []
         self._waiting = 0
-        self.facts = Facts(fingerprint(recipe.work()))
+        self.facts = Facts(task.work)
 
     def __enter__(self) -> _Part:
         import zstandard
@@ -149,7 +156,7 @@ class _Part:
 
     def add(self, file: File) -> None:
         """Read a file, clean its documents and write them down."""
-        source = Source(file.name, Listing([file]), self._recipe.reading.options())
+        source = Source(file.name, Listing([file]), self._reading.options())
         rows, kept = 0, 0
         for document in source:
             kept += self._take(document, file.name, rows)
@@ -264,15 +271,15 @@ def first_difference(a: str, b: str) -> int:
     return low
 
 
-def cut_tasks(listed: Sequence[File], recipe: Recipe, folder: Path, size: int) -> Iterator[Task]:
+def grouped(listed: Sequence[File], size: int) -> Iterator[tuple[File, ...]]:
     """Files in their order, about ``size`` bytes of them together."""
     group: list[File] = []
     total = 0
     for file in listed:
         if group and total + file.size > size:
-            yield Task(tuple(group), recipe, str(folder))
+            yield tuple(group)
             group, total = [], 0
         group.append(file)
         total += file.size
     if group:
-        yield Task(tuple(group), recipe, str(folder))
+        yield tuple(group)

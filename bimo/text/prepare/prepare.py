@@ -23,8 +23,8 @@ from bimo.text import store
 from bimo.text.listing import File
 from bimo.text.prepare.assemble import Parts, decide, write_ledger, write_shards
 from bimo.text.prepare.ledger import LEDGER
-from bimo.text.prepare.part import FACTS, Facts, Task, cut_tasks, identity, make_broken_part, make_part
-from bimo.text.prepare.recipe import Recipe, fingerprint
+from bimo.text.prepare.part import FACTS, Facts, Task, grouped, identity, make_broken_part, make_part
+from bimo.text.prepare.recipe import Recipe, fingerprint, fitted
 from bimo.text.source import Source
 
 PARTS, RECIPE, EXAMPLES = "parts", "recipe.json", "examples.json"
@@ -88,7 +88,8 @@ def prepare(
     if before.get("inputs_sha256") == inputs:
         return {**before, "unchanged": True}
     try:
-        parts = list(_work(source.files, recipe, out / PARTS, run or _runner(workers), watch))
+        ready, work = fitted(recipe, out)
+        parts = list(_work(source.files, ready, work, out / PARTS, run or _runner(workers), watch))
         return {**_assemble(source, parts, recipe, out, inputs), "unchanged": False}
     except OSError as cause:
         fix = "Free some space or choose another place; what is finished is kept."
@@ -121,14 +122,13 @@ def _take(out: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def _work(
-    listed: Sequence[File], recipe: Recipe, folder: Path, run: Worker, watch: Callable[[Done], None]
+    listed: Sequence[File], recipe: Recipe, work: str, folder: Path, run: Worker, watch: Callable[[Done], None]
 ) -> Iterator[Path]:
     """The parts of all files: those that are finished, then those that are made now."""
     folder.mkdir(exist_ok=True)
     wanted = {str(identity(file)) for file in listed}
     known: set[str] = set()
     done = Done(sum(file.size for file in listed))
-    work = fingerprint(recipe.work())
     for part in sorted(folder.iterdir()):
         if not (part / FACTS).is_file():
             shutil.rmtree(part, ignore_errors=True)  # left behind by a process that was killed
@@ -143,7 +143,7 @@ def _work(
             shutil.rmtree(part)
     watch(done)
     left = [file for file in listed if str(identity(file)) not in known]
-    for part in run(list(cut_tasks(left, recipe, folder, TASK_BYTES))):
+    for part in run([Task(group, recipe, work, str(folder)) for group in grouped(left, TASK_BYTES)]):
         done.add(Facts.read(part))
         watch(done)
         yield part
@@ -188,7 +188,7 @@ def _side_by_side(tasks: Sequence[Task], workers: int) -> Iterator[Path]:
 
 def _one_by_one(task: Task) -> Iterator[Path]:
     for file in task.files:
-        single = Task((file,), task.recipe, task.folder)
+        single = Task((file,), task.recipe, task.work, task.folder)
         try:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 part = pool.submit(make_part, single).result()

@@ -5,13 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from bimo import __version__
+from bimo import __version__, files
 from bimo.config import setting, to_mapping
-from bimo.errors import ConfigError
-from bimo.text.clean import boilerplate, normalise, pii, quality, repetition
+from bimo.text.clean import (
+    boilerplate,
+    decontaminate,
+    language,
+    normalise,
+    page_marks,
+    perplexity,
+    pii,
+    quality,
+    repetition,
+    script,
+    toxicity,
+    unwrap,
+)
 from bimo.text.document import Step
 from bimo.text.duplicates import SIMILARITY
 from bimo.text.readers.record import Options
@@ -37,12 +51,32 @@ class Clean:
 
     normalise: normalise.Config = setting(normalise.Config, "regular Unicode, repaired mojibake, no control characters")
     boilerplate: boilerplate.Config = setting(boilerplate.Config, "what surrounds a text: menus, banners, licences")
+    page_marks: page_marks.Config = setting(page_marks.Config, "page numbers and running heads inside sentences")
+    unwrap: unwrap.Config = setting(unwrap.Config, "paragraphs in one line each")
+    script: script.Config = setting(script.Config, "Chinese in one script")
+    language: language.Config = setting(language.Config, "which language a text is in")
     quality: quality.Config = setting(quality.Config, "what does not read like text")
     repetition: repetition.Config = setting(repetition.Config, "what repeats itself")
+    perplexity: perplexity.Config = setting(perplexity.Config, "what reads unlike a reference")
+    toxicity: toxicity.Config = setting(toxicity.Config, "toxic and profane text")
+    decontaminate: decontaminate.Config = setting(decontaminate.Config, "passages of evaluation sets")
     pii: pii.Config = setting(pii.Config, "personal data and secrets")
 
 
-MODULES = {module.__name__.rpartition(".")[2]: module for module in (normalise, boilerplate, quality, repetition, pii)}
+STEPS: dict[str, Callable[[Any], Step]] = {
+    "normalise": normalise.build,
+    "boilerplate": boilerplate.build,
+    "page_marks": page_marks.build,
+    "unwrap": unwrap.build,
+    "script": script.build,
+    "language": language.build,
+    "quality": quality.build,
+    "repetition": repetition.build,
+    "perplexity": perplexity.build,
+    "toxicity": toxicity.build,
+    "decontaminate": decontaminate.build,
+    "pii": pii.build,
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +116,9 @@ class Recipe:
         return {"bimo": __version__, "reading": to_mapping(self.reading), "clean": to_mapping(self.clean)}
 
 
+PASSAGES = "passages.npz"
 CLEAN_NOTHING: dict[str, Any] = {
-    "clean": {name: {"on": False} for name in MODULES},
+    "clean": {name: {"on": False} for name in STEPS},
     "duplicates": {"exact": False, "near": False},
 }
 
@@ -94,24 +129,29 @@ def fingerprint(values: Any) -> str:
 
 
 def build_steps(clean: Clean) -> list[tuple[str, Step]]:
-    """The steps that are switched on, by name, in order."""
-    chosen = [(field.name, getattr(clean, field.name)) for field in dataclasses.fields(clean)]
-    return [(name, MODULES[name].build(config)) for name, config in chosen if config.on]
-
-
-def weights(given: tuple[str, ...], option: str) -> dict[str, float]:
-    """Read ``name=number`` pairs.
+    """The steps that are switched on, by name, in order.
 
     Raises:
-        ConfigError: one of them is something else.
+        BimoError: one of them is wrongly configured, or lacks a library.
     """
-    found = {}
-    for pair in given:
-        name, equals, number = pair.rpartition("=")
-        try:
-            if not (equals and name):
-                raise ValueError
-            found[name] = float(number)
-        except ValueError:
-            raise ConfigError(f"{option} {pair} is wrong.", expected="name=number, such as wiki=2") from None
-    return found
+    chosen = [(field.name, getattr(clean, field.name)) for field in dataclasses.fields(clean)]
+    return [(name, STEPS[name](config)) for name, config in chosen if config.on]
+
+
+def fitted(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:
+    """The recipe, with what its steps must have learned written to ``folder``; and a hash of what it does to a text.
+
+    Raises:
+        BimoError: a reference or an evaluation set cannot be read, or a step is wrongly configured.
+    """
+    clean, learned = recipe.clean, {}
+    if clean.perplexity.on:
+        clean = dataclasses.replace(clean, perplexity=perplexity.fitted(clean.perplexity, folder))
+        learned["perplexity"] = files.sha256_file(Path(clean.perplexity.model))
+    if clean.decontaminate.on:
+        clean = dataclasses.replace(
+            clean, decontaminate=decontaminate.collected(clean.decontaminate, folder / PASSAGES)
+        )
+        learned["decontaminate"] = files.sha256_file(Path(clean.decontaminate.index))
+    build_steps(clean)  # so that what is wrong with one is said now, and not by a worker
+    return dataclasses.replace(recipe, clean=clean), fingerprint([recipe.work(), learned])
