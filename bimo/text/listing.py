@@ -45,6 +45,7 @@ class File:
         modified: when, in nanoseconds; of standard input a number that stands for its content.
         sha256: of a shard of prepared text, ``None`` of any other file.
         input: what the user named that the file belongs to.
+        side: of the split that was made when a shard was prepared, if one was.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class File:
     modified: int
     sha256: str | None = None
     input: str = ""
+    side: str = ""
 
 
 @dataclass(slots=True)
@@ -173,7 +175,8 @@ def _list_prepared(folder: Path, prefix: str, listing: Listing) -> None:
     if manifest.get("licence"):
         listing.licences.append(str(manifest["licence"]))
     for shard in manifest["shards"]:
-        listing.files.append(File(folder / shard["file"], prefix, shard["size"], 0, shard["sha256"]))
+        path, side = folder / shard["file"], shard.get("split", "")
+        listing.files.append(File(path, prefix, shard["size"], 0, shard["sha256"], side=side))
 
 
 def _list_folder(root: Path, prefix: str, listing: Listing) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,7 +89,8 @@ class Source:
 
     def _read_shard(self, raw: BinaryIO, file: File) -> Iterator[Document]:
         for document in store.read_shard(raw, file.path, file.sha256 or ""):
-            yield Document(file.name + document.id, document.text, file.name + document.source)
+            id, source = file.name + document.id, file.name + document.source
+            yield replace(document, id=id, source=source, side=file.side)
 
     def _read(self, raw: BinaryIO, file: File) -> Iterator[Document]:
         suffix, compression = suffixes_of(file.path.name)

@@ -16,6 +16,7 @@ FEWEST_DOCUMENTS = 10  # with fewer, or one of more than half of all bytes, docu
 SECTIONS = 50
 SHORTEST_SECTION = 40  # characters: less of a text measures nothing
 TRAIN, VALIDATION, TEST = range(3)
+SIDES = ("train", "validation", "test")
 OVERSHOOT = 1.1  # times its share that a part may be, if whole documents make it so
 
 
@@ -77,6 +78,7 @@ class _Index:
         self.ids: list[str] = []
         self.sizes = array("q")
         self._digests = bytearray()
+        self.sides: list[str] = []
         self.characters = 0
         data_hash = DataHash()
         for document in stream:
@@ -85,6 +87,7 @@ class _Index:
             self.ids.append(document.id)
             self.sizes.append(len(document.text.encode("utf-8")))
             self._digests += digest
+            self.sides.append(document.side)
             self.characters += len(document.text)
         self.data_hash = data_hash.hex()
 
@@ -127,8 +130,9 @@ def split_source(
 ) -> Split:
     """Read a source once and decide for each document whether it is for training, validation or test.
 
-    A seeded shuffle decides; a part takes the documents that fit into its share of the bytes, at least one. Fewer than
-    10 documents, or one that is more than half of all, are first cut into sections, which ``note`` then says.
+    Text that was split when it was prepared stays so. Else a seeded shuffle decides; a part takes the documents that
+    fit into its share of the bytes, at least one. Fewer than 10 documents, or one that is more than half of all, are
+    first cut into sections, which ``note`` then says.
 
     Args:
         validation: share of the bytes for validation.
@@ -144,6 +148,10 @@ def split_source(
     stream: Iterable[Document] = source
     index = _Index(source.watched(progress))
     data_hash, total, note = index.data_hash, sum(index.sizes), ""
+    if any(index.sides):
+        sides = _prepared_sides(source, index)
+        note = "The split is that of the prepared text."
+        return _as_split(stream, index, sides, data_hash, note)
     if len(index.ids) < FEWEST_DOCUMENTS or max(index.sizes) > total / 2:
         stream, note = _cut(source, index, total)
         index = _Index(stream)
@@ -163,13 +171,26 @@ def split_source(
         for number in chosen:
             for member in groups[number]:
                 sides[member] = side
+    return _as_split(stream, index, sides, data_hash, note)
+
+
+def _prepared_sides(source: Source, index: _Index) -> bytearray:
+    missing = [side for side in SIDES if side not in index.sides]
+    if "" in index.sides or missing:
+        got = f"no {missing[0]} text" if missing else "a split of some of it only"
+        fix = "Prepare all of it together, with one --split-by."
+        raise DataError(f"The split of {source.name} is not whole.", expected=", ".join(SIDES), got=got, fix=fix)
+    return bytearray(map(SIDES.index, index.sides))
+
+
+def _as_split(stream: Iterable[Document], index: _Index, sides: bytearray, data_hash: str, note: str) -> Split:
     return Split(
         train=Part(stream, index, sides, TRAIN),
         validation=Part(stream, index, sides, VALIDATION),
         test=Part(stream, index, sides, TEST),
         data_hash=data_hash,
         documents=len(index.ids),
-        bytes=total,
+        bytes=sum(index.sizes),
         note=note,
     )
 

@@ -32,9 +32,8 @@ from bimo.text.listing import File
 from bimo.text.prepare.ledger import COLUMNS, LEDGER, READ, LedgerWriter, Row, read_rows
 from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
 from bimo.text.prepare.recipe import Recipe
-from bimo.text.split import TRAIN
+from bimo.text.split import SIDES, TRAIN
 
-SIDES = ("train", "validation", "test")
 Integers = npt.NDArray[np.int64]
 
 
