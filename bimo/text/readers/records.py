@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -155,7 +154,8 @@ def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
 
 def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:
     """The columns that are needed of a Parquet file, a few rows at a time."""
-    parquet = _pyarrow("parquet")
+    from pyarrow import parquet
+
     columns = Columns(options)
     with seekable(stream) as file, _damaged("Parquet"):
         table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
@@ -165,7 +165,8 @@ def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:
 
 def read_arrow(stream: ByteStream, options: Options) -> Iterator[Record]:
     """The columns that are needed of an Arrow (or Feather 2) file or stream, such as those of Hugging Face datasets."""
-    ipc = _pyarrow("ipc")
+    from pyarrow import ipc
+
     columns = Columns(options)
     with seekable(stream) as file, _damaged("Arrow"):
         in_file = file.read(6) == b"ARROW1"
@@ -188,15 +189,6 @@ def _rows(batches: Iterator[Any], columns: Columns) -> Iterator[Record]:
         for row in batch.to_pylist():
             yield columns.text(f":{number}", f"row {number}", row)
             number += 1
-
-
-def _pyarrow(module: str) -> Any:
-    try:
-        import pyarrow  # noqa: F401 (the names of its modules tell less)
-
-        return importlib.import_module(f"pyarrow.{module}")
-    except ImportError:
-        raise Unreadable("reading it needs pyarrow: pip install 'bimo[parquet]'") from None
 
 
 @contextmanager
