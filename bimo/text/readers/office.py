@@ -11,8 +11,8 @@ from typing import Any
 from bimo.errors import did_you_mean
 from bimo.text.decode import ByteStream, Unreadable
 from bimo.text.readers.package import open_package, without_media
-from bimo.text.readers.plain import apart, sections
 from bimo.text.readers.record import Bad, Options, Record, Text, iso_time, with_newlines
+from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.streams import damage_reported
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"

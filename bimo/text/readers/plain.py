@@ -1,56 +1,25 @@
-"""Plain text and source code: the whole file is one document; and how a long text becomes several."""
+"""Plain text and source code: the whole file is one document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from bimo.text.decode import ByteStream, text_chunks
 from bimo.text.document import cut_point
-from bimo.text.readers.record import Bad, Options, Record, Text
+from bimo.text.readers.record import Options, Record, Text
 
 SECTION_BYTES = 4_000_000
 
 
 def read_text(stream: ByteStream, options: Options) -> Iterator[Record]:
     """The whole file as one document; a file of more than 4 MB as several, cut at blank lines where it has them."""
-    return sections(text_chunks(stream, options.encoding))
-
-
-def sections(pieces: Iterable[str | Bad], kind: str = "", time: str = "") -> Iterator[Record]:
-    """Put the pieces of a text together: one document, or several of at most 4 MB with the keys ``#0``, ``#1``...
-
-    What is bad passes through; of nothing at all an empty text is made. Memory: 8 MB and three times a piece.
-    """
-    held: list[str] = []
-    size, number, bad = 0, 0, False
-    for piece in pieces:
-        if isinstance(piece, Bad):
-            bad = True
-            yield piece
-            continue
-        held.append(piece)
-        size += _bytes(piece)
-        while size > SECTION_BYTES:
-            text = "".join(held)
-            fitting = len(text[:SECTION_BYTES].encode("utf-8")[:SECTION_BYTES].decode("utf-8", errors="ignore"))
-            cut = cut_point(text, fitting)
-            yield Text(f"#{number}", text[:cut], kind, time)
-            held, size, number = [text[cut:]], size - _bytes(text[:cut]), number + 1
-    text = "".join(held)
-    if text or not (number or bad):
-        yield Text(f"#{number}" if number else "", text, kind, time)
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8"))
-
-
-def apart(pieces: Iterable[str | Bad], separator: str = "\n\n") -> Iterator[str | Bad]:
-    """The pieces that are not blank, with a separator between each two."""
-    before = ""
-    for piece in pieces:
-        if isinstance(piece, Bad):
-            yield piece
-        elif piece.strip():
-            yield before + piece
-            before = separator
+    buffer, sections = "", 0
+    for chunk in text_chunks(stream, options.encoding):
+        buffer += chunk
+        while len(buffer) > SECTION_BYTES // 4 and len(encoded := buffer.encode("utf-8")) > SECTION_BYTES:
+            fitting = len(encoded[:SECTION_BYTES].decode("utf-8", errors="ignore"))
+            cut = cut_point(buffer, fitting)
+            yield Text(f"#{sections}", buffer[:cut])
+            buffer, sections = buffer[cut:], sections + 1
+    if buffer or not sections:
+        yield Text(f"#{sections}" if sections else "", buffer)

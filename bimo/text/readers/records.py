@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from bimo.errors import did_you_mean
-from bimo.text.decode import ByteStream, Unreadable, text_chunks, text_lines
-from bimo.text.readers.record import Bad, Options, Record, Text, with_newlines
-from bimo.text.readers.streams import seekable
+from bimo.text.decode import ByteStream, Unreadable, byte_chunks, text_chunks, text_lines
+from bimo.text.readers.record import Bad, Options, Record, Text
 
 RECORD_CHARACTERS = 1 << 26
 CSV_CHARACTERS = RECORD_CHARACTERS // 4  # the csv module keeps four bytes a character
@@ -129,10 +131,15 @@ def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:
         from pyarrow import parquet
     except ImportError:
         raise Unreadable("reading it needs pyarrow: pip install 'bimo[parquet]'") from None
-    with seekable(stream) as file:  # the format is read from its end
+    with ExitStack() as stack:
+        if not isinstance(stream, io.BufferedReader):  # the format is read from its end: a compressed stream cannot
+            file = stack.enter_context(tempfile.TemporaryFile())
+            for chunk in byte_chunks(stream):
+                file.write(chunk)
+            stream = file
         number = 0
         try:
-            table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+            table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
             names = table.schema_arrow.names
             if options.text_column not in names:
                 raise Unreadable(_no_column(options.text_column, names))
@@ -151,7 +158,7 @@ def _record(key: str, where: str, record: Any, options: Options) -> Record:
         record = record[options.text_column]
     if not isinstance(record, str):
         return Bad(where, f"the text is of type {type(record).__name__}, not a string")
-    return Text(key, with_newlines(record))
+    return Text(key, record.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _no_column(wanted: str, names: Iterable[str]) -> str:
