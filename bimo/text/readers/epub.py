@@ -16,8 +16,8 @@ from zipfile import ZipFile
 from bimo.text.decode import ByteStream, Unreadable
 from bimo.text.readers.charset import decoded
 from bimo.text.readers.package import open_package, read_member
-from bimo.text.readers.plain import apart, sections
 from bimo.text.readers.record import Bad, Options, Record
+from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.web import declared_charset, page_text
 
 PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")

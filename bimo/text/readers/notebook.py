@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bimo.text.decode import ByteStream, Unreadable, text_chunks
-from bimo.text.readers.plain import apart
 from bimo.text.readers.record import Bad, Options, Record, Text, with_newlines
+from bimo.text.readers.sections import apart
 from bimo.text.readers.streams import RECORD_BYTES
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from bimo.errors import did_you_mean
 from bimo.text.decode import ByteStream, Unreadable
 from bimo.text.readers.package import open_package, without_media
-from bimo.text.readers.plain import apart, sections
 from bimo.text.readers.record import Bad, Options, Record, Text, iso_time, with_newlines
+from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.streams import damage_reported
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -22,7 +22,7 @@ SKIPPED = {f"{W}{name}" for name in ("pPr", "rPr", "tblPr", "tcPr", "trPr", "del
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 }
 MARKS = {f"{W}tab": "\t", f"{W}br": "\n", f"{W}cr": "\n", f"{W}noBreakHyphen": "-"}
-MOST_ROWS = 1 << 20  # of a sheet, by its format
+MOST_ROWS, MOST_CELLS = 1 << 20, 1 << 27  # of a sheet: the first by the format, both to end the reading of a bomb
 
 
 def read_docx(stream: ByteStream, options: Options) -> Iterator[Record]:
@@ -102,7 +102,7 @@ def _notes(part: Any) -> Iterator[tuple[str, bool]]:
 def read_pptx(stream: ByteStream, options: Options) -> Iterator[Record]:
     """The slides of a presentation: the text and tables of each in the order of its shapes, then the speaker's notes.
 
-    Memory: about ten times the presentation's XML, which may have 256 MB.
+    Memory: about ten times the presentation's XML, which may have 128 MB.
     """
     try:
         import pptx
@@ -146,7 +146,7 @@ def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
 
     A sheet whose first row names the text column gives a document for each row, with the key ``!Sheet:7``; where the
     user has named a column, the other sheets are left out. Without one, a sheet is one tab-separated text (kind
-    ``table``). Memory: a row, and the texts that cells share, of at most 64 MB.
+    ``table``). Memory: a row, and the texts that cells share, of at most 64 MB; a copy on disk.
     """
     try:
         import openpyxl
@@ -156,7 +156,7 @@ def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
     with (
         open_package(stream, "Excel file", streamed="xl/worksheets/") as package,
         damage_reported("Excel file", InvalidFileException),
-        without_media(package) as file,
+        without_media(package, row=b"row") as file,
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of each feature that it would not write again
@@ -187,10 +187,11 @@ def _sheet(sheet: Any, wanted: str, written: str) -> Iterator[Record]:
 
 def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
     """The rows from the first that is not empty, with their numbers."""
-    begun = False
+    begun, seen = False, 0
     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
-        if number > MOST_ROWS:
-            raise Unreadable(f"sheet {sheet.title} has more than {MOST_ROWS} rows, which the format does not allow")
+        seen += len(row)
+        if number > MOST_ROWS or seen > MOST_CELLS:
+            raise Unreadable(f"sheet {sheet.title} has more than {MOST_ROWS} rows or {MOST_CELLS} cells")
         cells = [_cell(value) for value in row]
         begun = begun or any(cells)
         if begun:

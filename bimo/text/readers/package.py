@@ -12,14 +12,15 @@ from bimo.text.decode import CHUNK, ByteStream, Unreadable, seekable
 from bimo.text.readers.streams import DAMAGE, RECORD_BYTES, damage_reported
 
 MOST_MEMBERS = 20_000
-TOTAL_BYTES = 1 << 28
+TOTAL_BYTES = 1 << 27
+ROW_BYTES = 1 << 24
 OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 MEDIA = ("/media/", "/embeddings/", "/fonts/")  # pictures, films, sheets behind diagrams: no text of the document
 
 
 @contextmanager
 def open_package(stream: ByteStream, what: str, *, streamed: str = "\0") -> Iterator[ZipFile]:
-    """The zip file, once its directory says nothing excessive: 64 MB a member, 256 MB of all, media not counted.
+    """The zip file, once its directory says nothing excessive: 64 MB a member, 128 MB of all, media not counted.
 
     A member that unpacks to more than is declared ends in an error, not in more memory, where it is read in pieces, as
     the functions here do.
@@ -60,7 +61,7 @@ def _check_sizes(package: ZipFile, what: str, streamed: str) -> None:
         if member.file_size > RECORD_BYTES:
             raise Unreadable(f"a zip bomb, or too large: {member.filename[:80]!r} inside unpacks to more than 64 MB")
     if sum(member.file_size for member in held) > TOTAL_BYTES:
-        raise Unreadable("a zip bomb, or too large: it unpacks to more than 256 MB, pictures not counted")
+        raise Unreadable("a zip bomb, or too large: it unpacks to more than 128 MB, pictures not counted")
     if sum(member.file_size for member in members) > 1 << 32:
         raise Unreadable("a zip bomb, or too large: it unpacks to more than 4 GB")
 
@@ -71,17 +72,25 @@ def is_media(name: str) -> bool:
 
 
 @contextmanager
-def without_media(package: ZipFile) -> Iterator[BinaryIO]:
+def without_media(package: ZipFile, *, row: bytes = b"") -> Iterator[BinaryIO]:
     """A copy of the package whose media are empty and whose sizes are true, for libraries that rely on it.
+
+    Args:
+        row: what begins a row in a member of more than 64 MB, which is parsed row by row.
 
     Raises:
         BadZipFile: a member is damaged.
+        Unreadable: a row has more than 16 MB.
     """
     with tempfile.TemporaryFile() as file:
         with ZipFile(file, "w") as copy:
             for name in dict.fromkeys(package.namelist()):
+                rowless = 0
                 with copy.open(name, "w", force_zip64=True) as member:
                     for piece in () if is_media(name) else _pieces(package, name):
+                        rowless = 0 if row in piece else rowless + len(piece)
+                        if rowless > ROW_BYTES and package.getinfo(name).file_size > RECORD_BYTES:
+                            raise Unreadable("a zip bomb, or too large: a row inside has more than 16 MB")
                         member.write(piece)
         file.seek(0)
         yield cast(BinaryIO, file)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from bimo.text.decode import ByteStream, Unreadable, seekable
-from bimo.text.readers.plain import apart, sections
+from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.record import Bad, Options, Record, iso_time, with_newlines
 from bimo.text.readers.streams import damage_reported
 

@@ -29,7 +29,7 @@ VOID = (
 LONE = re.compile(r">(\s*[!-%'-;=?-~]?(?:[\x80-\ud7ff\uf900-\uffff]|&(?!#[xX][eEfF]\w{3};)#?\w{2,8};)\s*)(?=<)")
 MARK = "\ufdd0"  # no character, and never one
 MANY_NEWLINES = re.compile(r"\n{3,}")
-MANY_TAGS = 2_000
+MANY_TAGS, MOST_TAGS = 2_000, 2_000_000
 TOO_DEEP = "body" + " > *" * 256  # browsers stop at 512; the search for main content is quadratic in the depth
 SHALLOW_LISTS = "body > ul, body > * > ul, body > * > * > ul"
 
@@ -58,13 +58,16 @@ def page_text(html: str, *, main_content: bool = True) -> str:
             nested in each other more than 256 times), and put the title first.
 
     Raises:
-        Unreadable: it is no text at all.
+        Unreadable: it is no text at all, or has more than 2 million tags.
     """
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
     if "\0" in html:
         raise Unreadable("binary file")
+    tags = html.count("<")
+    if tags > MOST_TAGS:
+        raise Unreadable(f"more than {MOST_TAGS} tags")
     if XHTML.search(html[:2000]):
         html = SELF_CLOSED.sub(_closed, html)
     tree = HTMLTree.parse(LONE.sub(rf">\1{MARK}", html))
@@ -72,7 +75,7 @@ def page_text(html: str, *, main_content: bool = True) -> str:
     if body is None:
         return ""
     text = ""
-    if main_content and (html.count("<") < MANY_TAGS or body.query_selector(TOO_DEEP) is None):
+    if main_content and (tags < MANY_TAGS or body.query_selector(TOO_DEEP) is None):
         _lower_lists(tree)
         text = extract_plain_text(tree, main_content=True, alt_texts=False)
     text = with_newlines((text or extract_plain_text(tree, alt_texts=False)).replace(MARK, ""))

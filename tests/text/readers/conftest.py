@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import json
+import tarfile
 import types
 import zipfile
 from email.message import EmailMessage
@@ -35,6 +36,30 @@ def parquet(paragraphs):
     pyarrow, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     file = io.BytesIO()
     writer.write_table(pyarrow.table({"text": paragraphs}), file)
+    return file.getvalue()
+
+
+def arrow(paragraphs):
+    pyarrow = pytest.importorskip("pyarrow")
+    file, rows = io.BytesIO(), pyarrow.table({"text": paragraphs})
+    with pyarrow.ipc.new_file(file, rows.schema) as writer:
+        writer.write_table(rows)
+    return file.getvalue()
+
+
+def zip_file(paragraphs):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", lines(paragraphs))
+    return file.getvalue()
+
+
+def tar_file(paragraphs):
+    file, data = io.BytesIO(), lines(paragraphs)
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo("a.txt")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
     return file.getvalue()
 
 
@@ -180,6 +205,9 @@ MAKERS = {
     ".csv": functools.partial(table, dialect="excel"),
     ".tsv": functools.partial(table, dialect="excel-tab"),
     ".parquet": parquet,
+    **dict.fromkeys((".arrow", ".feather"), arrow),
+    ".zip": zip_file,
+    ".tar": tar_file,
     **dict.fromkeys((".html", ".htm", ".xhtml", ".xht"), page),
     ".warc": warc,
     ".wet": lambda paragraphs: warc_record("conversion", "https://a.example/", "text/plain", lines(paragraphs)),

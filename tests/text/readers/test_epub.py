@@ -1,7 +1,7 @@
 import pytest
 
 from bimo.text.decode import Unreadable
-from bimo.text.readers import plain
+from bimo.text.readers import sections
 from bimo.text.readers.record import Bad, Text
 
 
@@ -13,7 +13,7 @@ def test_chapters_in_the_order_of_the_spine_are_one_document(read, formats):
 
 
 def test_a_long_book_is_several(read, formats, monkeypatch):
-    monkeypatch.setattr(plain, "SECTION_BYTES", 10)
+    monkeypatch.setattr(sections, "SECTION_BYTES", 10)
     records = read(".epub", formats.epub(["<p>one</p>", "<p>two</p>", "<p>three</p>"]))
     assert [record[:2] for record in records] == [("#0", "one\n\ntwo\n\n"), ("#1", "three")]
 

@@ -112,6 +112,10 @@ def test_rows_that_a_sheet_cannot_have_end_the_reading(read, workbook, monkeypat
     monkeypatch.setattr(office, "MOST_ROWS", 4)
     with pytest.raises(Unreadable, match="more than 4 rows"):
         read(".xlsx", workbook)
+    monkeypatch.setattr(office, "MOST_ROWS", 99)
+    monkeypatch.setattr(office, "MOST_CELLS", 9)
+    with pytest.raises(Unreadable, match="9 cells"):
+        read(".xlsx", workbook)
 
 
 @pytest.mark.parametrize(("suffix", "library"), [(".docx", "docx"), (".pptx", "pptx"), (".xlsx", "openpyxl")])

@@ -32,7 +32,7 @@ def test_what_a_package_may_hold(monkeypatch):
     with pytest.raises(Unreadable, match="zip bomb, or too large: 'a' inside unpacks to more than 64 MB"):
         opened(zipped({"a": b"x" * 101}))
     assert opened(zipped({"a": b"x" * 101}), streamed="a")
-    with pytest.raises(Unreadable, match="more than 256 MB"):
+    with pytest.raises(Unreadable, match="more than 128 MB"):
         opened(zipped(dict.fromkeys("abc", b"x" * 90)))
     with pytest.raises(Unreadable, match="4 files inside"):
         opened(zipped(dict.fromkeys("abcd", b"")))
@@ -69,6 +69,20 @@ def test_protected_old_and_damaged_packages():
         opened(zipped({"a": b"b"}, zipfile.ZIP_BZIP2))
     with pytest.raises(Unreadable, match="nothing in it"):
         opened(zipped({}))
+
+
+def test_a_long_member_has_rows_of_bounded_size(monkeypatch):
+    monkeypatch.setattr(module, "RECORD_BYTES", 300)
+    monkeypatch.setattr(module, "ROW_BYTES", 100)
+    monkeypatch.setattr(module, "CHUNK", 40)
+    for content, fits in ((b"<row>" + b"x" * 250, True), (b"<row>" + b"x" * 350, False), (b"<row>xxxx" * 50, True)):
+        with open_package(io.BytesIO(zipped({"sheet": content})), "Excel file", streamed="sheet") as package:
+            if fits:
+                with without_media(package, row=b"row") as file:
+                    assert zipfile.ZipFile(file).read("sheet") == content
+            else:
+                with pytest.raises(Unreadable, match="a row inside"), without_media(package, row=b"row"):
+                    pass
 
 
 def test_media_are_emptied_in_the_copy():

@@ -2,7 +2,7 @@ import pytest
 
 from bimo.text.decode import Unreadable
 from bimo.text.readers import pdf as reader
-from bimo.text.readers import plain
+from bimo.text.readers import sections
 from bimo.text.readers.record import Bad
 
 pytest.importorskip("pypdfium2")
@@ -26,7 +26,7 @@ def test_a_scanned_page_is_reported(read, formats):
 
 
 def test_a_long_file_is_several_documents(read, formats, monkeypatch):
-    monkeypatch.setattr(plain, "SECTION_BYTES", 12)
+    monkeypatch.setattr(sections, "SECTION_BYTES", 12)
     records = read(".pdf", formats.pdf([["one two"], ["three"], ["four"]]))
     assert [record.key for record in records] == ["#0", "#1"]
     assert "".join(record.text for record in records) == "one two\n\fthree\n\ffour"

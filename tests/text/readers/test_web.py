@@ -95,5 +95,12 @@ def test_a_page_that_is_too_large_is_refused(read, monkeypatch):
         read(".html", b"<p>123456789 123456789</p>")
 
 
+def test_a_page_of_too_many_tags_is_refused(monkeypatch):
+    monkeypatch.setattr("bimo.text.readers.web.MOST_TAGS", 3)
+    assert page_text("<p>a<p>b<p>c") == "a\n\nb\n\nc"
+    with pytest.raises(Unreadable, match="more than 3 tags"):
+        page_text("<p>a<p>b<p>c</p>")
+
+
 def test_deep_nesting_takes_no_time():
     assert page_text("<div>" * 200_000 + "ink") == "ink"  # minutes, were main content searched for

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimo.text.decode import Unreadable
-from bimo.text.readers import READERS, plain
+from bimo.text.readers import READERS, sections
 from bimo.text.readers import records as record_readers
 from bimo.text.readers.record import Bad, Options
 
@@ -23,7 +23,7 @@ def read(suffix, data, **options):
 @given(PLAIN)
 def test_sections_of_a_text_put_together_are_the_text(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "SECTION_BYTES", 11)
+        patch.setattr(sections, "SECTION_BYTES", 11)
         records = read(".txt", text)
     assert "".join(part for _, part in records) == text
     assert all(len(part.encode("utf-8")) <= 11 for _, part in records)
@@ -32,7 +32,7 @@ def test_sections_of_a_text_put_together_are_the_text(text):
 
 
 def test_a_large_text_is_cut_at_blank_lines(monkeypatch):
-    monkeypatch.setattr(plain, "SECTION_BYTES", 16)
+    monkeypatch.setattr(sections, "SECTION_BYTES", 16)
     assert read(".md", "one two\n\nthree 中\n\nfour") == [("#0", "one two\n\n"), ("#1", "three 中\n\nfour")]
 
 
