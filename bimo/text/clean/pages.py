@@ -108,8 +108,9 @@ def _with_head(pages: list[list[str]], edge: int) -> list[int]:
         if numbers := NUMBER.findall(line):
             for number in {int(numbers[0]), int(numbers[-1])}:
                 counting[number - place].append(place)
-    groups = [*alike.values(), max(counting.values(), key=len, default=[])]
-    return sorted({place for group in groups if len(group) >= LEAST_MARKS for place in group})
+    heads = {place for group in alike.values() if len(group) >= LEAST_MARKS for place in group}
+    numbered = max(counting.values(), key=len, default=[])
+    return sorted(heads.union(numbered) if len(numbered) >= max(LEAST_MARKS, len(pages) // 10) else heads)
 
 
 def _goes_on(line: str, follower: str) -> bool:
@@ -119,6 +120,7 @@ def _goes_on(line: str, follower: str) -> bool:
 
 
 def _joined(text: str, done: Counter[str]) -> str:
+    """The text with long lines joined to the next: where a sentence goes on, and where a line reaches the margin."""
     lines = text.split("\n")
     columns = list(map(columns_of, lines))
     widest = sorted(filter(None, columns))
@@ -242,6 +244,5 @@ def _breaks_sentence(lines: list[str], mark: int, marks: set[int]) -> bool:
     above, below = (_nearest(lines, mark, way, marks) for way in (-1, 1))
     if above < 0 or below >= len(lines):
         return False
-    last, following = lines[above].strip(), lines[below].strip()
-    goes_on = following[0].islower() or (following[0].isalpha() and not following[0].isupper())
-    return goes_on and len(last) >= LINE_LENGTH and not last.endswith(SENTENCE_END) and not last[-1].isdigit()
+    last = lines[above].strip()
+    return _goes_on(last, lines[below].strip()) and len(last) >= LINE_LENGTH and not last[-1].isdigit()

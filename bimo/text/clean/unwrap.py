@@ -102,7 +102,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[int, int]]:
     """Begin and end of runs of lines; a blank line ends a run, an indented line begins one."""
     begin = 0
     for number, line in enumerate(lines):
-        if not line or line[0] in " \t\u3000":
+        if not line or line[0].isspace():
             if number > begin:
                 yield begin, number
             begin = number if line.strip() else number + 1
