@@ -1,6 +1,6 @@
 """Lines that belong to a page or to a mailing system, not to its text: menus, cookie banners, footers of lists.
 
-Line rules are from C4 (Raffel et al. 2020, section 2.2) and FineWeb (Penedo et al. 2024, section 3.6). Theirs that
+Line rules are from C4 (Raffel et al. 2020, section 2.2) and FineWeb (Penedo et al. 2024). Theirs that
 take lines without a full stop, or short lines, are not here: they eat headings, verse, plays, lists and Chinese
 titles. These take a line only where the whole of it says what it is, or in a menu that two known entries mark. The
 rules; the note of a document counts the lines of each:

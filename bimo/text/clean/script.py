@@ -11,14 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from bimo.config import setting
 from bimo.errors import DataError
 from bimo.text.document import Document, Step
-
-if TYPE_CHECKING:
-    from opencc import OpenCC
 
 ROUNDS = 4
 LEAST_CHANGED = 0.05  # of the Chinese characters: then it is the other script
@@ -65,7 +62,7 @@ def build(config: Config) -> Step:
 
 
 @cache
-def _converter(to: str) -> OpenCC:
+def _converter(to: str) -> Any:
     try:
         from opencc import OpenCC
     except ModuleNotFoundError:
@@ -73,7 +70,7 @@ def _converter(to: str) -> OpenCC:
     return OpenCC(TABLES[to])
 
 
-def _converted(text: str, converter: OpenCC) -> tuple[str, int]:
+def _converted(text: str, converter: Any) -> tuple[str, int]:
     """The text in the other script, and how many characters changed; itself and 0 where it is not in this one."""
     ideographs = len(IDEOGRAPH.findall(text))
     if len(NOT_CHINESE.findall(text)) > MOST_KANA * ideographs:

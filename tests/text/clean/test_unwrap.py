@@ -24,7 +24,17 @@ Thou art more lovely and more temperate:
 Rough winds do shake the darling buds of May,
 And summer's lease hath all too short a date:"""
 LINES = st.sampled_from(
-    ["", "", *textwrap.wrap(PARAGRAPH, 72), *VERSE.split("\n"), *textwrap.wrap(CHINESE, 20)[:3], "  in", "- a"]
+    [
+        "",
+        "",
+        *textwrap.wrap(PARAGRAPH, 72),
+        *VERSE.split("\n"),
+        *textwrap.wrap(CHINESE, 20)[:3],
+        "  in",
+        "\xa0",
+        "x" * 60 + "-",
+        "- a",
+    ]
 )
 
 

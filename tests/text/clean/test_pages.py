@@ -2,12 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bimo.text.clean.page_marks import Config, build
+from bimo.text.clean.pages import Config, build
 from bimo.text.document import Document
 
 STEP = build(Config())
 PIECES = """
-
+\f
+\f3
 1
 2
 - 3 -
@@ -94,3 +95,64 @@ def test_pages_without_a_number_do_not_end_the_count():
     assert clean(text) == text  # two are too few
     more = f"{text}\n10\nand yet there was more to say\n11\nabout it"
     assert not any(character.isdigit() for character in clean(more))
+
+
+RAIN = """Chapter 1
+The rain had fallen for weeks over the valley and the far-
+mers were afraid that nothing would be left of the
+harvest.
+\f
+Then they went to the river, which nobody had seen so
+high. It was an old custom to go there in the evening, when
+Lisbeth rang the bell on the hill above them. They
+\f
+stood and looked, and some of them spoke of the year in
+which the bridge was carried off.
+Nobody slept.
+\f
+Chapter 2
+In the morning it was over."""
+PAGES = RAIN.split("\n\f\n")
+JOINED = """Chapter 1
+The rain had fallen for weeks over the valley and the farmers were afraid that nothing would be left of the harvest.
+
+Then they went to the river, which nobody had seen so high. It was an old custom to go there in the evening, when \
+Lisbeth rang the bell on the hill above them. They stood and looked, and some of them spoke of the year in which \
+the bridge was carried off.
+Nobody slept.
+
+Chapter 2
+In the morning it was over."""
+
+
+@pytest.mark.parametrize(
+    "frame", ["{page}\n{number}", "THE RAIN\n\n{page}", "{number} THE RAIN\n{page}\n(c) A. Smith", "{page}"]
+)
+def test_pages_become_one_text(frame):
+    pages = [frame.format(page=page, number=number) for number, page in enumerate(PAGES, start=99)]
+    result = STEP(Document("d", "\n\f".join(pages), "s"))
+    assert result.text == JOINED
+    assert result.notes[0].startswith("pages: ")
+
+
+def test_heads_of_single_chapters_count_the_pages():
+    heads = ["Chapter 1 5", "Chapter 1 6", "Chapter 2: The sun 7", "Index 8"]
+    texts = ["It was 12.", "It struck 30.", "They came at 7.", "All slept."]
+    pages = [f"{head}\n{text}\n" for head, text in zip(heads, texts, strict=True)]
+    assert clean("\f".join(pages)) == "\n\n".join(texts)
+
+
+def test_pages_of_chinese_are_joined_without_spaces():
+    pages = [
+        "雨已经下了好几个星期了，农民们都很担心，怕今年的\n收成会全部毁掉，于是他们一起走到村子外面的",
+        "河边去看，谁也没有见过那么高的水。",
+    ]
+    assert clean("\f".join(pages)) == "".join(pages).replace("\n", "")
+
+
+def test_pages_of_verse_keep_their_lines():
+    verse = "Shall I compare thee to a summer's day of June?\nThou art more lovely and more temperate than it:\n"
+    assert clean(f"{verse}\f{verse}") == f"{verse}\n{verse}".strip("\n")
+    assert build(Config(join=False))(Document("d", "\f".join(PAGES), "s")).text == "\n\n".join(PAGES).replace(
+        "They\n\nstood", "They\nstood"
+    )
