@@ -63,7 +63,7 @@ _VERSION_WORD = re.compile(r"(?i)(?:version|release|rev|build|\bv(?:er)?\.?|版�
 _PHONE_WORDS = (
     r"phones?|tel(?:ephone|efono|éfono|efon|\.)?|telefon\w*|téléphone|tél|fax|mobile|mobil|cell(?:phone)?|call|dial|whatsapp|sms"
     r"|hotline|helpline|contact|handy|móvil|portable|voicemail|pager|ring|电话|電話|手机|手機|传真|傳真|热线|座机|致电|拨打|联系|联络|聯絡"
-    r"|携帯|ファックス|微信|客服|咨询"
+    r"|携帯|ファックス|微信|客服"
 )
 _OTHER_WORDS = (
     r"isbn|issn|doi|order|invoice|serial|tracking|patent|arxiv|rfc|pmid|bug|issue|commit|case|ticket|batch|item|sku|model|lot|zip"

@@ -113,10 +113,10 @@ def secrets(view: View) -> Iterator[Span]:
     text = view.text
     if "PRIVATE KEY" in text:
         for match in _PEM.finditer(text):
-            end = f"-----END {match[1]}-----"
-            at = text.find(end, match.end(), match.end() + _PEM_SIZE)
+            last = f"-----END {match[1]}-----"
+            at = text.find(last, match.end(), match.end() + _PEM_SIZE)
             if at >= 0 or match[0][-1] != "-":  # a key without its end is still a key; a mere headline is none
-                yield match.start(), at + len(end) if at >= 0 else match.end()
+                yield match.start(), at + len(last) if at >= 0 else match.end()
     if not view.words:
         return
     for start, end in view.words:
