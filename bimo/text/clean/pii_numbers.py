@@ -51,7 +51,9 @@ _IBAN_COUNTRIES = {
 _IBAN_LENGTHS = {country: length for length, names in _IBAN_COUNTRIES.items() for country in names.split()}
 _IBAN_HEAD = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2})[0-9]{2}(?=[ -]?[A-Z0-9]{4})")
 
-_IPV4 = re.compile(r"(?<![A-Za-z0-9_.-])(?<![A-Za-z]/)(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![A-Za-z0-9_]|[.-][0-9]|/[0-9])")
+_IPV4 = re.compile(
+    r"[0-9](?<![A-Za-z0-9_.-].)(?<![A-Za-z]/.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![A-Za-z0-9_]|[.-][0-9]|/[0-9])"
+)
 _IPV6 = re.compile(
     r"(?<![A-Za-z0-9.])(?<![0-9A-Fa-f:]:)[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9:])"
 )
@@ -61,7 +63,7 @@ _VERSION_WORD = re.compile(r"(?i)(?:version|release|rev|build|\bv(?:er)?\.?|版�
 _PHONE_WORDS = (
     r"phones?|tel(?:ephone|efono|éfono|efon|\.)?|telefon\w*|téléphone|tél|fax|mobile|mobil|cell(?:phone)?|call|dial|whatsapp|sms"
     r"|hotline|helpline|contact|handy|móvil|portable|voicemail|pager|ring|电话|電話|手机|手機|传真|傳真|热线|座机|致电|拨打|联系|联络|聯絡"
-    r"|携帯|ファックス|微信|客服|咨询"
+    r"|携帯|ファックス|微信|客服"
 )
 _OTHER_WORDS = (
     r"isbn|issn|doi|order|invoice|serial|tracking|patent|arxiv|rfc|pmid|bug|issue|commit|case|ticket|batch|item|sku|model|lot|zip"
@@ -69,10 +71,13 @@ _OTHER_WORDS = (
     r"|学号|批号|型号|邮编|账号|帐号|卡号|案号|合同|元|注文|注册|统一|代码|条码|时间戳"
 )
 _PHONE = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_PHONE_WORDS})(?![A-Za-z])")
+_LETTER = re.compile("[A-Za-z\u00c0-\uffff]")
 _LINK = r"[\s:.=)\"(#]{0,4}(?:(?:no|number|nr|id|is|at|me|us|on|号码?|號碼?|是|为|為)[\s:.=)\"(#]{0,4}){0,2}$"
 _AFTER_PHONE = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_PHONE_WORDS}){_LINK}")
 _AFTER_OTHER = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_OTHER_WORDS}){_LINK}")
-_RUN = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){6}")
+ROW = 60  # characters of digits and separators: more than that is a row of numbers, and looked at no closer
+_RUN = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){6,}")
+_LONG_RUN = re.compile(r"[0-9](?:[ -]?[0-9]){12,}")
 _ISO_DATE = re.compile(
     r"(?:1[6-9]|20)[0-9]{2}([-/. ])[01]?[0-9]\1[0-3]?[0-9]|[0-3]?[0-9]([-/. ])[0-3]?[0-9]\2(?:1[6-9]|20)[0-9]{2}"
 )
@@ -85,7 +90,9 @@ _COUNTRY = (
 _MOBILE = r"1(?:3[0-9]|4[014-9]|5[0-35-9]|6[2567]|7[0-8]|8[0-9]|9[0-35-9])"
 _AREA = r"(?:10|2[0-57-9]|[3-9][0-9]{2})"  # of China, without its 0
 _PLUS86 = r"(?:\(?(?:\+|00)86\)?|86(?=[ -]))[ -]{0,2}"
+_LOCAL = r"[2-9][0-9]{2,3}[ -]?[0-9]{4}(?:-[0-9]{1,5})?"
 _NANP = r"[2-9][0-8][0-9]"
+_NO_SUM = r"(?<![0-9)\]=] )(?<![^A-Za-z][A-Za-z] )(?<![)\]=])"  # a + 49
 
 
 class Shape(NamedTuple):
@@ -93,51 +100,49 @@ class Shape(NamedTuple):
 
     ``sure``: taken anywhere. ``prose``: may be something else in code and tables, where a word must help. ``word``:
     only taken after a word such as "phone"; ``next``: right after it. A word such as "order" before a number rules it
-    out unless it begins with a plus.
+    out unless it begins with a plus. ``marks``: one of them stands in such a number; a cheap look before the pattern.
     """
 
     sure: str
+    marks: tuple[str, ...]
     pattern: re.Pattern[str]
 
 
-def _shape(sure: str, pattern: str, before: str = _BEFORE) -> Shape:
-    return Shape(sure, re.compile(before + pattern + _AFTER))
+def _shape(sure: str, marks: str, pattern: str, before: str = _BEFORE) -> Shape:
+    return Shape(sure, tuple(marks.split("|")) if marks else (), re.compile(before + pattern + _AFTER))
 
 
 _ALONE = _BEFORE + r"(?<![0-9] )"  # not in a row of numbers
 SHAPES = (
     # China: mobile, area code and local number, service numbers
-    _shape("sure", _PLUS86 + _MOBILE + r"[ -]?[0-9]{4}[ -]?[0-9]{4}"),
-    _shape("sure", _PLUS86 + r"\(?0?" + _AREA + r"\)?[ -]{0,2}[2-9][0-9]{2,3}[ -]?[0-9]{4}(?:-[0-9]{1,5})?"),
-    _shape("sure", _MOBILE + r"([ -])[0-9]{4}\1[0-9]{4}"),
-    _shape("prose", _MOBILE + r"[0-9]{8}"),
-    _shape("sure", r"(?:0" + _AREA + r"-|\(0" + _AREA + r"\)[ -]{0,2})[2-9][0-9]{2,3}[ -]?[0-9]{4}(?:-[0-9]{1,5})?"),
-    _shape("prose", r"0" + _AREA + r" [2-9][0-9]{2,3}[ -]?[0-9]{4}(?![ -]?[0-9])", _ALONE),
-    _shape("sure", r"[48]00-(?:[0-9]{3}-[0-9]{4}|[0-9]{4}-[0-9]{3}|[0-9]{7})"),
+    _shape("sure", "86", _PLUS86 + _MOBILE + r"[ -]?[0-9]{4}[ -]?[0-9]{4}"),
+    _shape("sure", "86", _PLUS86 + r"\(?0?" + _AREA + r"\)?[ -]{0,2}" + _LOCAL),
+    _shape("sure", " |-", _MOBILE + r"([ -])[0-9]{4}\1[0-9]{4}"),
+    _shape("prose", "", _MOBILE + r"[0-9]{8}"),
+    _shape("sure", "-|(", r"(?:0" + _AREA + r"-|\(0" + _AREA + r"\)[ -]{0,2})" + _LOCAL),
+    _shape("prose", " ", r"0" + _AREA + r" [2-9][0-9]{2,3}[ -]?[0-9]{4}(?![ -]?[0-9])", _ALONE),
+    _shape("sure", "-", r"[48]00-(?:[0-9]{3}-[0-9]{4}|[0-9]{4}-[0-9]{3}|[0-9]{7})"),
     # North America
-    _shape("sure", r"\+1[ .-]?\(?" + _NANP + r"\)?[ .-]{0,2}[2-9][0-9]{2}[ .-]?[0-9]{4}"),
-    _shape("sure", r"(?:1[ .-]?)?\(" + _NANP + r"\)[ ]{0,2}[2-9][0-9]{2}[ .-][0-9]{4}"),
-    _shape("sure", r"(?:1-)?" + _NANP + r"-[2-9][0-9]{2}-[0-9]{4}"),
-    _shape("prose", r"(?:1\.)?" + _NANP + r"\.[2-9][0-9]{2}\.[0-9]{4}"),
-    _shape("prose", r"(?:1[ ])?" + _NANP + r"[ ][2-9][0-9]{2}[ -][0-9]{4}(?![ ][0-9])", _ALONE),
-    _shape("prose", _NANP + r"/[2-9][0-9]{2}-[0-9]{4}"),
+    _shape("sure", "+", r"\+1[ .-]?\(?" + _NANP + r"\)?[ .-]{0,2}[2-9][0-9]{2}[ .-]?[0-9]{4}"),
+    _shape("sure", "(", r"(?:1[ .-]?)?\(" + _NANP + r"\)[ ]{0,2}[2-9][0-9]{2}[ .-][0-9]{4}"),
+    _shape("sure", "-", r"(?:1-)?" + _NANP + r"-[2-9][0-9]{2}-[0-9]{4}"),
+    _shape("prose", ".", r"(?:1\.)?" + _NANP + r"\.[2-9][0-9]{2}\.[0-9]{4}"),
+    _shape("prose", " ", r"(?:1[ ])?" + _NANP + r"[ ][2-9][0-9]{2}[ -][0-9]{4}(?![ ][0-9])", _ALONE),
+    _shape("prose", "/", _NANP + r"/[2-9][0-9]{2}-[0-9]{4}"),
     # Anywhere: country code, grouped or not; 00 in place of the plus
-    _shape("sure", r"\+ ?" + _COUNTRY + r"(?=[ ()/.-])(?:[ .\-/()]{0,3}[0-9]){6,12}", _ALONE),
-    _shape("prose", r"\+" + _COUNTRY + r"[0-9]{7,12}", _BEFORE + r"(?<![0-9)\]=] )(?<![^A-Za-z][A-Za-z] )(?<![)\]=])"),
-    _shape("word", r"00" + _COUNTRY + r"(?:[ .\-/()]{0,3}[0-9]){6,12}"),
+    _shape("sure", "+", r"\+ ?" + _COUNTRY + r"(?=[ ()/.-])(?:[ .\-/()]{0,3}[0-9]){6,12}", _ALONE),
+    _shape("prose", "+", r"\+" + _COUNTRY + r"[0-9]{7,12}", _BEFORE + _NO_SUM),
+    _shape("word", "00", r"00" + _COUNTRY + r"(?:[ .\-/()]{0,3}[0-9]){6,12}"),
     # National forms of Europe, Japan and Korea: France, Britain, Germany and Austria, the rest with hyphens
-    _shape("prose", r"0[1-9](?:([ .-])[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[0-9]{2})(?![ .-][0-9])", _ALONE),
-    _shape(
-        "prose",
-        r"0(?:20 [0-9]{4} [0-9]{4}|[17][0-9]{3} [0-9]{3} ?[0-9]{3}|1[0-9]{2} [0-9]{3} [0-9]{4})(?! [0-9])",
-        _ALONE,
-    ),
-    _shape("prose", r"0[1-9][0-9]{1,4}/[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
-    _shape("prose", r"\(0[1-9][0-9]{0,4}\)[ ]{0,2}[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
-    _shape("prose", r"0[1-9][0-9]{0,3}-[0-9]{2,4}-[0-9]{4}"),
-    _shape("prose", r"0[67]-[0-9]{8}"),
+    _shape("prose", " |.|-", r"0[1-9](?:([ .-])[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[0-9]{2})(?![ .-][0-9])", _ALONE),
+    _shape("prose", " ", r"0(?:20 [0-9]{4} [0-9]{4}|1[0-9]{2} [0-9]{3} [0-9]{4})(?! [0-9])", _ALONE),
+    _shape("prose", " ", r"0[17][0-9]{3} [0-9]{3} ?[0-9]{3}(?! [0-9])", _ALONE),
+    _shape("prose", "/", r"0[1-9][0-9]{1,4}/[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
+    _shape("prose", "(", r"\(0[1-9][0-9]{0,4}\)[ ]{0,2}[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3}"),
+    _shape("prose", "-", r"0[1-9][0-9]{0,3}-[0-9]{2,4}-[0-9]{4}"),
+    _shape("prose", "-", r"0[67]-[0-9]{8}"),
     # Anything else, right after "phone:"
-    _shape("next", r"\+?\(?[0-9](?:[ .\-/()]{0,2}[0-9]){6,13}"),
+    _shape("next", "", r"\+?\(?[0-9](?:[ .\-/()]{0,2}[0-9]){6,13}"),
 )
 
 
@@ -229,7 +234,9 @@ def ips(view: View) -> Iterator[Span]:
     """
     text = view.text
     for start, end in view.chains:
-        for match in _IPV4.finditer(text, max(0, start - 2), end + 2):
+        if text.count(".", start, end) < 3:
+            continue
+        for match in _IPV4.finditer(text, start, end + 2):
             parts = [int(part) for part in match[0].split(".")]
             before = text[max(0, match.start() - 40) : match.start()]
             if max(parts) > 255 or parts[3] == 0 or _VERSION_WORD.search(before):
@@ -256,11 +263,15 @@ def phones(view: View) -> Iterator[Span]:
     header = text[: max(0, text.find("\n"))] if view.kind == "table" else ""
     base = 1 if header and _PHONE.search(header) else 0
     plain = view.kind not in ("code", "table")
-    for start, end in view.chains:
-        if not _RUN.search(text, start, end) or _IPV4.fullmatch(text, start, end):
+    for start, end in _runs(_RUN, view):
+        run = text[start:end]
+        if _ISO_DATE.match(run) or _IPV4.fullmatch(run):
             continue
         low, high = max(0, start - 3), min(len(text), end + 2)
-        for sure, pattern in SHAPES:
+        near = text[low:start] + run
+        for sure, marks, pattern in SHAPES:
+            if marks and not any(mark in near for mark in marks):
+                continue
             for match in pattern.finditer(text, low, high):
                 number, at = match[0], match.start()
                 needed = {"sure": 0, "prose": 0 if plain else 1, "word": 1, "next": 2}[sure]
@@ -272,6 +283,8 @@ def phones(view: View) -> Iterator[Span]:
 def _context(text: str, at: int) -> int:
     """2 right after a word for phones, 1 near one, -1 right after a word for other numbers (order, ISBN), else 0."""
     before = text[max(0, at - 40) : at]
+    if not _LETTER.search(before):  # most numbers of a table
+        return 0
     if _AFTER_PHONE.search(before):
         return 2
     if _AFTER_OTHER.search(before) and not _PHONE.search(before[-20:]):  # but "call to order: ..."
@@ -290,6 +303,13 @@ def _is_plausible(number: str) -> bool:
 
 
 def _matches(pattern: re.Pattern[str], view: View) -> Iterator[re.Match[str]]:
+    for start, end in _runs(_LONG_RUN, view):
+        yield from pattern.finditer(view.text, max(0, start - 1), min(len(view.text), end + 2))
+
+
+def _runs(pattern: re.Pattern[str], view: View) -> Iterator[Span]:
+    """Spans of digits with only separators between them, but not the rows of tables of numbers."""
     for start, end in view.chains:
-        if end - start >= 13:
-            yield from pattern.finditer(view.text, max(0, start - 1), min(len(view.text), end + 2))
+        for match in pattern.finditer(view.text, start, end):
+            if match.end() - match.start() <= ROW:
+                yield match.span()

@@ -47,8 +47,8 @@ _KEY = re.compile(
     r"|(sk-[A-Za-z0-9_-]{20,255})"  # OpenAI, Anthropic and others; also class names in style sheets
     r")(?![A-Za-z0-9])"
 )
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?)-----.{0,16384}?-----END \1-----", re.DOTALL)
-_OPEN_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----\s+(?:[A-Za-z0-9+/=]{16,128}\s+)+")
+_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?)-----(?:\s+[A-Za-z0-9+/=]{16,128})*")
+_PEM_SIZE = 16_384
 
 _NAMES = (
     "passw",
@@ -81,7 +81,9 @@ def emails(view: View) -> Iterator[Span]:
         for match in _DOMAIN.finditer(text):
             at, end, suffix = match.start(), match.end(), match[1].lower()
             local = _LOCAL.search(text[max(0, at - 64) : at])
-            if not local or suffix in _FILES or (local[0] in _REMOTES and text[end : end + 1] in (":", "/")):
+            if not local or suffix in _FILES or text.endswith("://", 0, at - len(local[0])):
+                continue
+            if local[0] in _REMOTES and text[end : end + 1] in (":", "/"):
                 continue
             if view.kind == "code" and (text[end : end + 1] == "(" or not (len(suffix) == 2 or suffix in _CODE_TLDS)):
                 continue  # a product of matrices: x@w.transpose(0, 1)
@@ -110,8 +112,11 @@ def secrets(view: View) -> Iterator[Span]:
     """Private-key blocks, keys with a known prefix, and random-looking values assigned to a name such as "password"."""
     text = view.text
     if "PRIVATE KEY" in text:
-        for pattern in (_PEM, _OPEN_PEM):
-            yield from (match.span() for match in pattern.finditer(text))
+        for match in _PEM.finditer(text):
+            last = f"-----END {match[1]}-----"
+            at = text.find(last, match.end(), match.end() + _PEM_SIZE)
+            if at >= 0 or match[0][-1] != "-":  # a key without its end is still a key; a mere headline is none
+                yield match.start(), at + len(last) if at >= 0 else match.end()
     if not view.words:
         return
     for start, end in view.words:

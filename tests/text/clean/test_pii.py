@@ -68,6 +68,7 @@ def test_an_email_address_is_found_whole(text: str, value: str) -> None:
         "@scope/pkg@1.2.3",
         "a @ b",
         "user@host",
+        "ssh://li@host.org/x",
         "meet me at (dot)",
         "@张三",
     ],
