@@ -61,8 +61,6 @@ def _class_of(code: int) -> int:
     return LETTER if kind in "LM" else DIGIT if kind == "N" else 0
 
 
-_UNSPACED = [kind for kind in range(16) if kind & UNSPACED]
-_WORD = [kind for kind in range(16) if kind & (LETTER | DIGIT) and not kind & UNSPACED]
 _ASCII_CLASSES = bytes(_class_of(code) for code in range(256))
 
 
@@ -77,8 +75,7 @@ class Tokens(NamedTuple):
 
     Attributes:
         hashes: of each token, 64 bits; equal tokens have equal hashes; shape (tokens,).
-        edges: where each begins, and where the last ends; what stands between two tokens belongs to the first;
-            shape (tokens + 1,).
+        edges: the characters of tokens before each, and of all; shape (tokens + 1,).
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -110,27 +107,27 @@ class Measures:
         classes = self._units[1]
         inside = classes & (BREAK | UNSPACED) == 0  # a word goes on through such characters
         start = inside.copy()
-        start[1:] &= ~inside[:-1]
-        if not self.text.isascii():
+        np.greater(inside[1:], inside[:-1], out=start[1:])
+        if self.unspaced:
             start |= classes & UNSPACED != 0
         return np.flatnonzero(start)
 
-    @cached_property
-    def _kinds(self) -> list[int]:
-        """How many tokens there are of each set of classes, a set being a number below 16."""
+    def _tokens_with(self, classes: int) -> int:
+        """How many tokens have a character of these classes."""
         if not len(self._starts):
-            return [0] * 16
-        return np.bincount(np.bitwise_or.reduceat(self._units[1], self._starts), minlength=16).tolist()
+            return 0
+        before = _before(self._units[1] & classes != 0, self._starts)
+        return int(np.count_nonzero(before[1:] > before[:-1]))
 
     @cached_property
     def unspaced(self) -> int:
         """Characters of scripts without spaces."""
-        return sum(self._kinds[kind] for kind in _UNSPACED)
+        return 0 if self.text.isascii() else int(np.count_nonzero(self._units[1] & UNSPACED))
 
     @cached_property
     def spaced_words(self) -> int:
         """Words of scripts with spaces."""
-        return sum(self._kinds[kind] for kind in _WORD)
+        return self._tokens_with(LETTER | DIGIT)
 
     @cached_property
     def words(self) -> float:
@@ -145,8 +142,8 @@ class Measures:
     @cached_property
     def alphabetic_share(self) -> float:
         """Words with a letter, as a share of words and of marks that stand alone."""
-        numbers = self._kinds[DIGIT] + self._kinds[DIGIT | BREAK]
-        alone = self._kinds[0] + self._kinds[BREAK]
+        numbers = self.spaced_words - self._tokens_with(LETTER)
+        alone = len(self._starts) - self.unspaced - self.spaced_words
         return (self.words - numbers) / max(self.words + alone, 1)
 
     @cached_property
@@ -170,9 +167,12 @@ class Measures:
         if not len(starts):
             return Tokens(np.zeros(0, np.uint64), np.zeros(1, np.int64))
         powers, inverses = _powers()
-        values = (units * (classes & BREAK == 0)) * powers[: len(units)]  # a polynomial in an odd base, modulo 2**64
-        hashes = np.add.reduceat(values, starts) * inverses[starts]
-        return Tokens(hashes, np.concatenate((starts, [len(units)])))
+        inside = classes & BREAK == 0
+        values = (units * inside) * powers[: len(units)]  # a polynomial in an odd base, modulo 2**64
+        return Tokens(
+            hashes=np.diff(_before(values, starts)) * inverses[starts],
+            edges=_before(inside, starts),
+        )
 
 
 @lru_cache(maxsize=1)
@@ -182,6 +182,12 @@ def measures_of(text: str) -> Measures:
 
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64
+
+
+def _before(values: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """The sum of the values before each start, and of all; shape (starts + 1,)."""
+    sums = np.add.accumulate(values, dtype=np.uint64 if values.dtype == np.uint64 else np.int64)
+    return np.concatenate((sums[starts] - values[starts], sums[-1:]))
 
 
 @cache

@@ -1,4 +1,7 @@
-"""The words that a language cannot do without: they say which language it is, and that it is language at all."""
+"""The words that a language cannot do without: they say which language it is, and that it is language at all.
+
+And the letters that few others have.
+"""
 
 from __future__ import annotations
 
@@ -45,4 +48,30 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
         "mr": "आणि आहे या हे होते तो ती व मध्ये आहेत नाही एक होता",
         "ko": "이 그 것 수 등 및 는 은 를 을 있다 있는 한 그는 에서 위해 대한",
     }.items()
+}
+
+TELLING_LETTERS: dict[str, str] = {
+    "fr": "çœèêùîôûàâ",
+    "es": "ñ¿¡áíóú",
+    "pt": "ãõçâêáí",
+    "it": "àèìòù",
+    "de": "ßäöü",
+    "sv": "åäö",
+    "da": "åæø",
+    "no": "åæø",
+    "fi": "äö",
+    "pl": "ąćęłńśźż",
+    "cs": "ěřůčžš",
+    "sk": "ľĺŕôčžš",
+    "hu": "őűáö",
+    "ro": "șțăâî",
+    "tr": "ığşüö",
+    "ca": "çàèòï",
+    "vi": "đơưạảấầậếềệịọộợụứừ",
+    "ru": "ыэёъ",
+    "uk": "іїєґ",
+    "bg": "ъщ",
+    "sr": "јљњћђџ",
+    "fa": "پچژگک",
+    "ur": "ٹڈڑںے",
 }

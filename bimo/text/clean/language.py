@@ -25,7 +25,7 @@ import numpy.typing as npt
 from bimo.config import setting
 from bimo.errors import ConfigError, did_you_mean
 from bimo.text.document import Document, Drop, Step
-from bimo.text.words import FUNCTION_WORDS
+from bimo.text.words import FUNCTION_WORDS, TELLING_LETTERS
 
 SAMPLES, SAMPLE = 4, 100  # parts of a long text that are judged, and the characters of each
 CANDIDATES = (8, 200)  # of the classifier's labels; the first of the right script is taken
@@ -169,7 +169,7 @@ def _judge(text: str) -> tuple[str, float, str]:
 
 def _is_language(sample: str) -> bool:
     """Whether there are function words among the words in Latin letters, and not only names."""
-    return any(word in _owners() for word in _LATIN_WORD.findall(sample.lower()))
+    return any(word in _owners_of_words() for word in _LATIN_WORD.findall(sample.lower()))
 
 
 def _sample(text: str) -> str:
@@ -236,24 +236,34 @@ def _languages_of(script: str) -> frozenset[str]:
 
 
 def by_function_words(text: str, languages: frozenset[str] = LANGUAGES) -> tuple[str, float]:
-    """The language with most function words in a text; a word that several have counts for each, but less."""
-    words = Counter(_NO_LETTERS.sub(" ", text.lower()).split())
+    """The language with most function words and telling letters; what several have counts for each, but less."""
+    text = text.lower()
     found: defaultdict[str, float] = defaultdict(float)
-    for word, count in words.items():
-        owners = _owners().get(word, frozenset()) & languages
-        for language in owners:
-            found[language] += count / len(owners)
+    for clues, owners in (
+        (Counter(_NO_LETTERS.sub(" ", text).split()), _owners_of_words()),
+        (Counter(text), _owners_of_letters()),
+    ):
+        for clue in clues.keys() & owners.keys():
+            for language in owners[clue] & languages:
+                found[language] += clues[clue] / len(owners[clue])
     if not found:
         return "", 0.0
     (language, most), *others = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:2]
     return language, most / (most + sum(count for _, count in others) + 0.5)
 
 
-@lru_cache(maxsize=1)
-def _owners() -> dict[str, frozenset[str]]:
+@cache
+def _owners_of_words() -> dict[str, frozenset[str]]:
     """The languages of each function word."""
     words = frozenset().union(*FUNCTION_WORDS.values())
     return {word: frozenset(name for name, own in FUNCTION_WORDS.items() if word in own) for word in words}
+
+
+@cache
+def _owners_of_letters() -> dict[str, frozenset[str]]:
+    """The languages of each telling letter."""
+    letters = frozenset("".join(TELLING_LETTERS.values()))
+    return {letter: frozenset(name for name, own in TELLING_LETTERS.items() if letter in own) for letter in letters}
 
 
 @lru_cache(maxsize=1)

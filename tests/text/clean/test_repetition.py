@@ -40,15 +40,15 @@ WORDS = st.lists(st.sampled_from(["a", "bb", "ccc", "dd", "e"]), min_size=1, max
 
 @given(WORDS, st.integers(2, 6))
 def test_shares_are_those_of_counting_by_hand(words: list[str], n: int) -> None:
-    m = Measures(" ".join(words) + " ")
+    m = Measures(" ".join(words))
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    size = sum(len(word) + 1 for word in words)
+    size = sum(len(word) for word in words)
     counts = Counter(grams)
     often = max(counts.values(), default=0)
-    top = max((often * sum(len(word) + 1 for word in gram) for gram, k in counts.items() if k == often > 1), default=0)
+    top = max((often * sum(len(word) for word in gram) for gram, k in counts.items() if k == often > 1), default=0)
     assert top_share(m, n) == pytest.approx(top / size)
     covered = {i + k for i, gram in enumerate(grams) if gram in grams[:i] for k in range(n)}
-    assert repeated_share(m, n) == pytest.approx(sum(len(words[i]) + 1 for i in covered) / size)
+    assert repeated_share(m, n) == pytest.approx(sum(len(words[i]) for i in covered) / size)
 
 
 @given(WORDS | st.lists(st.sampled_from("天地玄黄宇宙"), min_size=1, max_size=60))
