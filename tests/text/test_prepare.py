@@ -4,7 +4,7 @@ import pytest
 
 from bimo.errors import DataError
 from bimo.text import store
-from bimo.text.prepare import prepare
+from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
 from bimo.text.split import split_source
 

@@ -195,9 +195,3 @@ def test_damaged_arrow_never_crashes(data):
         assert len(read(".arrow", bytes(damaged))) < 1_000_000
     except Unreadable:
         pass
-
-
-def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(Unreadable, match=r"pip install 'bimo\[parquet\]'"):
-        read(".parquet", b"PAR1")

@@ -2,7 +2,6 @@ import bz2
 import gzip
 import io
 import json
-import lzma
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import zstandard
 
 from bimo.errors import ConfigError, DataError
 from bimo.text.document import Document
-from bimo.text.prepare import prepare
+from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
 
 
@@ -44,6 +43,34 @@ def test_a_folder_is_read_in_a_stable_order_again_and_again(tmp_path):
     assert source.skipped == []
     assert source.total_bytes == source.bytes_done == 2 + 7 + 3 + 3
     assert source.name == str(tmp_path)
+
+
+def example(suffix, text):
+    """A file of the format that holds one text."""
+    if suffix in (".parquet", ".arrow", ".feather"):
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        table, sink = pyarrow.table({"text": [text]}), io.BytesIO()
+        if suffix == ".parquet":
+            parquet.write_table(table, sink)
+        else:
+            with pyarrow.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        return sink.getvalue()
+    if suffix in (".zip", ".tar"):
+        sink = io.BytesIO()
+        data = text.encode("utf-8")
+        if suffix == ".zip":
+            with zipfile.ZipFile(sink, "w") as archive:
+                archive.writestr("a.txt", data)
+        else:
+            with tarfile.open(fileobj=sink, mode="w") as archive:
+                info = tarfile.TarInfo("a.txt")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return sink.getvalue()
+    quoted = json.dumps(text, ensure_ascii=False)
+    forms = {".csv": f"text\n{text}\n", ".tsv": f"text\n{text}\n", ".json": f"[{quoted}]"}
+    return {**forms, ".jsonl": quoted, ".ndjson": quoted}.get(suffix, text).encode("utf-8")
 
 
 def test_bad_files_are_skipped_with_a_reason_and_the_rest_is_read(tmp_path):
@@ -220,6 +247,8 @@ def test_strict_names_the_first_files_that_cannot_be_read(tmp_path):
 
 STDIN = """
 import sys
+import tarfile
+import zipfile
 from bimo.text.source import open_source
 source = open_source(*sys.argv[1:])
 assert [document.text for document in source] == [document.text for document in source]

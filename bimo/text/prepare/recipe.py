@@ -17,7 +17,7 @@ from bimo.text.clean import (
     decontaminate,
     language,
     normalise,
-    page_marks,
+    pages,
     perplexity,
     pii,
     quality,
@@ -49,9 +49,9 @@ class Reading:
 class Clean:
     """The cleaning steps, in the order in which they are applied."""
 
+    pages: pages.Config = setting(pages.Config, "the pages of a PDF made one text, without running heads")
     normalise: normalise.Config = setting(normalise.Config, "regular Unicode, repaired mojibake, no control characters")
     boilerplate: boilerplate.Config = setting(boilerplate.Config, "what surrounds a text: menus, banners, licences")
-    page_marks: page_marks.Config = setting(page_marks.Config, "page numbers and running heads inside sentences")
     unwrap: unwrap.Config = setting(unwrap.Config, "paragraphs in one line each")
     script: script.Config = setting(script.Config, "Chinese in one script")
     language: language.Config = setting(language.Config, "which language a text is in")
@@ -64,9 +64,9 @@ class Clean:
 
 
 STEPS: dict[str, Callable[[Any], Step]] = {
+    "pages": pages.build,
     "normalise": normalise.build,
     "boilerplate": boilerplate.build,
-    "page_marks": page_marks.build,
     "unwrap": unwrap.build,
     "script": script.build,
     "language": language.build,

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from bimo.text.decode import ByteStream, Unreadable, seekable
-from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.record import Bad, Options, Record, iso_time, with_newlines
+from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.streams import damage_reported
 
 PAGE_BREAK = "\n\f"  # as other tools write it; a step that drops control characters leaves a line end

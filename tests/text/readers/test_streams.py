@@ -3,9 +3,10 @@ import os
 
 import pytest
 
-from bimo.text.decode import Unreadable
+from bimo.text import decode
+from bimo.text.decode import Unreadable, seekable
 from bimo.text.readers import streams
-from bimo.text.readers.streams import damage_reported, seekable, whole
+from bimo.text.readers.streams import damage_reported, whole
 
 
 class OneWay:
@@ -33,7 +34,7 @@ def test_a_stream_of_any_kind_can_be_sought_in(tmp_path):
 
 def test_sizes_are_bounded(monkeypatch):
     monkeypatch.setattr(streams, "RECORD_BYTES", 5)
-    monkeypatch.setattr(streams, "COPIED_BYTES", 7)
+    monkeypatch.setattr(decode, "SPOOL_DISK", 7)
     assert whole(OneWay(b"12345")) == b"12345"
     with pytest.raises(Unreadable, match="larger than 64 MB"):
         whole(OneWay(b"123456"))
