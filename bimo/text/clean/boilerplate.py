@@ -245,7 +245,7 @@ def _find_menus(lines: list[str], gone: dict[int, str]) -> None:
         bare = line.strip(" \t\u3000*•·|>»-–—+#")
         if number in gone or not bare:
             continue
-        if len(bare) <= MENU_ENTRY and bare.lower() in MENU_ENTRIES:
+        if len(bare) <= MENU_ENTRY and bare[-1].isalnum() and _is_entry(bare):
             if menu and len(menu) <= MENU_GAP + 1:
                 gone |= dict.fromkeys([*menu, number], "menu")
             menu = [number]
@@ -263,7 +263,17 @@ def _is_menu_line(bare: str) -> bool:
     parts = SEPARATED.split(bare)
     if len(parts) < 3 or max(map(len, parts)) > MENU_ENTRY:
         return False
-    return sum(part.strip().lower() in MENU_ENTRIES for part in parts) >= 2
+    return sum(map(_is_entry, parts)) >= 2
+
+
+def _is_entry(bare: str) -> bool:
+    lower = bare.strip().lower()
+    first, _, rest = lower.partition(" ")
+    return (
+        lower in MENU_ENTRIES
+        or (first in ("our", "my", "the") and rest in MENU_ENTRIES)
+        or first in ("about", "contact")
+    )
 
 
 def _find_footers(lines: list[str], gone: dict[int, str]) -> None:
