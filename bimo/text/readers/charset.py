@@ -25,7 +25,7 @@ def decoded(data: bytes, *declared: str | None) -> tuple[str, tuple[str, ...]]:
 
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            return data.decode(name, errors="replace"), (f"decoded as {name}",)
+            return data.decode(name, errors="replace"), _note(name)
     named = [_codec(name) for name in declared if name]
     wide = _wide(data[:SAMPLE]) if b"\0" in data else []
     seven_bit = [name for name in named if name in SEVEN_BIT] if data.isascii() else []
