@@ -109,8 +109,14 @@ def _words(raw: str, charset: str | None = None) -> str:
         words = decode_header(raw)
     except (HeaderParseError, ValueError):
         words = [(raw, None)]
-    pieces = (word if isinstance(word, str) else decoded(word, name)[0] for word, name in words)
-    return " ".join("".join(pieces).split())
+    return " ".join("".join(_word(word, name) for word, name in words).split())
+
+
+def _word(word: bytes | str, charset: str | None) -> str:
+    if isinstance(word, str):
+        return word
+    # Between encoded words, decode_header gives the others in this form.
+    return decoded(word, charset)[0] if charset else word.decode("raw-unicode-escape", errors="replace")
 
 
 def _time(message: Message) -> str:

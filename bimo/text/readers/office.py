@@ -17,8 +17,8 @@ from bimo.text.readers.streams import damage_reported
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 MATH_TEXT = "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"
-# Properties, what was deleted or moved away, and the second copy of a drawing that older versions of Word show.
-SKIPPED = {f"{W}{name}" for name in ("pPr", "rPr", "tblPr", "tcPr", "trPr", "del", "moveFrom", "sectPr")} | {
+# Properties, what was deleted or moved away, readings over Chinese characters, and second copies for older versions.
+SKIPPED = {f"{W}{name}" for name in ("pPr", "rPr", "tblPr", "tcPr", "trPr", "sectPr", "del", "moveFrom", "rt")} | {
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 }
 MARKS = {f"{W}tab": "\t", f"{W}br": "\n", f"{W}cr": "\n", f"{W}noBreakHyphen": "-"}
@@ -55,7 +55,7 @@ def _joined(blocks: Iterable[tuple[str, bool]]) -> Iterator[str]:
     begun, was_item = False, False
     for text, item in blocks:
         if text.strip():
-            yield (("\n" if item and was_item else "\n\n") if begun else "") + text
+            yield (("\n" if item and was_item else "\n\n") if begun else "") + with_newlines(text)
             begun, was_item = True, item
 
 
@@ -73,8 +73,17 @@ def _blocks(parent: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _table(table: Any) -> str:
-    rows = (row.iter(f"{W}tc") for row in table.iter(f"{W}tr"))
+    rows = (_found(row, f"{W}tc") for row in _found(table, f"{W}tr"))
     return "\n".join("\t".join(" ".join(_inline(cell).split()) for cell in row) for row in rows)
+
+
+def _found(node: Any, tag: str) -> Iterator[Any]:
+    """The elements of a kind that stand in a node or in content controls in it, but not in each other."""
+    for child in node:
+        if child.tag == tag:
+            yield child
+        elif child.tag not in SKIPPED:
+            yield from _found(child, tag)
 
 
 def _inline(node: Any) -> str:
@@ -88,7 +97,7 @@ def _inline(node: Any) -> str:
             pieces.append(_inline(child))
             if child.tag == f"{W}p":  # in a text box or a cell
                 pieces.append("\n")
-    return with_newlines("".join(pieces))
+    return "".join(pieces)
 
 
 def _notes(part: Any) -> Iterator[tuple[str, bool]]:
@@ -162,8 +171,12 @@ def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
             warnings.simplefilter("ignore")  # it warns of each feature that it would not write again
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         written = iso_time(book.properties.modified or book.properties.created)
-        for sheet in book.worksheets:
-            yield from _sheet(sheet, options.text_column, written)
+        empty = True
+        for record in (record for sheet in book.worksheets for record in _sheet(sheet, options.text_column, written)):
+            empty = False
+            yield record
+        if empty:
+            yield Bad("", "empty")
 
 
 def _sheet(sheet: Any, wanted: str, written: str) -> Iterator[Record]:

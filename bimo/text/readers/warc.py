@@ -32,16 +32,17 @@ def read_warc(stream: ByteStream, options: Options) -> Iterator[Record]:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     content = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
-    number = 0
+    number, given = 0, 0
     try:
         records = ArchiveIterator(cast(BinaryIO, _Counted(stream)), parse_http=False, stream_detect=False)
         for number, record in enumerate(records, 1):
             if record.record_type in content:
+                given += 1
                 yield _page(number, record, options)
     except OSError as cause:
         raise Unreadable(f"damaged WARC file: {str(cause)[:200]}") from None
-    if not number:
-        raise Unreadable("no WARC records in it")
+    if not given:
+        raise Unreadable("no pages in it" if number else "no WARC records in it")
 
 
 def _page(number: int, record: WarcRecord, options: Options) -> Record:

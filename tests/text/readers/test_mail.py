@@ -52,6 +52,8 @@ def test_wrong_charsets_and_raw_bytes(read):
         mail = head(text.encode("gbk"), b"text/plain; charset=" + charset) + text.encode("gbk")
         assert read(".eml", mail)[0].text == f"{text}\n\n{text}"
     assert read(".eml", head(b"=?gb2312?B?scrEqw==?= =?x-no?Q?=3D?= =?utf-8?B?!?="))[0].text.startswith("笔墨=")
+    mixed = head("墨 =?utf-8?B?56Ca?= \\u1 纸".encode()) + b"text"
+    assert read(".eml", mixed)[0].text.startswith("墨 砚 ")
     assert read(".eml", head(kind=b"text/html; charset=gb2312") + "<p>笔\0墨".encode("gbk"))[0].text == "ink\n\n笔墨"
 
 

@@ -18,11 +18,12 @@ def test_word_paragraphs_lists_and_tables_in_their_order(read, formats):
     table = document.add_table(2, 2)
     for cell, text in zip(table._cells, ("a", "b", "c\nd", ""), strict=True):
         cell.text = text
+    table.cell(1, 1).add_table(1, 1).cell(0, 0).text = "within"
     document.add_paragraph("")
     document.add_paragraph("End.")
     document.sections[0].header.paragraphs[0].text = "a header"
     document.core_properties.modified = datetime.datetime(2024, 5, 6, 7, 8, 9)
-    text = "The ink stone\n\nIt is old.\tVery\nold.\n\npine soot\n油烟\n\na\tb\nc d\t\n\nEnd."
+    text = "The ink stone\n\nIt is old.\tVery\nold.\n\npine soot\n油烟\n\na\tb\nc d\twithin\n\nEnd."
     assert read(".docx", formats.saved(document)) == [Text("", text, time="2024-05-06T07:08:09Z")]
 
 
@@ -116,6 +117,11 @@ def test_rows_that_a_sheet_cannot_have_end_the_reading(read, workbook, monkeypat
     monkeypatch.setattr(office, "MOST_CELLS", 9)
     with pytest.raises(Unreadable, match="9 cells"):
         read(".xlsx", workbook)
+
+
+def test_an_empty_workbook_is_reported(read, formats):
+    book = pytest.importorskip("openpyxl").Workbook()
+    assert read(".xlsx", formats.saved(book)) == [Bad("", "empty")]
 
 
 @pytest.mark.parametrize(("suffix", "library"), [(".docx", "docx"), (".pptx", "pptx"), (".xlsx", "openpyxl")])

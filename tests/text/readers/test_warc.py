@@ -77,5 +77,7 @@ def test_what_is_no_archive(read, formats):
     for data in (b"", b"\n\n"):
         with pytest.raises(Unreadable, match="no WARC records"):
             read(".warc", data)
+    with pytest.raises(Unreadable, match="no pages in it"):
+        read(".warc", formats.warc_record("warcinfo", "", "application/warc-fields", b"software: x\r\n"))
     with pytest.raises(Unreadable, match="damaged WARC file"):
         read(".warc", b"some text\n" * 99)
