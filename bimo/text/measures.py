@@ -181,6 +181,14 @@ def measures_of(text: str) -> Measures:
     return Measures(text)
 
 
+def repeated_characters(parts: list[str]) -> float:
+    """Characters of the parts that have stood before, as a share of all."""
+    different = set(parts)
+    if len(different) == len(parts):
+        return 0.0
+    return 1 - sum(map(len, different)) / max(sum(map(len, parts)), 1)
+
+
 _BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64
 
 

@@ -22,13 +22,15 @@ from typing import Literal
 
 from bimo.config import setting
 from bimo.text.document import Document, Drop, Step
-from bimo.text.measures import Measures, Rule, first_broken, limits_of, measures_of
+from bimo.text.measures import Measures, Rule, first_broken, limits_of, measures_of, repeated_characters
+from bimo.text.scripts import script_weights
 from bimo.text.words import FUNCTION_WORDS
 
 NAN = float("nan")
 BULLETS = ("•", "-", "*", "·", "●", "○", "■", "▪", "‣", "–")
 ELLIPSES = ("...", "…")
 LINE_ENDS = tuple(".!?…。！？．｡")
+C4_LINE_ENDS = (*LINE_ENDS, *"\"'”」』")
 CLOSERS = "\"'”’»)]」』》）"  # that may stand behind the end of a sentence
 SHORT_LINE, SHORT_UNSPACED_LINE = 30, 10  # characters
 STOP_WORDS_FROM = 50  # words: a shorter text may well have none
@@ -44,6 +46,7 @@ STOP_CHARACTERS = (
     frozenset("のにはをたがでとしれさてもなかいる"),
     frozenset("เปนไมในการท"),
 )
+STOP_WORD_SCRIPTS = {"Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Han", "Kana"}
 _POLICY = re.compile("javascript|terms of use|(?:privacy|cookie) policy|us(?:es|e|e of) cookies", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?][\"'”’)\]]*(?:\s|$)|[。！？]")
 
@@ -98,11 +101,11 @@ def _word_length(m: Measures) -> float:
 
 
 def _stop_words(m: Measures) -> float:
-    """How many different stop words of a language there are; of the language that has most."""
+    """Different stop words of a language, of the one that has most; nan in scripts without a list."""
     if m.words < STOP_WORDS_FROM:
         return NAN
     lists = STOP_CHARACTERS + STOP_WORDS if m.is_unspaced else STOP_WORDS + STOP_CHARACTERS
-    found = 0
+    found, head = 0, ""
     for size in STOP_WORDS_IN:
         head = m.text[:size]
         there = set(head.lower().split()).union(head if m.unspaced else ())
@@ -110,7 +113,8 @@ def _stop_words(m: Measures) -> float:
             found = max(found, len(there & of_one))
             if found >= ENOUGH_STOP_WORDS:
                 return found
-    return found
+    weights = script_weights(head)
+    return found if max(weights, key=weights.__getitem__) in STOP_WORD_SCRIPTS else NAN
 
 
 def _ended(lines: list[str]) -> int:
@@ -126,23 +130,11 @@ def _c4_sentences(m: Measures) -> float:
     """Sentences in the lines that C4 keeps: three words or more, ended by a mark, not about cookies or JavaScript."""
     sentences = 0
     for line in m.lines:
-        if line.endswith((".", "?", "!", '"', "'", "”", "。", "！", "？", "」", "』")) and not line.endswith("..."):
+        if line.endswith(C4_LINE_ENDS) and not line.endswith("..."):
             long_enough = line.count(" ") >= 2 or (m.is_unspaced and len(line) >= 5)
             if long_enough and not _POLICY.search(line):
                 sentences += max(len(_SENTENCE.findall(line)), 1)
     return sentences
-
-
-def repeated_characters(parts: list[str]) -> int:
-    """Characters of the parts that have stood before."""
-    different = set(parts)
-    if len(different) == len(parts):
-        return 0
-    return sum(map(len, parts)) - sum(map(len, different))
-
-
-def _repeated_line_characters(m: Measures) -> float:
-    return repeated_characters(m.lines) / max(sum(map(len, m.lines)), 1)
 
 
 RULES = {
@@ -165,7 +157,7 @@ RULES = {
     "min_sentences": Rule("too few sentences", _c4_sentences),
     "min_ended_lines": Rule("too few lines end in punctuation", _of_lines(_ended)),
     "max_short_lines": Rule("too many short lines", _short_lines),
-    "max_repeated_line_characters": Rule("repeated lines", _repeated_line_characters),
+    "max_repeated_line_characters": Rule("repeated lines", lambda m: repeated_characters(m.lines)),
     "max_line_breaks": Rule("a list", lambda m: m.text.count("\n") / max(m.words, 1)),
 }
 

@@ -22,7 +22,16 @@ import numpy.typing as npt
 
 from bimo.config import setting
 from bimo.text.document import Document, Drop, Step
-from bimo.text.measures import CHARACTERS_A_WORD, Measures, Rule, Tokens, first_broken, limits_of, measures_of
+from bimo.text.measures import (
+    CHARACTERS_A_WORD,
+    Measures,
+    Rule,
+    Tokens,
+    first_broken,
+    limits_of,
+    measures_of,
+    repeated_characters,
+)
 
 FEWEST_WORDS = 50  # for rules on n-grams: in a short text a phrase that stands twice is a large share
 BUCKETS_A_TOKEN = 32
@@ -84,11 +93,6 @@ def build(config: Config) -> Step:
 
 def _share_of(parts: list[str]) -> float:
     return 1 - len(set(parts)) / len(parts) if parts else 0.0
-
-
-def _characters_share_of(parts: list[str]) -> float:
-    characters = sum(map(len, parts))
-    return 1 - sum(map(len, set(parts))) / characters if characters else 0.0
 
 
 def _paragraphs(m: Measures) -> list[str]:
@@ -180,8 +184,8 @@ def _repeated(n: int) -> Callable[[Measures], float]:
 RULES = {
     "max_lines": Rule("repeated lines", lambda m: _share_of(m.lines)),
     "max_paragraphs": Rule("repeated paragraphs", lambda m: _share_of(_paragraphs(m))),
-    "max_line_characters": Rule("repeated lines", lambda m: _characters_share_of(m.lines)),
-    "max_paragraph_characters": Rule("repeated paragraphs", lambda m: _characters_share_of(_paragraphs(m))),
+    "max_line_characters": Rule("repeated lines", lambda m: repeated_characters(m.lines)),
+    "max_paragraph_characters": Rule("repeated paragraphs", lambda m: repeated_characters(_paragraphs(m))),
     **{f"max_top_{n}gram": Rule("one phrase again and again", _top(n)) for n in (2, 3, 4)},
     **{f"max_{n}grams": Rule("repeated phrases", _repeated(n)) for n in (5, 6, 7, 8, 9, 10)},
 }

