@@ -130,6 +130,16 @@ def test_dates_prices_versions_and_order_numbers_are_no_personal_data(text: str)
     assert found(f"据记载，{text}。") == []
 
 
+def test_phones_stand_after_dates_and_in_long_rows() -> None:
+    assert found("2024-01-02 13812345678") == only("phone", "13812345678")
+    assert found("02.01.2024 (212) 555-0123") == only("phone", "(212) 555-0123")
+    mobiles = [f"138123456{last}" for last in range(10, 30)]
+    assert found(" ".join(mobiles)) == [("phone", mobile) for mobile in mobiles]
+    cards = ["4111 1111 1111 1111"] * 5
+    assert found("cards " + " ".join(cards)) == [("bank_card", card) for card in cards]
+    assert found("\n".join(" ".join(f"{at * 37 % 1000}" for at in range(row, row + 12)) for row in range(40))) == []
+
+
 def test_bare_numbers_in_code_and_tables_need_a_word() -> None:
     assert found("x = 13812345678", kind="code") == []
     assert found("phone = '13812345678'", kind="code") == only("phone", "13812345678")
