@@ -114,7 +114,7 @@ def _shape(sure: str, marks: str, pattern: str, before: str = _BEFORE) -> Shape:
 
 
 _ALONE = _BEFORE + r"(?<![0-9] )"  # not in a row of numbers
-BARE = _shape("prose", "", _MOBILE + r"[0-9]{8}")
+BARE = _shape("prose", "", _MOBILE + r"[0-9]{8}", _BEFORE + "(?<!=)")
 SHAPES = (
     # China: mobile, area code and local number, service numbers
     _shape("sure", "86", _PLUS86 + _MOBILE + r"[ -]?[0-9]{4}[ -]?[0-9]{4}"),

@@ -50,8 +50,10 @@ _KEY = re.compile(
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?)-----(?:\s+[A-Za-z0-9+/=]{16,128})*")
 _PEM_SIZE = 16_384
 
-_NAMES = ("passw", "passphrase", "pwd", "secret", "token", "_key", "-key", "ikey", "credential",
-          "密码", "口令", "密钥", "密碼")  # fmt: skip
+_NAMES = (
+    "passw", "passphrase", "pwd", "secret", "token", "_key", "-key", "ikey", "credential",
+    "密码", "口令", "密钥", "密碼",
+)  # fmt: skip
 _KEY_OWNERS = ("api", "access", "auth", "account", "private", "ap")  # "ap" as in "apikey"
 _ASSIGNED = re.compile(
     r"(?i)(?:(passw(?:or)?d|passphrase|pwd|密码|口令|密碼)|secret(?:[_-]?(?:access[_-]?)?key)?|token|credential|密钥|([_-]key|ikey))s?"
