@@ -57,7 +57,7 @@ _IPV4 = re.compile(
 _IPV6 = re.compile(
     r"(?<![A-Za-z0-9.])(?<![0-9A-Fa-f:]:)[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9:])"
 )
-_IP_WORD = re.compile(r"(?i)\bip\b|ipv[46]|addr|host|server|client|router|received|from|ping|地址|服务器|主机")
+_IP_WORD = re.compile(r"(?i)\b(?:ip|ipv[46]|hosts?|server|client|router|received|ping|addr\w*)\b|地址|服务器|主机")
 _VERSION_WORD = re.compile(r"(?i)(?:version|release|rev|build|\bv(?:er)?\.?|版本|版|section|chapter|§|第)[ :=]{0,3}$")
 
 _PHONE_WORDS = (
@@ -75,11 +75,12 @@ _LETTER = re.compile("[A-Za-z\u00c0-\uffff]")
 _LINK = r"[\s:.=)\"(#]{0,4}(?:(?:no|number|nr|id|is|at|me|us|on|号码?|號碼?|是|为|為)[\s:.=)\"(#]{0,4}){0,2}$"
 _AFTER_PHONE = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_PHONE_WORDS}){_LINK}")
 _AFTER_OTHER = re.compile(rf"(?i)(?<![A-Za-z<])(?:{_OTHER_WORDS}){_LINK}")
-ROW = 60  # characters of digits and separators: more than that is a row of numbers, and looked at no closer
+ROW = 60  # characters of digits and separators: more than that is a row of numbers, where only BARE is looked for
 _RUN = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){6,}")
 _LONG_RUN = re.compile(r"[0-9](?:[ -]?[0-9]){12,}")
-_ISO_DATE = re.compile(
-    r"(?:1[6-9]|20)[0-9]{2}([-/. ])[01]?[0-9]\1[0-3]?[0-9]|[0-3]?[0-9]([-/. ])[0-3]?[0-9]\2(?:1[6-9]|20)[0-9]{2}"
+_DATE = re.compile(
+    r"(?:(?:1[6-9]|20)[0-9]{2}([-/. ])[01]?[0-9]\1[0-3]?[0-9]"
+    r"|[0-3]?[0-9]([-/. ])[0-3]?[0-9]\2(?:1[6-9]|20)[0-9]{2})(?![0-9])"
 )
 
 # ITU-T E.164: the assigned country codes.
@@ -113,12 +114,13 @@ def _shape(sure: str, marks: str, pattern: str, before: str = _BEFORE) -> Shape:
 
 
 _ALONE = _BEFORE + r"(?<![0-9] )"  # not in a row of numbers
+BARE = _shape("prose", "", _MOBILE + r"[0-9]{8}", _BEFORE + "(?<!=)")
 SHAPES = (
     # China: mobile, area code and local number, service numbers
     _shape("sure", "86", _PLUS86 + _MOBILE + r"[ -]?[0-9]{4}[ -]?[0-9]{4}"),
     _shape("sure", "86", _PLUS86 + r"\(?0?" + _AREA + r"\)?[ -]{0,2}" + _LOCAL),
     _shape("sure", " |-", _MOBILE + r"([ -])[0-9]{4}\1[0-9]{4}"),
-    _shape("prose", "", _MOBILE + r"[0-9]{8}"),
+    BARE,
     _shape("sure", "-|(", r"(?:0" + _AREA + r"-|\(0" + _AREA + r"\)[ -]{0,2})" + _LOCAL),
     _shape("prose", " ", r"0" + _AREA + r" [2-9][0-9]{2,3}[ -]?[0-9]{4}(?![ -]?[0-9])", _ALONE),
     _shape("sure", "-", r"[48]00-(?:[0-9]{3}-[0-9]{4}|[0-9]{4}-[0-9]{3}|[0-9]{7})"),
@@ -179,14 +181,9 @@ def bank_cards(view: View) -> Iterator[Span]:
         if not sure or not _luhn(digits) or len(set(digits)) < 2:
             continue
         before = view.text[max(0, match.start() - 32) : match.start()]
-        if _CARD_WORD.search(before) or (
-            sure == "sure"
-            and length > 13
-            and (
-                length != len(match[0])
-                or (view.kind not in ("code", "table") and _context(view.text, match.start()) >= 0)
-            )
-        ):
+        grouped = length != len(match[0])
+        plain = view.kind not in ("code", "table") and _context(view.text, match.start()) >= 0
+        if _CARD_WORD.search(before) or (sure == "sure" and length > 13 and (grouped or plain)):
             yield match.span()
 
 
@@ -264,12 +261,13 @@ def phones(view: View) -> Iterator[Span]:
     base = 1 if header and _PHONE.search(header) else 0
     plain = view.kind not in ("code", "table")
     for start, end in _runs(_RUN, view):
-        run = text[start:end]
-        if _ISO_DATE.match(run) or _IPV4.fullmatch(run):
+        if date := _DATE.match(text, start, end):
+            start = date.end()
+        if end - start < 7 or _IPV4.fullmatch(text, start, end):
             continue
         low, high = max(0, start - 3), min(len(text), end + 2)
-        near = text[low:start] + run
-        for sure, marks, pattern in SHAPES:
+        near = text[low:end]
+        for sure, marks, pattern in SHAPES if end - start <= ROW else (BARE,):
             if marks and not any(mark in near for mark in marks):
                 continue
             for match in pattern.finditer(text, low, high):
@@ -294,7 +292,7 @@ def _context(text: str, at: int) -> int:
 
 def _is_plausible(number: str) -> bool:
     digits = re.sub("[^0-9]", "", number)
-    if not 7 <= len(digits) <= 17 or len(set(digits)) < 2 or _ISO_DATE.fullmatch(number.strip("()")):
+    if not 7 <= len(digits) <= 17 or len(set(digits)) < 2 or _DATE.fullmatch(number.strip("()")):
         return False
     if number[0] == "+" and re.fullmatch(r"\+[0-9]{1,3}\.[0-9]+", number):
         return False  # a signed decimal
@@ -308,8 +306,6 @@ def _matches(pattern: re.Pattern[str], view: View) -> Iterator[re.Match[str]]:
 
 
 def _runs(pattern: re.Pattern[str], view: View) -> Iterator[Span]:
-    """Spans of digits with only separators between them, but not the rows of tables of numbers."""
+    """Spans of digits with only such separators between them as the pattern allows."""
     for start, end in view.chains:
-        for match in pattern.finditer(view.text, start, end):
-            if match.end() - match.start() <= ROW:
-                yield match.span()
+        yield from (match.span() for match in pattern.finditer(view.text, start, end))

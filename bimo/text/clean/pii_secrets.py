@@ -51,20 +51,9 @@ _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?)-----(?:\s
 _PEM_SIZE = 16_384
 
 _NAMES = (
-    "passw",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "_key",
-    "-key",
-    "ikey",
-    "credential",
-    "密码",
-    "口令",
-    "密钥",
-    "密碼",
-)
+    "passw", "passphrase", "pwd", "secret", "token", "_key", "-key", "ikey", "credential",
+    "密码", "口令", "密钥", "密碼",
+)  # fmt: skip
 _KEY_OWNERS = ("api", "access", "auth", "account", "private", "ap")  # "ap" as in "apikey"
 _ASSIGNED = re.compile(
     r"(?i)(?:(passw(?:or)?d|passphrase|pwd|密码|口令|密碼)|secret(?:[_-]?(?:access[_-]?)?key)?|token|credential|密钥|([_-]key|ikey))s?"
@@ -117,15 +106,13 @@ def secrets(view: View) -> Iterator[Span]:
             at = text.find(last, match.end(), match.end() + _PEM_SIZE)
             if at >= 0 or match[0][-1] != "-":  # a key without its end is still a key; a mere headline is none
                 yield match.start(), at + len(last) if at >= 0 else match.end()
-    if not view.words:
-        return
     for start, end in view.words:
-        if end - start < 16:
-            continue
-        for match in _KEY.finditer(text, start, end):
-            if not match[1] or (_random(match[1]) and not match[1].islower()):
-                yield match.span()
-    yield from _assigned(view)
+        if end - start >= 16:
+            for match in _KEY.finditer(text, start, end):
+                if not match[1] or (_random(match[1]) and not match[1].islower()):
+                    yield match.span()
+    if view.words:
+        yield from _assigned(view)
 
 
 def _assigned(view: View) -> Iterator[Span]:

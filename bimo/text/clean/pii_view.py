@@ -62,7 +62,7 @@ def view(text: str, kind: str) -> View:
     digits = (codes - codes.dtype.type(ord("0")) < 10).nonzero()[0]  # unsigned: what is below "0" wraps around
     if not len(digits):
         return View(text, kind, [], [], places)
-    return View(text, kind, _chains(digits), _words(codes, digits), places)
+    return View(text, kind, _chains(digits) if len(digits) >= 4 else [], _words(codes, digits), places)
 
 
 @functools.cache

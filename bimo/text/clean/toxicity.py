@@ -123,8 +123,8 @@ _HAN = re.compile("[\u3400-\u9fff]+")
 _MARKS = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isalnum() and chr(code) not in "@$*"})
 
 
-def measure(text: str) -> Measure:
-    """Count strong and mild words, and the passages that the classifier calls toxic."""
+def measure(text: str, language: str = "") -> Measure:
+    """Count strong and mild words, and the passages that the classifier, which reads English, calls toxic."""
     known = lexicon()
     lower = text.lower()
     words = lower.translate(_MARKS).split()
@@ -137,7 +137,7 @@ def measure(text: str) -> Measure:
             strong += match[0] in known.chinese_strong
             mild += match[0] not in known.chinese_strong and match[0] not in known.chinese_excepted
     han = sum(map(len, runs))
-    probabilities = classify(lower) if han * 4 <= len(text) else np.empty(0)
+    probabilities = classify(lower) if language in ("", "en") and han * 4 <= len(text) else np.empty(0)
     # Alone, the classifier takes articles on skulls and mustard for toxic; a listed word must stand by it.
     toxic = int((probabilities >= 0.5).sum()) if strong + mild else 0
     return Measure(max(0, len(words) - len(runs)) + han // 2, strong, mild, len(probabilities), toxic)
@@ -194,7 +194,7 @@ def build(config: Config) -> Step:
     def step(document: Document) -> Document | Drop:
         if document.kind in ("code", "table"):
             return document
-        found = measure(document.text)
+        found = measure(document.text, document.language)
         if found.score < config.threshold or not found.strong + found.toxic_passages:
             return document
         evidence = (

@@ -33,12 +33,10 @@ def test_strong_words_are_counted_as_whole_words_in_any_case() -> None:
         assert measure(text).strong == 0, text
 
 
-@pytest.mark.parametrize(
-    "disguised", ["ZiprZXI=", "YTU1aG9sZQ==", "YSQkaG9sZQ==", "c2gxdA==", "Zipjaw==", "c2gqdA==", "YjF0Y2g="]
-)
+@pytest.mark.parametrize("disguised", ["YTU1aG9sZQ==", "YSQkaG9sZQ==", "c2gxdA==", "Zipjaw==", "c2gqdA==", "YjF0Y2g="])
 def test_letters_may_be_digits_and_stars(disguised: str) -> None:
     word = plain(disguised)
-    assert measure(f"what a {word} day").strong == (word != "f*ker")
+    assert measure(f"what a {word} day").strong == 1
 
 
 @pytest.mark.parametrize("text", ["455 and 5417 of 8008", "$$$ **** @@@", "0x5417 a5 f4", "****"])
@@ -90,6 +88,7 @@ def test_a_long_text_is_judged_passage_by_passage() -> None:
     assert 5 <= found.passages <= 8
     assert 0 < found.toxic_passages < found.passages
     assert np.diff(features(calm)[1]).min() > 0
+    assert measure(calm + rude, "fr").passages == 0
 
 
 def test_code_and_tables_are_left_alone() -> None:
