@@ -12,7 +12,7 @@ from bimo.errors import UsageError
 if TYPE_CHECKING:
     from bimo.text.prepare.prepare import Done
 
-MOST_SKIPPED = 20
+MOST_REASONS = 20
 
 
 def prepare(
@@ -149,7 +149,11 @@ class Pace:
 
 
 def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    skipped, funnel = manifest["skipped"], manifest["funnel"]
+    from bimo.text.document import Skipped
+    from bimo.text.listing import summary
+
+    funnel, skipped = manifest["funnel"], [Skipped(**one) for one in manifest["skipped"]]
+    reasons = summary(skipped)
     rows = [
         ("folder", str(out)),
         ("read", f"{funnel['documents_in']:,} documents, {funnel['bytes_in']:,} bytes"),
@@ -157,10 +161,10 @@ def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         *(("dropped", f"{count:,} {reason}") for reason, count in funnel["reasons"].items()),
         ("licence", manifest["licence"] or "not known"),
         ("hash", manifest["data_hash"]),
-        ("skipped", f"{sum(one.get('count', 1) for one in skipped):,}"),
-        *(("", f"{one['file']}: {one['reason']}") for one in skipped[:MOST_SKIPPED]),
+        ("skipped", f"{sum(one.count for one in skipped):,}"),
+        *(("", reason) for reason in reasons[:MOST_REASONS]),
     ]
-    if len(skipped) > MOST_SKIPPED:
+    if len(reasons) > MOST_REASONS:
         rows.append(("", f"and more, all in {out / 'manifest.json'}"))
     rows.append(("ask", f"bimo ledger {out}"))
     return rows

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import chain
 
 SAMPLE = 1 << 16  # bytes that are looked at, from the first byte on that is not ASCII
 ENOUGH = 0.25  # a smaller score tells no encoding
 LEAST_EVERYDAY = 0.2  # share of everyday characters; other encodings read wrongly have up to 0.15
 WEAK = 0.6  # a smaller score needs a second opinion where it may be Cyrillic
-SURELY_LATIN = 0.95
+HALF_LATIN, SURELY_LATIN = 0.5, 0.95
 MOST_BAD = 0.01  # share of characters that may be wrong in a text that is damaged here and there
 FEW_BAD = 3  # as many may be wrong in a short one
 
@@ -44,7 +43,6 @@ EVERYDAY_LATIN = re.compile(
 )
 EVERYDAY_WIDE = re.compile(f"[ -~\n\r\t{LATIN}{KANA}{MARKS}{HANZI}{HANGUL}Ѐ-ӿΆ-ώא-ת،-ۿก-๛]")
 ODD = re.compile(r"[^\w\s!-~“”‘’–—…«»°£€§©®•№\u0300-\u036f]")
-UTF8_LEADS = tuple(bytes([lead]) for lead in chain(range(0xC3, 0xEE), (0xEF, 0xF0)))
 CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\b\x1b"))
 
 
@@ -103,13 +101,17 @@ def detect(block: bytes, *, first: bool, last: bool) -> str | None:
     if b"\x1b$" in block and _errors(block, "iso2022_jp", last) == 0:
         return "iso2022_jp"
     wrong = _errors(block, "utf-8", last)
-    right = sum(map(block.count, UTF8_LEADS)) if wrong else 0
-    if wrong * 10 <= right:
+    if not wrong or wrong * 10 < _wide(block.decode("utf-8", "replace")) - wrong:
         return "utf-8"
     start = next(re.finditer(rb"[\x80-\xff]", block)).start()
     sample = block[start and start - 1 : start + SAMPLE]
     few = wrong * 10 <= len(block) and wrong <= max(FEW_BAD, len(block) * MOST_BAD / 10)
     return _east_asian_or_other(sample) or ("utf-8" if few else None)
+
+
+def _wide(text: str) -> int:
+    """How many characters are not ASCII."""
+    return len(text) - len(text.encode("ascii", "ignore"))
 
 
 def _errors(block: bytes, encoding: str, last: bool) -> int:
@@ -141,7 +143,7 @@ def _east_asian_or_other(sample: bytes) -> str | None:
     if latin > max(SURELY_LATIN, scores[best]):
         return "cp1252"
     if scores[best] < max(ENOUGH, latin):
-        return _told_by_uchardet(sample, "cp1252" if latin > ENOUGH else "")
+        return _told_by_uchardet(sample, "cp1252" if latin > HALF_LATIN else "")
     cyrillic = scores[best] < WEAK and any(len(found.findall(sample)) > len(sample) / 2 for found in SMALL_CYRILLIC)
     return _told_by_uchardet(sample, best) if cyrillic else best
 
@@ -149,7 +151,7 @@ def _east_asian_or_other(sample: bytes) -> str | None:
 def _score(sample: bytes, candidate: Candidate) -> float:
     """How much a sample looks like text in an encoding: the share of everyday characters, and a third of common."""
     text = sample.decode(candidate.name, "replace").rstrip("\ufffd")
-    wide = len(text) - len(text.encode("ascii", "ignore"))
+    wide = _wide(text)
     if not wide or text.count("\ufffd") > wide * MOST_BAD:
         return 0.0
     everyday = len(candidate.everyday.findall(text)) / wide
@@ -162,8 +164,7 @@ def _score(sample: bytes, candidate: Candidate) -> float:
 
 def _latin_score(sample: bytes) -> float:
     text = sample.decode("cp1252", "replace")
-    high = len(text) - len(text.encode("ascii", "ignore"))
-    return len(EVERYDAY_LATIN.findall(text)) / high if high else 0.0
+    return len(EVERYDAY_LATIN.findall(text)) / max(1, _wide(text))
 
 
 def _told_by_uchardet(sample: bytes, otherwise: str) -> str | None:
@@ -178,5 +179,4 @@ def _told_by_uchardet(sample: bytes, otherwise: str) -> str | None:
         text = sample.decode(name, "replace")
     except LookupError:  # uchardet knows some that Python does not
         return otherwise or None
-    wide = len(text) - len(text.encode("ascii", "ignore"))
-    return name if len(ODD.findall(text)) <= wide / 5 else otherwise or None
+    return name if len(ODD.findall(text)) <= _wide(text) / 5 else otherwise or None

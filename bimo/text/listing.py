@@ -112,10 +112,10 @@ def open_regular(path: Path) -> BinaryIO:
 
 def _list_stdin(listing: Listing) -> None:
     """Keep a copy of standard input in a temporary file, as a source is read more than once."""
-    stdin = cast(io.BufferedReader, sys.stdin.buffer)
-    if stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         fix = "cat notes.jsonl | bimo prepare - --out data/notes"
         raise DataError("There is nothing in standard input.", expected="text piped in", got="a terminal", fix=fix)
+    stdin = cast(io.BufferedReader, sys.stdin.buffer)
     beginning = b""
     while len(beginning) < 1 << 16 and (data := stdin.read1(1 << 16)):
         beginning += data
@@ -135,17 +135,35 @@ def _list_stdin(listing: Listing) -> None:
 
 def guessed_suffix(beginning: bytes) -> str:
     """The suffix a file would have, from its first bytes; ``.txt`` where they say nothing."""
-    suffix = next((suffix for mark, suffix in MAGIC if beginning.startswith(mark)), "")
-    if suffix in COMPRESSED_SUFFIXES:
-        try:
-            inside = next(byte_chunks(decompressed(io.BytesIO(beginning), suffix)), b"")
-        except Unreadable:
-            inside = b""
-        return guessed_suffix(inside) + suffix
+    suffix = _guessed(beginning)
+    if suffix not in COMPRESSED_SUFFIXES:
+        return suffix
+    try:
+        return _guessed(next(byte_chunks(decompressed(io.BytesIO(beginning), suffix)), b"")) + suffix
+    except Unreadable:
+        return ".txt" + suffix
+
+
+def _guessed(beginning: bytes) -> str:
+    for mark, suffix in MAGIC:
+        if beginning.startswith(mark):
+            return suffix
     if beginning[257:262] == b"ustar":
         return ".tar"
     start = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return suffix or (".jsonl" if start.startswith((b'{"', b"{}")) else ".json" if start.startswith(b"[{") else ".txt")
+    return ".jsonl" if start.startswith((b'{"', b"{}")) else ".json" if start.startswith(b"[{") else ".txt"
+
+
+def summary(skipped: Iterable[Skipped]) -> list[str]:
+    """One line a reason, the most frequent first: ``unknown suffix .png (312 files, such as a/b.png)``."""
+    files: dict[str, list[str]] = {}
+    for one in skipped:
+        files.setdefault(one.reason, []).append(one.file)
+    by_count = sorted(files.items(), key=lambda item: -len(item[1]))
+    return [
+        f"{reason} ({len(names)} files, such as {names[0]})" if len(names) > 1 else f"{names[0]}: {reason}"
+        for reason, names in by_count
+    ]
 
 
 def _drop_repeated(listing: Listing) -> None:

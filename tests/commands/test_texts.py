@@ -52,6 +52,26 @@ def test_prepare(bimo: Any, tmp_path: Path) -> None:
     assert "nothing was done" in bimo(*words).err
 
 
+def test_prepare_reads_standard_input(bimo: Any, tmp_path: Path) -> None:
+    records, out = '{"title": "夜", "body": "good night"}\n{"title": "曹操"}\n'.encode(), tmp_path / "out"
+    words = ("prepare", "-", "--out", out, "--template", r"{title}\n{body}")
+    called = bimo(*words, stdin=records)
+    assert called.code == 0 and "stdin.jsonl: no column 'body'" in called.out
+    assert [document.text for document in open_source(out)] == ["夜\ngood night"]
+    assert "nothing was done" in bimo(*words, stdin=records).err
+    assert "in use" in bimo(*words, stdin=records.replace("夜".encode(), "曰".encode())).problem
+
+
+def test_prepare_lists_what_no_reader_takes(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
+    for name in ("a.png", "b.png", "c.mp3"):
+        (text_folder / name).write_bytes(b"")
+    called = bimo("prepare", text_folder, "--out", tmp_path / "out")
+    assert "unknown suffix .png (2 files, such as a.png)" in called.out and "c.mp3: unknown suffix .mp3" in called.out
+    strict = bimo("prepare", text_folder, "--out", tmp_path / "strict", "--strict")
+    assert strict.code == 1 and "a.png: unknown suffix .png; b.png" in strict.problem
+    assert not (tmp_path / "strict").exists()
+
+
 def test_prepare_refuses(bimo: Any, tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     text.write_text("good night")

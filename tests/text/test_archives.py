@@ -219,6 +219,40 @@ def test_what_was_written_of_half_an_archive_is_read():
         assert len(part) > 9000
 
 
+class Unseekable(io.BytesIO):
+    """Makes the writer put sizes behind the members."""
+
+    def seekable(self):
+        return False
+
+    def tell(self):
+        raise OSError
+
+    def seek(self, *_):
+        raise OSError
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(LEAVES, min_size=1, max_size=6), st.booleans(), st.booleans(), st.data())
+def test_members_of_half_a_zip_are_found(leaves, streamed, stored, data):
+    sink = Unseekable() if streamed else io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED if stored and not streamed else zipfile.ZIP_DEFLATED) as archive:
+        ends = []
+        for number, leaf in enumerate(leaves):
+            archive.writestr(f"{number}.txt", leaf.encode() * 9)
+            ends.append(archive.fp.tell() if not streamed else len(sink.getvalue()))
+    cut = data.draw(st.integers(ends[0], ends[-1]))
+    found = []
+    with pytest.raises(CutShort, match="directory"):
+        for record in READERS[".zip"](io.BytesIO(sink.getvalue()[:cut]), Options(encoding="utf-8")):
+            found.append(record)
+    whole = [f"!{number}.txt" for number, end in enumerate(ends) if end <= cut]
+    got = texts(found)
+    assert {key: got.get(key) for key in whole} == {key: leaves[int(key[1:-4])] * 9 for key in whole}
+    assert set(got) - set(whole) <= {f"!{len(whole)}.txt"}
+    assert all((leaves[int(key[1:-4])] * 9).startswith(text) for key, text in got.items())
+
+
 def test_a_damaged_header_costs_one_member_of_a_tar():
     data = bytearray(tarred({f"{number}.txt": f"member {number}".encode() for number in range(4)}))
     at = data.index(b"1.txt")

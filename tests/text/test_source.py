@@ -13,7 +13,9 @@ import zstandard
 
 from bimo.errors import ConfigError, DataError
 from bimo.text.document import Document
+from bimo.text.listing import guessed_suffix
 from bimo.text.prepare.prepare import prepare
+from bimo.text.readers import READERS
 from bimo.text.source import open_source
 
 
@@ -272,11 +274,23 @@ def test_standard_input_is_read_as_what_it_is(data, expected):
     assert called.stdout.decode("utf-8") == f"{expected} []\n"
 
 
+def test_a_file_that_is_compressed_for_ever_is_no_text():
+    """Its suffix is guessed from its bytes, and those behind it, but no further."""
+    assert guessed_suffix(gzip.compress(gzip.compress(gzip.compress(b"{}")))) == ".gz.gz"
+    assert guessed_suffix(gzip.compress(b"{}")[:9]) == ".txt.gz"
+
+
 def test_standard_input_beside_files(tmp_path):
     write(tmp_path, {"a.txt": "a"})
     words = [sys.executable, "-c", STDIN, "-", str(tmp_path), "-"]
     called = subprocess.run(words, input=b"piped", capture_output=True, check=True)
     assert called.stdout.decode() == f"[('stdin.txt', 'piped'), ('{tmp_path.as_posix()}/a.txt', 'a')] []\n"
+
+
+def test_nothing_in_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match=r"standard input.*bimo prepare -"):
+        open_source("-")
 
 
 def test_folders_of_hugging_face_datasets(tmp_path):

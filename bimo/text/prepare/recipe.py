@@ -15,6 +15,7 @@ from bimo.config import setting, to_mapping
 from bimo.text.clean import (
     boilerplate,
     decontaminate,
+    gutenberg,
     language,
     normalise,
     pages,
@@ -51,6 +52,7 @@ class Clean:
 
     pages: pages.Config = setting(pages.Config, "the pages of a PDF made one text, without running heads")
     normalise: normalise.Config = setting(normalise.Config, "regular Unicode, repaired mojibake, no control characters")
+    gutenberg: gutenberg.Config = setting(gutenberg.Config, "what Project Gutenberg puts around its books")
     boilerplate: boilerplate.Config = setting(boilerplate.Config, "what surrounds a text: menus, banners, licences")
     unwrap: unwrap.Config = setting(unwrap.Config, "paragraphs in one line each")
     script: script.Config = setting(script.Config, "Chinese in one script")
@@ -66,6 +68,7 @@ class Clean:
 STEPS: dict[str, Callable[[Any], Step]] = {
     "pages": pages.build,
     "normalise": normalise.build,
+    "gutenberg": gutenberg.build,
     "boilerplate": boilerplate.build,
     "unwrap": unwrap.build,
     "script": script.build,

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 from bimo.text.decode import CHUNK, EXPANSION, ByteStream, CutShort, Unreadable, decompressed, seekable
 from bimo.text.encodings import NotText, detect
 from bimo.text.readers.record import Bad, Options, Record
+from bimo.text.readers.salvage import Salvaged
 
 DEPTH = 3  # archives within archives
 MEMBERS = 1_000_000
@@ -139,24 +140,30 @@ def read_tar(stream: ByteStream, options: Options) -> Iterator[Record]:
 
 
 def _zip(file: BinaryIO, walk: Walk, place: Place) -> Iterator[Record]:
+    archive: zipfile.ZipFile | Salvaged
+    members, damage = 0, ""
     try:
         archive = zipfile.ZipFile(file)
     except DAMAGE as cause:
-        raise Unreadable(f"damaged or incomplete zip archive: {cause}") from None
+        archive, damage = Salvaged(file), str(cause)
     size = file.seek(0, io.SEEK_END)
-    with archive:
-        for info in archive.infolist():
-            if info.is_dir():
-                continue
-            name = info.filename if info.flag_bits & UTF8_NAME else _name(info.filename.encode("cp437", "replace"))
-            mode = stat.S_IFMT(info.external_attr >> 16)
-            refused = ""
-            if info.flag_bits & ENCRYPTED:
-                refused = "encrypted: unpack it with its password first"
-            elif mode not in (0, stat.S_IFREG):
-                refused = "a link" if mode == stat.S_IFLNK else "not a regular file"
-            member = Member(archive, info, min(info.compress_size, size), walk)
-            yield from _member(name, member, refused, walk, place)
+    for info in archive.infolist():
+        members += 1
+        if info.filename.endswith("/"):  # is_dir fails on an empty name
+            continue
+        name = info.filename if info.flag_bits & UTF8_NAME else _name(info.filename.encode("cp437", "replace"))
+        mode = stat.S_IFMT(info.external_attr >> 16)
+        refused = ""
+        if info.flag_bits & ENCRYPTED:
+            refused = "encrypted: unpack it with its password first"
+        elif mode not in (0, stat.S_IFREG):
+            refused = "a link" if mode == stat.S_IFLNK else "not a regular file"
+        member = Member(archive, info, min(info.compress_size, size), walk)
+        yield from _member(name, member, refused, walk, place)
+    if isinstance(archive, Salvaged):
+        if not members:
+            raise Unreadable(f"damaged or no zip archive: {damage}")
+        raise CutShort("cut short: the directory at the end of the archive is missing")
 
 
 class _Header(tarfile.TarInfo):

@@ -14,6 +14,7 @@ from bimo.errors import ConfigError, did_you_mean
 from bimo.text.decode import Unreadable
 from bimo.text.readers.record import Bad, Options, Record, Text, with_newlines
 
+DEFAULT = Options().text_column
 USUAL = ("content", "body", "raw_content", "article", "document", "passage", "sentence", "正文", "内容", "內容", "文本")
 MILLISECONDS = 1e11  # a larger number of seconds would be after the year 5000
 
@@ -41,7 +42,7 @@ class Columns:
         """The text of a record, which is a mapping or, in JSON, the text itself."""
         notes: tuple[str, ...] = ()
         time = ""
-        if isinstance(record, Mapping):
+        if isinstance(record, dict):
             wanted, notes = self._wanted(record)
             if missing := [name for name in wanted if name not in record]:
                 return Bad(where, _no_column(missing[0], record, self._pieces))
@@ -60,7 +61,7 @@ class Columns:
         if self._pieces:
             return [name for _, name in self._pieces if name is not None], ()
         column = self._options.text_column
-        if column == Options().text_column and column not in names:
+        if column not in names and column == DEFAULT:
             found = [name for name in USUAL if name in names]
             if len(found) == 1:
                 return found, (f"text from column '{found[0]}'",)
