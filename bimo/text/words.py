@@ -49,6 +49,10 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
     }.items()
 }
 
+_ONLY_ENGLISH = """the of and that which with was were from this have been they would is his you your what when there
+    their them its into other such may these more than who not are by could should shall thy thou it he she be"""
+ONLY_ENGLISH = frozenset(_ONLY_ENGLISH.split())  # common there, and rare in the languages around
+
 TELLING_LETTERS: dict[str, str] = {
     "fr": "çœèêùîôûàâ",
     "es": "ñ¿¡áíóú",

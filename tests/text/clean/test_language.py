@@ -90,11 +90,18 @@ SENTENCES = {
 @pytest.mark.parametrize("expected", sorted(SENTENCES))
 def test_function_words_do_without_the_classifier(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language, "_classifier", lambda: None)
-    assert language_of(SENTENCES[expected]) == by_function_words(
-        SENTENCES[expected], languages_of("Cyrillic" if expected == "ru" else "Latin")
-    )
+    languages = languages_of("Cyrillic" if expected == "ru" else "Latin")
+    assert by_function_words(SENTENCES[expected], languages)[0] == expected
     assert language_of(SENTENCES[expected])[0] == expected
     assert "bimo[text]" in language.announcement()
+
+
+def test_plain_english_needs_no_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "_classifier", lambda: pytest.fail("asked"))
+    assert language_of(SENTENCES["en"] + " It was the home of their fathers, too.") == ("en", 1.0)
+    monkeypatch.undo()
+    for other in set(SENTENCES) - {"en"}:
+        assert not language._plainly_english(SENTENCES[other] * 3)
 
 
 def test_simplified_and_traditional_are_noted() -> None:
