@@ -15,7 +15,6 @@ from bimo.errors import ConfigError, DataError
 from bimo.text.document import Document
 from bimo.text.listing import guessed_suffix
 from bimo.text.prepare.prepare import prepare
-from bimo.text.readers import READERS
 from bimo.text.source import open_source
 
 
