@@ -73,7 +73,8 @@ def read_shard(file: BinaryIO, path: Path, sha256: str) -> Iterator[Document]:
     try:
         for _, line in text_lines(text_chunks(ZstdStream(raw), "utf-8"), limit=1 << 62):
             record = json.loads(line or "")
-            yield Document(record["id"], record["text"], record["source"])
+            further = {name: record[name] for name in ("kind", "language", "time") if name in record}
+            yield Document(record["id"], record["text"], record["source"], **further)
     except (Unreadable, ValueError, KeyError, TypeError) as cause:
         raise DataError(f"{path} is damaged.", got=str(cause), fix=REPAIR) from None
     if raw.hash.hexdigest() != sha256:
