@@ -33,6 +33,7 @@ class Source:
         bytes_done: how far the pass that began last has come.
         not_listed: what no reader takes, and why.
         skipped: what gave no document and why; begins anew with each pass, whole when the pass has ended.
+        unread: those of ``skipped`` that are files, or the rest of one, that were listed but could not be read.
         options: how the files are read.
         strict: whether a file that gives no text, or not all, is an error.
     """
@@ -45,9 +46,10 @@ class Source:
         self.bytes_done = 0
         self.not_listed = tuple(listing.skipped)
         self.skipped = list(self.not_listed)
+        self.unread: list[Skipped] = []
 
     def __iter__(self) -> Iterator[Document]:
-        self.skipped = list(self.not_listed)
+        self.skipped, self.unread = list(self.not_listed), []
         self.bytes_done = before = 0
         for file in self.files:
             try:
@@ -111,6 +113,9 @@ class Source:
         except Unreadable as cause:
             kept = f" (the {given} documents before this were kept)" if given else ""
             self._skip(file, f"{cause}{kept}")
+        else:
+            if not (given or bad):
+                self.skipped.append(Skipped(file.name, "no records"))
         for reason, count in bad.items():
             where = f"{count} records, first {first[reason]}" if count > 1 else first[reason]
             self.skipped.append(Skipped(file.name, f"{reason} ({where})" if where else reason, count))
@@ -119,12 +124,13 @@ class Source:
             self._skip(file, "changed while it was read: its documents may be torn")
 
     def _skip(self, file: File, reason: str) -> None:
-        self.skipped.append(Skipped(file.name, reason))
+        self.unread.append(Skipped(file.name, reason))
+        self.skipped += self.unread[-1:]
         if self.strict:
-            raise _not_read(self.skipped[-1:])
+            raise not_read(self.unread)
 
 
-def _not_read(skipped: list[Skipped]) -> DataError:
+def not_read(skipped: list[Skipped]) -> DataError:
     """The error for files that were to be read under ``strict``."""
     shown = "; ".join(map(str, skipped[:5])) + (f"; and {len(skipped) - 5} more" if len(skipped) > 5 else "")
     fix = "Take them away, convert them, or leave out --strict."
@@ -133,7 +139,7 @@ def _not_read(skipped: list[Skipped]) -> DataError:
 
 def _checked(record: Record) -> Record:
     if isinstance(record, Bad):
-        return record
+        return Bad(_sound(record.where), _sound(record.reason))
     where = record.key[1:] if record.key.startswith("!") else f"record {record.key[1:]}" if record.key else ""
     if not record.text or record.text.isspace():
         return Bad(where, "empty")
@@ -141,7 +147,12 @@ def _checked(record: Record) -> Record:
         record.text.encode("utf-8")
     except UnicodeEncodeError:
         return Bad(where, "half of a surrogate pair, which is no character")
-    return record
+    return record._replace(notes=tuple(map(_sound, record.notes))) if record.notes else record
+
+
+def _sound(text: str) -> str:
+    """What quotes a file, without the halves of characters that may be in it."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def open_source(
@@ -173,6 +184,6 @@ def open_source(
     listing = list_inputs(map(str, what), progress)
     refused = [skipped for skipped in listing.skipped if not skipped.reason.startswith(SAME_FILE)]
     if strict and refused:
-        raise _not_read(refused)
+        raise not_read(refused)
     options = Options(text_column, encoding, template, time_column)
     return Source(", ".join(map(str, what)), listing, options, strict=strict)

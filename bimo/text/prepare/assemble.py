@@ -93,8 +93,15 @@ class Parts:
 
     def rows(self, columns: tuple[str, ...] = COLUMNS) -> Iterator[Row]:
         """The rows of all ledgers, in the order of the listing."""
+        last = {stretch.part: stretch for stretch in self.stretches}
+        opened: dict[Path, tuple[Iterator[Row], int]] = {}  # parts stay open between their stretches, at a row
         for stretch in self.stretches:
-            yield from itertools.islice(read_rows(stretch.part / LEDGER, columns, first=stretch.row), stretch.rows)
+            rows, at = opened.pop(stretch.part, (iter(()), stretch.row + 1))
+            if at > stretch.row:
+                rows, at = read_rows(stretch.part / LEDGER, columns, first=stretch.row), stretch.row
+            yield from itertools.islice(rows, stretch.row - at, stretch.row - at + stretch.rows)
+            if stretch is not last[stretch.part]:
+                opened[stretch.part] = rows, stretch.row + stretch.rows
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Every kept document as its line of JSON and its number among all, part by part."""
@@ -111,6 +118,15 @@ class Parts:
                     ):
                         yield stretch.first + number, line
                     at = stretch.place + stretch.kept
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Why files and records gave nothing, in the order of the listing."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for facts in self.facts:
+            for one in facts.skipped:
+                found.setdefault(one["file"], []).append(one)
+        names = dict.fromkeys(stretch.file.name for stretch in self.stretches)
+        return [one for name in names for one in found.get(name, ())]
 
     def examples(self) -> dict[str, list[dict[str, str]]]:
         """A few documents for everything that a step did."""

@@ -33,7 +33,7 @@ class Row:
         changes: every step that changed the text, and the bytes that it took away (negative: added).
         notes: what readers and steps say that they did.
         step: that dropped it; with ``reason`` and ``evidence``.
-        cluster: the number of the first row of its near duplicates, -1 where it has none.
+        cluster: the same number in all near duplicates of each other, -1 where there are none.
         copy_of: the id of the document that was kept in its place.
         split: ``train``, ``validation``, ``test``, or ``""`` where nothing was held out.
         copies: how often it was written.

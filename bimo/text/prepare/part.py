@@ -11,8 +11,9 @@ import heapq
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bimo import files
+from bimo.errors import DataError
 from bimo.text.clean import pii
-from bimo.text.document import Document, Drop
+from bimo.text.document import Document, Drop, Skipped
 from bimo.text.listing import File, Listing
 from bimo.text.prepare.ledger import LEDGER, READ, LedgerWriter, Row
 from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
@@ -73,7 +75,7 @@ class Facts:
         work: the fingerprint of how it was made.
         files: of each, its :func:`identity`, its rows in the ledger and how many of these the steps kept.
         examples: of what the steps did, by ``step: reason``, each with a number by which some are chosen.
-        skipped: why files gave nothing, or not all they hold.
+        skipped: why files and records gave nothing; ``unread``: only the files, or what is missing of them.
     """
 
     work: str = ""
@@ -83,45 +85,61 @@ class Facts:
     bytes_in: int = 0
     examples: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    unread: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def read(cls, part: Path) -> Facts:
-        """The facts of a finished part."""
-        values = files.read_json(part / FACTS)
-        return cls(**values)
+        """The facts of a finished part.
+
+        Raises:
+            DataError: it is not finished, or another version of bimo made it.
+        """
+        values = files.read_json(part / FACTS, error=DataError, expected="a finished part")
+        try:
+            return cls(**values)
+        except TypeError as cause:
+            raise DataError(f"{part} is of another version.", got=str(cause)) from None
 
 
 def make_part(task: Task) -> Path:
     """Do a task, unless it is done; returns the folder of the part."""
     part = Path(task.folder) / task.name
-    if (part / FACTS).exists():
-        return part
-    temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        with _Part(temporary, task) as making:
+    if not (part / FACTS).exists():
+        with _new_part(part, task) as making:
             for file in task.files:
                 making.add(file)
-        files.write_json(temporary / FACTS, asdict(making.facts))
-        os.replace(temporary, part)
-        files.sync_folder(part.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return part
 
 
 def make_broken_part(task: Task, cause: str) -> Path:
     """A part that says that its file cannot be worked on, as the process that tried has died."""
     part = Path(task.folder) / task.name
-    temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    with _Part(temporary, task) as making:
+    with _new_part(part, task) as making:
         for file in task.files:
             making.refuse(file, cause)
-    files.write_json(temporary / FACTS, asdict(making.facts))
-    os.replace(temporary, part)
     return part
+
+
+@contextmanager
+def _new_part(part: Path, task: Task) -> Iterator[_Part]:
+    """A part that is whole on the disk, or absent; of two processes that make the same one, the first wins."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{part.name}.", suffix=".tmp", dir=part.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's 0700 would hide it from workers of other users
+        with _Part(temporary, task) as making:
+            yield making
+        files.write_json(temporary / FACTS, asdict(making.facts))
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        try:
+            os.replace(temporary, part)
+        except OSError:
+            if not (part / FACTS).exists():
+                raise
+        files.sync_folder(part.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _Part:
@@ -159,16 +177,17 @@ class _Part:
         source = Source(file.name, Listing([file]), self._reading.options())
         rows, kept = 0, 0
         for document in source:
-            kept += self._take(document, file.name, rows)
+            kept += self._take(document, rows)
             rows += 1
         for skipped in source.skipped:
             size = file.size if not rows else 0
             for _ in range(skipped.count):
-                row = Row(f"{file.name}", file.name, rows, bytes_in=size, bytes_dropped=size)
+                row = Row(file.name, file.name, rows, bytes_in=size, bytes_dropped=size)
                 row.drop(READ, skipped.reason.partition(" (")[0], skipped.reason)
                 self._ledger.add(row)
                 rows, size = rows + 1, 0
             self.facts.skipped.append(asdict(skipped))
+        self.facts.unread += map(asdict, source.unread)
         self._count(file, rows, kept)
 
     def refuse(self, file: File, cause: str) -> None:
@@ -176,7 +195,8 @@ class _Part:
         row = Row(file.name, file.name, 0, bytes_in=file.size, bytes_dropped=file.size)
         row.drop(READ, cause, cause)
         self._ledger.add(row)
-        self.facts.skipped.append({"file": file.name, "reason": cause, "count": 1})
+        for facts in (self.facts.skipped, self.facts.unread):
+            facts.append(asdict(Skipped(file.name, cause)))
         self._count(file, 1, 0)
 
     def _count(self, file: File, rows: int, kept: int) -> None:
@@ -185,9 +205,9 @@ class _Part:
         self.facts.kept += kept
         self.facts.bytes_in += file.size
 
-    def _take(self, document: Document, file: str, number: int) -> bool:
+    def _take(self, document: Document, number: int) -> bool:
         raw = document.text.encode("utf-8")
-        row = Row(document.id, file, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
+        row = Row(document.id, document.source, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
         row.bytes_in = size = len(raw)
         found = document
         for name, step in self._steps:

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from bimo import files
 from bimo.config import differences, to_mapping
-from bimo.errors import DataError
+from bimo.errors import BimoError, DataError
 from bimo.text import store
+from bimo.text.document import Skipped
 from bimo.text.listing import File
 from bimo.text.prepare.assemble import Parts, decide, write_ledger, write_shards
 from bimo.text.prepare.ledger import LEDGER
-from bimo.text.prepare.part import FACTS, Facts, Task, grouped, identity, make_broken_part, make_part
+from bimo.text.prepare.part import Facts, Task, grouped, identity
 from bimo.text.prepare.recipe import Recipe, fingerprint, fitted
-from bimo.text.source import Source
+from bimo.text.prepare.workers import Worker, local
+from bimo.text.source import Source, not_read
 
-PARTS, RECIPE, EXAMPLES = "parts", "recipe.json", "examples.json"
+PARTS, RECIPE, EXAMPLES, LOCK = "parts", "recipe.json", "examples.json", ".lock"
 TASK_BYTES = 16_000_000
-ALONE_BYTES = 4_000_000  # less is done by this process: others would take longer to start
-DIED = "the process that read it died"
-
-Worker = Callable[[Sequence[Task]], Iterator[Path]]
 
 
 @dataclass
@@ -79,18 +73,21 @@ def prepare(
         The manifest, and ``unchanged``: True when ``out`` holds this already and nothing was done.
 
     Raises:
-        DataError: ``out`` holds something else, cannot be written, or nothing was kept.
+        DataError: ``out`` holds something else, is in use, cannot be written, nothing was kept, or the source is
+            strict and a file of it cannot be read.
         ConfigError: mixture or split make no sense.
     """
     recipe = recipe or Recipe()
-    inputs = fingerprint([recipe.work(), to_mapping(recipe), [identity(file) for file in source.files]])
-    before = _take(out, recipe)
-    if before.get("inputs_sha256") == inputs:
-        return {**before, "unchanged": True}
+    listed = [identity(file) for file in source.files], [str(one) for one in source.not_listed]
+    inputs = fingerprint([recipe.work(), to_mapping(recipe), listed])
     try:
-        ready, work = fitted(recipe, out)
-        parts = list(_work(source.files, ready, work, out / PARTS, run or _runner(workers), watch))
-        return {**_assemble(source, parts, recipe, out, inputs), "unchanged": False}
+        before = _take(out, recipe)
+        if before.get("inputs_sha256") == inputs:
+            return {**before, "unchanged": True}
+        with _locked(out):
+            ready, work = fitted(recipe, out)
+            parts = list(_work(source, ready, work, out / PARTS, run or local(workers), watch))
+            return {**_assemble(source, parts, recipe, out, inputs), "unchanged": False}
     except OSError as cause:
         fix = "Free some space or choose another place; what is finished is kept."
         raise DataError(f"{out} cannot be written.", got=str(cause), fix=fix) from None
@@ -103,17 +100,17 @@ def _take(out: Path, recipe: Recipe) -> dict[str, Any]:
         DataError: it holds something else, or text that was prepared in another way.
     """
     wanted = json.loads(json.dumps(to_mapping(recipe)))
-    ours = (out / RECIPE).is_file()
+    try:
+        old = files.read_json(out / RECIPE)
+    except BimoError:
+        old = {}
+    ours = old.keys() >= {"reading", "clean"}  # somebody else's file may have this name
     if not ours:
         store.refuse_unless_new(out)
     if not ours or not store.is_prepared(out):
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            files.write_json(out / RECIPE, wanted)
-        except OSError as cause:
-            raise DataError(f"{out} cannot be written.", got=str(cause), fix="Choose another place for it.") from None
+        out.mkdir(parents=True, exist_ok=True)
+        files.write_json(out / RECIPE, wanted)
         return {}
-    old = files.read_json(out / RECIPE, error=DataError, expected="the recipe of prepared text")
     if changed := list(differences(old, wanted)):
         got = "; ".join(changed[:3])
         fix = "Delete it, or choose another --out."
@@ -121,88 +118,63 @@ def _take(out: Path, recipe: Recipe) -> dict[str, Any]:
     return store.read_manifest(out)
 
 
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other calls away from a folder, until this one ends or is killed."""
+    import fcntl
+
+    with (out / LOCK).open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fix = "Wait until it ends, or choose another --out."
+            raise DataError(f"{out} is being written by another call.", fix=fix) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 def _work(
-    listed: Sequence[File], recipe: Recipe, work: str, folder: Path, run: Worker, watch: Callable[[Done], None]
+    source: Source, recipe: Recipe, work: str, folder: Path, run: Worker, watch: Callable[[Done], None]
 ) -> Iterator[Path]:
     """The parts of all files: those that are finished, then those that are made now."""
     folder.mkdir(exist_ok=True)
-    wanted = {str(identity(file)) for file in listed}
+    wanted = {str(identity(file)) for file in source.files}
     known: set[str] = set()
-    done = Done(sum(file.size for file in listed))
+    done = Done(source.total_bytes)
     for part in sorted(folder.iterdir()):
-        if not (part / FACTS).is_file():
-            shutil.rmtree(part, ignore_errors=True)  # left behind by a process that was killed
-            continue
-        facts = Facts.read(part)
+        try:
+            facts = Facts.read(part)
+        except DataError:
+            facts = Facts()  # left behind by a process that was killed
         names = {str(name) for name, _, _ in facts.files}
-        if names <= wanted and not names & known and facts.work == work:
+        if facts.work == work and names <= wanted and not names & known:
             known |= names
+            _check(source, facts)
             done.add(facts)
             yield part
         else:
-            shutil.rmtree(part)
+            shutil.rmtree(part, ignore_errors=True)
     watch(done)
-    left = [file for file in listed if str(identity(file)) not in known]
+    left = [file for file in source.files if str(identity(file)) not in known]
     for part in run([Task(group, recipe, work, str(folder)) for group in grouped(left, TASK_BYTES)]):
-        done.add(Facts.read(part))
+        facts = Facts.read(part)
+        _check(source, facts)
+        done.add(facts)
         watch(done)
         yield part
 
 
-def _runner(workers: int | None) -> Worker:
-    def run(tasks: Sequence[Task]) -> Iterator[Path]:
-        count = min(workers or os.cpu_count() or 1, len(tasks))
-        if count < 2 or sum(task.size for task in tasks) < ALONE_BYTES:
-            yield from map(make_part, tasks)
-        else:
-            yield from _side_by_side(tasks, count)
-
-    return run
-
-
-def _side_by_side(tasks: Sequence[Task], workers: int) -> Iterator[Path]:
-    """Do tasks in processes; where one dies, its files are tried again one by one, and the deadly one is left out."""
-    waiting, finished = iter(tasks), set()
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            running: dict[Future[Path], Task] = {}
-            try:
-                while True:
-                    for task in itertools.islice(waiting, workers + 1 - len(running)):
-                        running[pool.submit(make_part, task)] = task
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        part = future.result()
-                        finished.add(running.pop(future).name)
-                        yield part
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool:
-        pass
-    for task in tasks:
-        if task.name not in finished:
-            yield from _one_by_one(task)
-
-
-def _one_by_one(task: Task) -> Iterator[Path]:
-    for file in task.files:
-        single = Task((file,), task.recipe, task.work, task.folder)
-        try:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                part = pool.submit(make_part, single).result()
-        except BrokenProcessPool:
-            part = make_broken_part(single, DIED)
-        yield part
+def _check(source: Source, facts: Facts) -> None:
+    if source.strict and facts.unread:
+        raise not_read([Skipped(**one) for one in facts.unread])
 
 
 def _assemble(source: Source, parts: Iterable[Path], recipe: Recipe, out: Path, inputs: str) -> dict[str, Any]:
     whole = Parts(list(parts), source.files)
     with _work_folder(out) as folder:
         decided = decide(whole, recipe, _labels(source.files), folder)
-        skipped = [asdict(one) for one in source.not_listed]
-        skipped += itertools.chain.from_iterable(facts.skipped for facts in whole.facts)
+        skipped = [asdict(one) for one in source.not_listed] + whole.skipped()
         if not len(decided.order):
             raise nothing_kept(source, whole, skipped)
         new = folder / "new"
