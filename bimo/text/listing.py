@@ -215,7 +215,7 @@ def _list_folder(root: Path, prefix: str, listing: Listing) -> None:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        if here != root and store.is_prepared(here):
+        if here != root and (store.is_prepared(here) or store.is_begun(here)):
             reason = "prepared text inside a folder: name it by its own path"
             listing.skipped.append(Skipped(f"{prefix}{_printable(here.relative_to(root).as_posix())}/", reason))
             folders.clear()

@@ -200,11 +200,14 @@ def test_nothing_readable_says_what_was_skipped(tmp_path):
 
 
 def test_prepared_text_inside_a_folder_is_not_read_twice(tmp_path):
-    write(tmp_path, {"a.txt": "a"})
-    prepare(open_source(tmp_path), tmp_path / "data")
-    source = open_source(tmp_path)
-    assert [document.id for document in source] == ["a.txt"]
-    assert "prepared text" in reasons(source)["data/"]
+    write(tmp_path, {"a.txt": "The king and the queen of the land have walked to the old castle. " * 9})
+    for unfinished in (False, True):
+        prepare(open_source(tmp_path), tmp_path / "data")
+        if unfinished:
+            (tmp_path / "data" / "manifest.json").unlink()
+        source = open_source(tmp_path)
+        assert [document.id for document in source] == ["a.txt"]
+        assert "prepared text" in reasons(source)["data/"]
 
 
 def test_progress_ends_at_the_total(tmp_path):

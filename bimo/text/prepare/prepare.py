@@ -25,7 +25,7 @@ from bimo.text.prepare.recipe import Recipe, fingerprint, fitted
 from bimo.text.prepare.workers import Worker, local
 from bimo.text.source import Source, not_read
 
-PARTS, RECIPE, EXAMPLES, LOCK = "parts", "recipe.json", "examples.json", ".lock"
+EXAMPLES, LOCK = "examples.json", ".lock"
 TASK_BYTES = 16_000_000
 
 
@@ -86,7 +86,7 @@ def prepare(
             return {**before, "unchanged": True}
         with _locked(out):
             ready, work = fitted(recipe, out)
-            parts = list(_work(source, ready, work, out / PARTS, run or local(workers), watch))
+            parts = list(_work(source, ready, work, out / store.PARTS, run or local(workers), watch))
             return {**_assemble(source, parts, recipe, out, inputs), "unchanged": False}
     except OSError as cause:
         fix = "Free some space or choose another place; what is finished is kept."
@@ -101,7 +101,7 @@ def _take(out: Path, recipe: Recipe) -> dict[str, Any]:
     """
     wanted = json.loads(json.dumps(to_mapping(recipe)))
     try:
-        old = files.read_json(out / RECIPE)
+        old = files.read_json(out / store.RECIPE)
     except BimoError:
         old = {}
     ours = old.keys() >= {"reading", "clean"}  # somebody else's file may have this name
@@ -109,7 +109,7 @@ def _take(out: Path, recipe: Recipe) -> dict[str, Any]:
         store.refuse_unless_new(out)
     if not ours or not store.is_prepared(out):
         out.mkdir(parents=True, exist_ok=True)
-        files.write_json(out / RECIPE, wanted)
+        files.write_json(out / store.RECIPE, wanted)
         return {}
     if changed := list(differences(old, wanted)):
         got = "; ".join(changed[:3])

@@ -56,7 +56,6 @@ READERS: dict[str, Reader] = {
     ".eml": read_eml,
     ".ipynb": read_notebook,
 }
-ARCHIVE_SUFFIXES = (".zip", ".tar")
 SHORT_FORMS = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 
 
