@@ -48,7 +48,7 @@ def _side_by_side(tasks: Sequence[Task], workers: int) -> Iterator[Path]:
                 yield from _until_one_dies(pool, waiting, running, workers)
         except (BrokenProcessPool, MemoryError):
             for task in running.values():
-                yield from _alone(task)
+                yield from isolated(task)
 
 
 def _until_one_dies(
@@ -64,7 +64,7 @@ def _until_one_dies(
             yield part
 
 
-def _alone(task: Task) -> Iterator[Path]:
+def isolated(task: Task) -> Iterator[Path]:
     """Do a task in a process of its own; where that dies, its files by halves, until only the deadly one is left out.
 
     Raises:
@@ -84,7 +84,7 @@ def _alone(task: Task) -> Iterator[Path]:
         else:
             half = len(task.files) // 2
             for some in (task.files[:half], task.files[half:]):
-                yield from _alone(replace(task, files=some))
+                yield from isolated(replace(task, files=some))
     else:
         yield part
 
