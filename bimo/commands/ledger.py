@@ -77,11 +77,10 @@ def _print_account(found: Account) -> None:
     if found.reasons:
         print("\nWhy documents were left out")
     for reason in found.reasons[:REASONS]:
-        print(
-            f"\n  {reason.step}: {visible(reason.reason)}: {counted(reason.documents, 'document')}, {reason.bytes:,} bytes"
-        )
+        size = f"{counted(reason.documents, 'document')}, {reason.bytes:,} bytes"
+        print(f"\n  {reason.step}: {visible(reason.reason)}: {size}")
         for example in reason.examples:
-            print(f"    {_example(example)}")
+            print(f"    {_example(example, reason.reason)}")
     if len(found.reasons) > REASONS:
         print(f"\n  and {len(found.reasons) - REASONS} other reasons: --html or --json shows all")
 
@@ -103,16 +102,15 @@ def _balance(totals: Totals) -> str:
     """The line that says that nothing is missing."""
     changed = f"{abs(totals.bytes_changed):,} {'changed' if totals.bytes_changed >= 0 else 'added by changes'}"
     sign = "+" if totals.bytes_changed >= 0 else "-"
-    return (
-        f"{totals.bytes_in:,} bytes in = {totals.bytes_out:,} kept + {totals.bytes_dropped:,} left out {sign} {changed}: "
-        "every byte accounted for"
-    )
+    parts = f"{totals.bytes_out:,} kept + {totals.bytes_dropped:,} left out {sign} {changed}"
+    return f"{totals.bytes_in:,} bytes in = {parts}: every byte accounted for"
 
 
-def _example(example: dict[str, str]) -> str:
+def _example(example: dict[str, str], reason: str) -> str:
     text = " ".join(visible(example.get("before", "").replace("\n", " ")).split())
     text = text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
-    parts = (visible(example["id"]), visible(example["evidence"]), f'"{text}"' if text else "")
+    evidence = visible(example["evidence"]) if example["evidence"] != reason else ""
+    parts = (visible(example["id"]), evidence, f'"{text}"' if text else "")
     return "  ".join(part for part in parts if part)
 
 

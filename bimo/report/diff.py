@@ -37,10 +37,10 @@ def diff(before: str, after: str, cut: int) -> list[Piece]:
             found.append(Piece(REMOVED, visible(gone)))
         if come and not (at_end and not gone and len(before) >= cut):
             found.append(Piece(ADDED, visible(come)))
-    return _shortened(found)
+    return shortened(found)
 
 
-def _shortened(pieces: list[Piece]) -> list[Piece]:
+def shortened(pieces: list[Piece]) -> list[Piece]:
     """Without the middle of long stretches that are the same."""
     result: list[Piece] = []
     for place, piece in enumerate(pieces):

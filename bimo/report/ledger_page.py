@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from bimo.errors import DataError
 from bimo.report import facts as read
 from bimo.report import ledger_words as words
 from bimo.report.curves import SIDE, ticks
-from bimo.report.diff import diff
+from bimo.report.diff import ADDED, SAME, Piece, diff, shortened
 from bimo.report.templates import load, rendered
 from bimo.report.words import Said
+from bimo.text.clean.pii import KINDS as PERSONAL
 from bimo.text.prepare.funnel import Account, Group, Stage
 from bimo.text.prepare.part import EXAMPLE_CHARACTERS
 
 MARGIN, AWAY, THIN = 120, 84, 3  # of the funnel's SIDE: beside the stream, how far a branch leads, its least width
 ROW = 100  # height of a step in the funnel
 MOST_REASONS, MOST_GROUPS = 40, 12
+PLACEHOLDERS = re.compile("(" + "|".join(re.escape(placeholder) for _, placeholder, _ in PERSONAL.values()) + ")")
 CUT = EXAMPLE_CHARACTERS * 9 // 10  # placeholders for personal data can make an excerpt shorter
 
 
@@ -65,7 +68,7 @@ def render(account: Account) -> str:
 @functools.cache
 def template() -> jinja2.Template:
     """The page's template."""
-    return load("ledger.html.jinja", reason=words.reason)
+    return load("ledger.html.jinja", reason=words.reason, unprefixed=lambda note, step: note.removeprefix(f"{step}: "))
 
 
 def lead(account: Account) -> Said:
@@ -132,12 +135,20 @@ def changes(account: Account) -> list[dict[str, Any]]:
     for stage in account.stages:
         if stage.changed:
             examples = [
-                {**one, "pieces": diff(one["before"], one["after"], CUT)}
+                {**one, "pieces": _pieces(one["before"], one["after"])}
                 for one in account.changes.get(stage.name, [])
                 if "after" in one
             ]
             rows.append({"stage": stage, "examples": examples})
     return rows
+
+
+def _pieces(before: str, after: str) -> list[Piece]:
+    """What changed; where personal data was, excerpts hold placeholders on both sides, and these are marked."""
+    if before != after:
+        return diff(before, after, CUT)
+    parts = PLACEHOLDERS.split(after)
+    return shortened([Piece(ADDED if place % 2 else SAME, part) for place, part in enumerate(parts)])
 
 
 def groups(found: Mapping[str, Group], names: Mapping[str, Said]) -> list[dict[str, Any]]:

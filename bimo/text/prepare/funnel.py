@@ -390,7 +390,9 @@ def _read_examples(folder: Path) -> dict[str, list[dict[str, str]]]:
 
 def _reasons(folder: Path, totals: Totals, examples: dict[str, list[dict[str, str]]]) -> tuple[Reason, ...]:
     ordered = sorted(totals.by_reason.items(), key=lambda one: (-one[1][0], -one[1][1], one[0]))
-    missing = {key: [] for key, _ in ordered[:MOST_REASONS] if f"{key[0]}: {key[1]}" not in examples}
+    missing: dict[tuple[str, str], list[dict[str, str]]] = {
+        key: [] for key, _ in ordered[:MOST_REASONS] if f"{key[0]}: {key[1]}" not in examples
+    }
     _first_rows(folder, missing)
     return tuple(
         Reason(*key, *numbers, tuple((examples.get(f"{key[0]}: {key[1]}") or missing.get(key, []))[:SHOWN]))
@@ -409,8 +411,9 @@ def _first_rows(folder: Path, wanted: dict[tuple[str, str], list[dict[str, str]]
         chosen = np.flatnonzero(pc.is_in(keys, pa.array(["\0".join(key) for key in left], pa.string())))
         for number in chosen.tolist():
             key = batch["step"][number].as_py(), batch["reason"][number].as_py()
-            if key in left:
-                wanted[key].append({name: batch[name][number].as_py() for name in ("id", "evidence")})
+            example = {name: batch[name][number].as_py() for name in ("id", "evidence")}
+            if key in left and example not in wanted[key]:  # records that cannot be read share the name of their file
+                wanted[key].append(example)
                 left -= {key} if len(wanted[key]) == SHOWN else set()
         if not left:
             return

@@ -226,7 +226,7 @@ def _of_this_file(folder: Path, question: str, progress: Progress | None) -> tup
 
 
 def _in_kept_text(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
-    """Documents that hold a piece of text after cleaning; those too that were left out as duplicates, if it is known."""
+    """Documents that hold a piece of text after cleaning, of duplicates all that are still known."""
     shards = [folder / shard["file"] for shard in store.read_manifest(folder)["shards"]]
     ids: dict[str, None] = {}
     searched = sorted(folder.glob(PARTS)) or shards
