@@ -6,7 +6,7 @@ Bytes are UTF-8 bytes of text; of a file that gave none, those of the file. In e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,44 @@ def read_rows(path: Path, columns: tuple[str, ...] = COLUMNS, first: int = 0) ->
                 if first >= batch.num_rows:
                     first -= batch.num_rows
                     continue
-                for values in batch.slice(first).to_pylist():
-                    if "changes" in values:
-                        values["changes"] = [(change["step"], change["bytes"]) for change in values["changes"]]
-                    yield Row(**values)
+                yield from map(_row, batch.slice(first).to_pylist())
                 first = 0
     except (OSError, pa.ArrowException) as cause:
-        fix = "Make it with `bimo prepare`."
-        raise DataError(
-            f"{path} cannot be read.", expected="the ledger of prepared text", got=str(cause), fix=fix
-        ) from None
+        raise damaged_ledger(path, expected="the ledger of prepared text", got=str(cause)) from None
+
+
+def rows_at(path: Path, numbers: Iterable[int]) -> list[Row]:
+    """The rows of these numbers, in order; only the parts of the file that they are in are read.
+
+    Raises:
+        DataError: there is no ledger, or it is damaged.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    found: list[Row] = []
+    left = sorted(numbers)
+    try:
+        with parquet.ParquetFile(path) as file:
+            first = 0
+            for group in range(file.num_row_groups if left else 0):
+                after = first + file.metadata.row_group(group).num_rows
+                here = [number - first for number in left if first <= number < after]
+                if here:
+                    found += map(_row, file.read_row_group(group).take(here).to_pylist())
+                first = after
+    except (OSError, pa.ArrowException) as cause:
+        raise damaged_ledger(path, expected="the ledger of prepared text", got=str(cause)) from None
+    return found
+
+
+def _row(values: dict[str, Any]) -> Row:
+    if "changes" in values:
+        values["changes"] = [(change["step"], change["bytes"]) for change in values["changes"]]
+    return Row(**values)
+
+
+def damaged_ledger(path: Path, *, expected: str, got: str) -> DataError:
+    """The error for a ledger that cannot be read or contradicts itself."""
+    fix = "Delete the folder that it is in, and prepare the text again."
+    return DataError(f"{path} is damaged.", expected=expected, got=got, fix=fix)
