@@ -186,7 +186,7 @@ def repeated_characters(parts: list[str]) -> float:
     different = set(parts)
     if len(different) == len(parts):
         return 0.0
-    return 1 - sum(map(len, different)) / max(sum(map(len, parts)), 1)
+    return 1 - len("".join(different)) / max(len("".join(parts)), 1)
 
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64

@@ -35,6 +35,7 @@ from bimo.text.measures import (
 
 FEWEST_WORDS = 50  # for rules on n-grams: in a short text a phrase that stands twice is a large share
 BUCKETS_A_TOKEN = 32
+SHORT = 1_500  # characters
 MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
 
@@ -131,8 +132,10 @@ def repeated_bound(m: Measures) -> float:
     """A share that n-grams of five or more words that have stood before do not cover more than, quickly computed.
 
     A long one that has stood before is covered by shorter ones that have; and at least as many 5-grams are new as there
-    are buckets that one of them falls into.
+    are buckets that one of them falls into. In a short text few words come again at all, which is quicker to see.
     """
+    if len(m.text) <= SHORT and m.text.isascii():
+        return repeated_characters(m.text.split())
     hashes, lengths = grams(m.tokens, _size(m, 5))
     if not len(hashes):
         return 0.0

@@ -51,8 +51,9 @@ def test_shares_are_those_of_counting_by_hand(words: list[str], n: int) -> None:
     assert repeated_share(m, n) == pytest.approx(sum(len(words[i]) for i in covered) / size)
 
 
-@given(WORDS | st.lists(st.sampled_from("天地玄黄宇宙"), min_size=1, max_size=60))
-def test_bounds_are_bounds(words: list[str]) -> None:
+@given(WORDS | st.lists(st.sampled_from("天地玄黄宇宙"), min_size=1, max_size=60), st.booleans())
+def test_bounds_are_bounds(words: list[str], long: bool) -> None:
+    words = [*words, *(f"x{i}" for i in range(500))] if long else words
     m = Measures(" ".join(words) if words[0].isascii() else "".join(words))
     assert max(top_share(m, n) for n in (2, 3, 4)) <= top_bound(m) + 1e-9
     shares = [repeated_share(m, n) for n in (5, 6, 7, 8, 9, 10)]
