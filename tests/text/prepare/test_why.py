@@ -41,6 +41,13 @@ def test_a_file_of_many_documents_is_summed(prepared_dirt: Path) -> None:
     assert answer.totals.by_reason["read", "empty"][0] == answer.totals.by_reason["read", "not JSON"][0] == 1
 
 
+@pytest.mark.parametrize("name", ["notes", "./notes/"])
+def test_a_folder_is_summed(prepared_dirt: Path, dirt: Path, name: str) -> None:
+    answer = find(prepared_dirt, name)
+    assert answer.documents == len(list((dirt / "notes").iterdir())) == 5 and answer.totals
+    assert {row.file.partition("/")[0] for row in answer.rows} == {"notes"}
+
+
 def test_the_copy_kept_in_its_place_is_named(prepared_dirt: Path) -> None:
     answer = find(prepared_dirt, "many.jsonl:13")
     (row,) = answer.rows
@@ -107,7 +114,7 @@ def test_source_files_that_changed_or_are_gone(tmp_path: Path) -> None:
         find(out, "and a comet")
 
 
-@pytest.mark.parametrize("typo", ["notes/spam.text", "nots/spam.txt", "notes"])
+@pytest.mark.parametrize("typo", ["notes/spam.text", "nots/spam.txt", "notes/s"])
 def test_a_near_miss_names_what_may_be_meant(prepared_dirt: Path, typo: str) -> None:
     with pytest.raises(DataError, match=r"Did you mean 'notes/"):
         find(prepared_dirt, typo)
