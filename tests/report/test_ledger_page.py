@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import dataclasses
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from bimo.report.ledger_page import funnel, groups, lengths, render
 from bimo.text.clean import quality, repetition
 from bimo.text.prepare.funnel import Account, Group, Stage, account
 from bimo.text.prepare.prepare import prepare
-from bimo.text.prepare.recipe import MODULES
+from bimo.text.prepare.recipe import Clean
 from bimo.text.source import open_source
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -149,7 +150,7 @@ def test_many_languages_are_put_together() -> None:
 
 
 def test_every_step_and_reason_has_its_chinese() -> None:
-    missing = set(MODULES) - set(ledger_words.STEPS)
+    missing = {step.name for step in dataclasses.fields(Clean)} - set(ledger_words.STEPS)
     assert not missing, "add them to STEPS"
     reasons = {rule.reason for rules in (quality.RULES, repetition.RULES) for rule in rules.values()}
     reasons |= {"exact duplicate", "near duplicate", "not in the mixture", "nothing left", "personal data"}
