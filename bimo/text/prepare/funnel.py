@@ -1,6 +1,7 @@
 """What a ledger says in all: documents and bytes after every step, why they were left out, and what is left.
 
-One pass over the rows, a batch in memory at a time, and 8 to 16 bytes for each document that may be in a cluster. Every row is checked: ``bytes in = bytes out + bytes dropped + bytes changed``, to the byte.
+One pass over the rows, a batch in memory at a time, and 8 to 16 bytes for each document that may be in a cluster.
+Every row is checked: ``bytes in = bytes out + bytes dropped + bytes changed``, to the byte.
 """
 
 from __future__ import annotations

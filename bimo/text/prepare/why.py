@@ -241,13 +241,9 @@ def _of_this_file(folder: Path, question: str, progress: Progress | None) -> tup
 def _in_kept_text(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
     """Documents that hold a piece of text after cleaning, of duplicates all that are still known."""
     shards = [folder / shard["file"] for shard in store.read_manifest(folder)["shards"]]
-    ids: dict[str, None] = {}
     searched = sorted(folder.glob(PARTS)) or shards
-    for path in searched:
-        for id in _lines_with(path, question):
-            ids[id] = None
-            if len(ids) == MOST_FOUND:
-                break
+    hits = itertools.chain.from_iterable(_lines_with(path, question) for path in searched)
+    ids = set(itertools.islice(hits, MOST_FOUND))
     found = _numbers_of(folder, ids)
     return _Found("kept", found, more=len(ids) == MOST_FOUND), [] if len(found) else ["not in the cleaned text"]
 

@@ -90,6 +90,19 @@ def test_the_shards_are_searched_where_the_parts_are_gone(prepared_dirt: Path, t
     assert answer.how == "kept" and answer.documents == with_duplicates - 1 and all(row.kept for row in answer.rows)
 
 
+def test_the_search_ends_when_there_is_enough(
+    prepared_dirt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(prepared_dirt, tmp_path / "out"))
+    (part,) = (out / "parts").iterdir()
+    shutil.copytree(part, out / "parts" / "another")
+    monkeypatch.setattr(why, "MOST_FOUND", 2)
+    answer = find(out, "walnut tree beside")
+    assert answer.documents == 2 and answer.more
+    answer = find(out, "buy now!")
+    assert answer.documents == 1 and not answer.more
+
+
 def test_a_piece_that_only_the_source_files_hold(prepared_dirt: Path) -> None:
     answer = find(prepared_dirt, "buy now! buy now!")
     assert (
