@@ -29,6 +29,7 @@ MOST_FOUND = 100  # documents that hold a piece of text, after which the search 
 MOST_NAMES = 50_000  # that a misspelt one is compared with
 LONGEST_NAME = 1_000  # characters
 NEAR = 3
+UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 PARTS = "parts/*/documents.jsonl.zst"
 HOW = {
     "name": "by the name",
@@ -250,10 +251,8 @@ def _in_kept_text(folder: Path, question: str, progress: Progress | None) -> tup
 
 def _lines_with(path: Path, piece: str) -> Iterator[str]:
     """The ids of the documents of a shard that hold ``piece``, whatever white space is between its words."""
-    words = piece.split()
-    plain = re.compile(r"\s+".join(map(re.escape, words)))
-    written = [re.escape(json.dumps(word, ensure_ascii=False)[1:-1]) for word in words]
-    in_json = re.compile(r"(?:\s|\\[ntrf])+".join(written))  # so that only lines that hold it are parsed
+    plain = _pattern(piece)
+    in_json = _pattern(piece, written_as_json=True)  # so that only lines that hold it are parsed
     try:
         with path.open("rb") as raw:
             for _, line in text_lines(text_chunks(ZstdStream(raw), "utf-8"), limit=1 << 62):
@@ -265,6 +264,18 @@ def _lines_with(path: Path, piece: str) -> Iterator[str]:
         raise DataError(f"{path} is damaged.", got=str(cause), fix=store.REPAIR) from None
 
 
+def _pattern(piece: str, *, written_as_json: bool = False) -> re.Pattern[str]:
+    """Finds a piece of text whatever white space is between its words, or none between two Chinese or Japanese ones."""
+    words = piece.split()
+    gap = r"(?:\s|\\[ntrf])" if written_as_json else r"\s"
+    parts = []
+    for before, word in itertools.pairwise(["", *words]):
+        if before:
+            parts.append(gap + ("*" if UNSPACED.match(before[-1]) and UNSPACED.match(word[0]) else "+"))
+        parts.append(re.escape(json.dumps(word, ensure_ascii=False)[1:-1] if written_as_json else word))
+    return re.compile("".join(parts))
+
+
 def _in_sources(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
     """Documents whose text as it is read holds a piece of text."""
     source = str(store.read_manifest(folder).get("source", ""))
@@ -272,7 +283,7 @@ def _in_sources(folder: Path, question: str, progress: Progress | None) -> tuple
     missing = [name for name in names if not _is_there(name)]
     if missing:
         return _Found("source"), [f"source files that are not there any more, seen from here: {', '.join(missing)}"]
-    plain = re.compile(r"\s+".join(map(re.escape, question.split())))
+    plain = _pattern(question)
     hashes: dict[str, str] = {}
     said: list[str] = []
     try:

@@ -76,7 +76,9 @@ def test_a_file_that_has_another_name_now(prepared_dirt: Path, dirt: Path, tmp_p
     assert answer.how == "file" and ids(answer) == ["notes/spam.txt"]
 
 
-@pytest.mark.parametrize("piece", ["walnut tree beside", "walnut\n  tree beside", "城里的书坊刻了一部新书"])
+@pytest.mark.parametrize(
+    "piece", ["walnut tree beside", "walnut\n  tree beside", "城里的书坊刻了一部新书", "书坊\n刻了一部新书，\n读书人"]
+)
 def test_a_piece_of_what_was_kept(prepared_dirt: Path, piece: str) -> None:
     answer = find(prepared_dirt, piece)
     assert answer.how == "kept" and answer.documents > 3
