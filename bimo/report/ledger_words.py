@@ -7,10 +7,10 @@ from bimo.report.words import PHRASES, Said, translated
 # The name of a step, and what it does.
 STEPS = {
     "read": (Said("Reading", "读取"), Said("files become documents", "文件变成文档")),
+    "pages": (Said("Pages", "合并页面"), Said("a PDF's pages made one text", "PDF 各页合为一文")),
     "normalise": (Said("Normalise", "规范字符"), Said("regular Unicode, repaired mojibake", "统一 Unicode，修复乱码")),
     "boilerplate": (Said("Boilerplate", "去除套话"), Said("menus, banners, licences", "菜单、横幅、许可声明")),
     "gutenberg": (Said("Gutenberg", "古登堡文头"), Said("what surrounds its books", "书籍前后的附加文字")),
-    "page_marks": (Said("Page marks", "页码页眉"), Said("page numbers, running heads", "页码与页眉")),
     "unwrap": (Said("Unwrap", "接合断行"), Said("a paragraph in one line", "每段合为一行")),
     "script": (Said("Script", "繁简转换"), Said("Chinese in one script", "统一汉字字形")),
     "language": (Said("Language", "语种识别"), Said("which language it is in", "判断文档的语言")),

@@ -18,7 +18,7 @@ def test_the_funnel_and_the_reasons(bimo: Any, prepared_dirt: Path) -> None:
     header, *lines = called.out.splitlines()
     assert header.split()[:3] == ["step", "documents", "bytes"]
     steps = [line.split()[0] for line in lines[: lines.index("")]]
-    assert steps[:3] == ["found", "read", "normalise"] and steps[-2:] == ["duplicates", "kept"]
+    assert steps[:2] == ["found", "read"] and "normalise" in steps and steps[-2:] == ["duplicates", "kept"]
     kept = lines[lines.index("") - 1].split()
     assert kept[1:3] == [f"{manifest['documents']:,}", f"{manifest['bytes']:,}"]
     balance = next(line for line in lines if line.endswith("every byte accounted for"))
@@ -35,7 +35,9 @@ def test_a_mixture_and_a_split_are_shown(bimo: Any, dirt: Path, tmp_path: Path) 
 
     recipe = Recipe(
         duplicates=Duplicates(exact=False, near=False),
-        arrangement=Arrangement(split_by="document", validation=0.2, test=0.2, mix=("dirt=2.5",)),
+        arrangement=Arrangement(
+            split_by="document", validation=0.2, test=0.2, mix=("dirt=2.5",), most_epochs=("dirt=3",)
+        ),
     )
     folder = Path(shutil.copytree(dirt, tmp_path / "dirt"))
     prepare(open_source(folder), tmp_path / "out", recipe, workers=1)

@@ -1,7 +1,7 @@
 """What a ledger says in all: documents and bytes after every step, why they were left out, and what is left.
 
-One pass over the rows, a batch in memory at a time; beyond that 8 bytes for each document of the largest cluster
-number. Every row is checked: ``bytes in = bytes out + bytes dropped + bytes changed``, to the byte.
+One pass over the rows, a batch in memory at a time, and 8 to 16 bytes for each document that may be in a cluster.
+Every row is checked: ``bytes in = bytes out + bytes dropped + bytes changed``, to the byte.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Totals:
     kinds: dict[str, Group] = field(default_factory=dict)
     sides: dict[str, Side] = field(default_factory=dict)
     lengths: Integers = field(default_factory=lambda: np.zeros((2, BINS), dtype=np.int64))
-    clusters: Integers = field(default_factory=lambda: np.zeros((2, 0), dtype=np.int64))
+    clusters: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((2, 0), dtype=np.int32))
     last_file: str | None = None
 
     @property
@@ -227,9 +227,9 @@ class Totals:
         known = cluster >= 0
         if not known.any():
             return
-        size = max(int(cluster.max()) + 1, self.clusters.shape[1])
-        if size > self.clusters.shape[1]:
-            self.clusters = np.pad(self.clusters, ((0, 0), (0, size - self.clusters.shape[1])))
+        size, needed = self.clusters.shape[1], int(cluster.max()) + 1
+        if needed > size:
+            self.clusters = np.pad(self.clusters, ((0, 0), (0, max(needed, 2 * size) - size)))
         for place, chosen in enumerate((known, known & kept)):
             np.add.at(self.clusters[place], cluster[chosen], 1)
 
@@ -419,13 +419,13 @@ def _first_rows(folder: Path, wanted: dict[tuple[str, str], list[dict[str, str]]
             return
 
 
-def _largest_clusters(folder: Path, clusters: Integers) -> tuple[Cluster, ...]:
+def _largest_clusters(folder: Path, clusters: npt.NDArray[np.int32]) -> tuple[Cluster, ...]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     sizes, kept = clusters
-    chosen = np.lexsort((np.arange(len(sizes)), -sizes))[:LARGEST]
-    chosen = chosen[sizes[chosen] > 0]
+    chosen = np.flatnonzero(sizes)
+    chosen = chosen[np.argsort(-sizes[chosen], kind="stable")[:LARGEST]]
     members: dict[int, list[Member]] = {int(number): [] for number in chosen}
     columns = ("id", "kept", "bytes_out", "bytes_dropped", "evidence", "cluster")
     for batch in batches(folder, columns) if members else ():

@@ -20,15 +20,16 @@ from bimo.errors import BimoError, DataError
 from bimo.text import corpora, store
 from bimo.text.decode import Unreadable, ZstdStream, text_chunks, text_lines
 from bimo.text.document import Document, Progress
-from bimo.text.prepare.funnel import RECIPE, Totals, batches, count, open_ledger, order_of
+from bimo.text.prepare.funnel import RECIPE, Integers, Totals, batches, count, open_ledger, order_of
 from bimo.text.prepare.ledger import LEDGER, READ, Row, rows_at
-from bimo.text.source import Source, open_source
+from bimo.text.source import open_source
 
 MOST_ROWS = 10  # documents that an answer tells of one by one
 MOST_FOUND = 100  # documents that hold a piece of text, after which the search ends
-MOST_NAMES = 200_000  # that a misspelt one is compared with
+MOST_NAMES = 50_000  # that a misspelt one is compared with
 LONGEST_NAME = 1_000  # characters
 NEAR = 3
+UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 PARTS = "parts/*/documents.jsonl.zst"
 HOW = {
     "name": "by the name",
@@ -74,7 +75,7 @@ class _Found:
     """Rows of the ledger, by number."""
 
     how: str
-    numbers: list[int] = field(default_factory=list)
+    numbers: Integers = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     more: bool = False
 
 
@@ -97,9 +98,9 @@ def find(folder: Path, question: str, progress: Progress | None = None) -> Answe
     if not question.strip():
         raise DataError("There is nothing to look for.", expected="a file, the id of a document, or text", got="none")
     by_name, by_text, near = _look_up(folder, question)
-    if by_name.numbers:
+    if len(by_name.numbers):
         return _answer(folder, question, by_name, near=())
-    if by_text.numbers:
+    if len(by_text.numbers):
         return _answer(folder, question, by_text, near=near)
     remarks: list[str] = []
     searches: tuple[Search, ...] = (_of_this_file, _in_kept_text, _in_sources)
@@ -110,7 +111,7 @@ def find(folder: Path, question: str, progress: Progress | None = None) -> Answe
                 break  # whoever asks will have meant one of them, and reading everything again takes long
         found, said = search(folder, question, progress)
         remarks += said
-        if found.numbers:
+        if len(found.numbers):
             return _answer(folder, question, found, near=near, remarks=remarks)
     fix = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give more of it, or the name of its file."
     shown = question if len(question) <= 60 else question[:57] + "..."
@@ -118,12 +119,12 @@ def find(folder: Path, question: str, progress: Progress | None = None) -> Answe
 
 
 def _answer(folder: Path, question: str, found: _Found, near: Sequence[str], remarks: Sequence[str] = ()) -> Answer:
-    rows = rows_at(folder / LEDGER, found.numbers[:MOST_ROWS])
+    rows = rows_at(folder / LEDGER, found.numbers[:MOST_ROWS].tolist())
     totals = None
     if len(found.numbers) > 1 and found.how in ("name", "file"):
         totals = _totals(folder, found.numbers)
-    copies = {row.copy_of for row in rows if row.copy_of}
-    instead = {row.id: row for row in rows_at(folder / LEDGER, _numbers_of(folder, copies))} if copies else {}
+    copies = _numbers_of(folder, {row.copy_of for row in rows if row.copy_of})
+    instead = {row.id: row for row in rows_at(folder / LEDGER, copies.tolist())}
     order = tuple(order_of(folder))
     return Answer(
         question, found.how, len(found.numbers), tuple(rows), totals, instead, order, found.more, tuple(near),
@@ -131,65 +132,73 @@ def _answer(folder: Path, question: str, found: _Found, near: Sequence[str], rem
     )  # fmt: skip
 
 
-def _totals(folder: Path, numbers: Sequence[int]) -> Totals:
-    """The sums of some rows."""
-    wanted, first = np.array(numbers), 0
+def _totals(folder: Path, numbers: Integers) -> Totals:
+    """The sums of some rows, whose numbers are in order."""
+    import pyarrow as pa
+
+    first = 0
 
     def keep(batch: Any) -> Any:
         nonlocal first
-        here = wanted[(wanted >= first) & (wanted < first + batch.num_rows)] - first
         mask = np.zeros(batch.num_rows, dtype=bool)
-        mask[here] = True
+        begin, end = np.searchsorted(numbers, (first, first + batch.num_rows))
+        mask[numbers[begin:end] - first] = True
         first += batch.num_rows
-        import pyarrow as pa
-
         return pa.array(mask)
 
     return count(folder, keep)
 
 
 def _look_up(folder: Path, question: str) -> tuple[_Found, _Found, tuple[str, ...]]:
-    """Rows by name and by the hash of their text, and a few names that hold the question; one pass."""
+    """Rows by name and by the hash of their text, and a few names that hold the question; one pass.
+
+    A name is that of a document or a file, else the end of the name of one file, else that of a folder.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     names, hashes = _names(question), pa.array(sorted(_hashes_of(question)))
-    exact: dict[str, list[int]] = {}
-    ends: dict[str, list[int]] = {}
-    by_text = _Found("text")
+    named: dict[str, list[Integers]] = {name: [] for name in names}
+    ending: dict[str, list[Integers]] = {}
+    inside, same_text = [], []
     near: dict[str, None] = {}
     first = 0
     for batch in batches(folder, ("id", "file", "hash")):
-        by_text.numbers += (first + np.flatnonzero(pc.is_in(batch["hash"], hashes))).tolist()
+        ids, files_of = batch["id"], batch["file"]
+        same_text.append(first + np.flatnonzero(pc.is_in(batch["hash"], hashes)))
+        for name in names:
+            named[name].append(first + np.flatnonzero(pc.or_(pc.equal(ids, name), pc.equal(files_of, name))))
         if names:
-            known = pa.array(names, pa.string())
-            mask = pc.or_(pc.is_in(batch["id"], known), pc.is_in(batch["file"], known))
-            for number in np.flatnonzero(mask).tolist():
-                id, file = batch["id"][number].as_py(), batch["file"][number].as_py()
-                name = min((one for one in (id, file) if one in names), key=names.index)
-                exact.setdefault(name, []).append(first + number)
-            end = "/" + names[0].lstrip("/")
-            for number in np.flatnonzero(pc.ends_with(batch["file"], end)).tolist():
-                ends.setdefault(batch["file"][number].as_py(), []).append(first + number)
-            for column in ("file", "id"):
-                mask = pc.match_substring(batch[column], names[0], ignore_case=True)
-                some = pc.unique(batch[column].filter(mask)).slice(0, NEAR).to_pylist()
-                near.update(dict.fromkeys(some) if len(near) < NEAR else {})
+            inside.append(first + np.flatnonzero(pc.starts_with(files_of, _plain(question) + "/")))
+            mask = pc.ends_with(files_of, "/" + names[0].lstrip("/"))
+            for name in pc.unique(files_of.filter(mask)).slice(0, NEAR).to_pylist():
+                ending.setdefault(name, []).append(first + np.flatnonzero(pc.equal(files_of, name)))
+            for column in (files_of, ids) if len(near) < NEAR else ():
+                mask = pc.match_substring(column, names[0], ignore_case=True)
+                near.update(dict.fromkeys(pc.unique(column.filter(mask)).slice(0, NEAR).to_pylist()))
         first += batch.num_rows
-    by_name = _Found("name", exact[min(exact, key=names.index)] if exact else [])
-    if not exact and len(ends) == 1:
-        by_name.numbers = next(iter(ends.values()))
-    return by_name, by_text, tuple(near)[:NEAR]
+    chosen = next((some for some in named.values() if any(map(len, some))), None)
+    if chosen is None:
+        chosen = next(iter(ending.values())) if len(ending) == 1 else inside
+    return _Found("name", _joined(chosen)), _Found("text", _joined(same_text)), tuple(near)[:NEAR]
+
+
+def _joined(numbers: Sequence[Integers]) -> Integers:
+    return np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
 
 
 def _names(question: str) -> list[str]:
     """What a file that is called so may be called in the ledger, the most exact name first; none if it is no name."""
     if "\n" in question or len(question) > LONGEST_NAME:
         return []
-    plain = PurePath(os.path.normpath(question)).as_posix()
+    plain = _plain(question)
     parts = plain.split("/")
     ends = ["/".join(parts[place:]) for place in range(len(parts))]
     return list(dict.fromkeys([question, plain, *(end for end in ends if end)]))
+
+
+def _plain(path: str) -> str:
+    return PurePath(os.path.normpath(path)).as_posix()
 
 
 def _hashes_of(text: str) -> set[str]:
@@ -203,48 +212,47 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
-def _numbers_of(folder: Path, ids: Iterable[str], column: str = "id") -> list[int]:
+def _numbers_of(folder: Path, values: Iterable[str], column: str = "id") -> Integers:
     """The numbers of the rows with one of these ids, or hashes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted, first, found = pa.array(sorted(ids), pa.string()), 0, []
+    wanted, first = pa.array(sorted(values), pa.string()), 0
+    found: list[Integers] = []
+    if not len(wanted):
+        return _joined(found)
     for batch in batches(folder, (column,)):
-        found += (first + np.flatnonzero(pc.is_in(batch[column], wanted))).tolist()
+        found.append(first + np.flatnonzero(pc.is_in(batch[column], wanted)))
         first += batch.num_rows
-    return found
+    return _joined(found)
 
 
 def _of_this_file(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
     """Documents with the text of a file of this machine, whatever it was called when it was read."""
-    names = _names(question)
-    if not names or not os.path.isfile(question):
+    if not _names(question) or not os.path.isfile(question):
         return _Found("file"), []
-    hashes = {_hash(document.text) for document in itertools.islice(_again(folder, [question]), MOST_FOUND)}
-    found = _numbers_of(folder, hashes, "hash") if hashes else []
-    return _Found("file", found), [] if found else [f"no document with the text of the file {question}"]
+    try:
+        hashes = {_hash(document.text) for document in itertools.islice(_again(folder, [question]), MOST_FOUND)}
+    except BimoError as cause:
+        return _Found("file"), [f"the file {question} cannot be read: {cause.problem}"]
+    found = _numbers_of(folder, hashes, "hash")
+    return _Found("file", found), [] if len(found) else [f"no document with the text of the file {question}"]
 
 
 def _in_kept_text(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
     """Documents that hold a piece of text after cleaning, of duplicates all that are still known."""
     shards = [folder / shard["file"] for shard in store.read_manifest(folder)["shards"]]
-    ids: dict[str, None] = {}
     searched = sorted(folder.glob(PARTS)) or shards
-    for path in searched:
-        for id in _lines_with(path, question):
-            ids[id] = None
-            if len(ids) == MOST_FOUND:
-                break
-    found = _numbers_of(folder, ids) if ids else []
-    return _Found("kept", found, more=len(ids) == MOST_FOUND), [] if found else ["not in the cleaned text"]
+    hits = itertools.chain.from_iterable(_lines_with(path, question) for path in searched)
+    ids = set(itertools.islice(hits, MOST_FOUND))
+    found = _numbers_of(folder, ids)
+    return _Found("kept", found, more=len(ids) == MOST_FOUND), [] if len(found) else ["not in the cleaned text"]
 
 
 def _lines_with(path: Path, piece: str) -> Iterator[str]:
     """The ids of the documents of a shard that hold ``piece``, whatever white space is between its words."""
-    words = piece.split()
-    plain = re.compile(r"\s+".join(map(re.escape, words)))
-    written = [re.escape(json.dumps(word, ensure_ascii=False)[1:-1]) for word in words]
-    in_json = re.compile(r"(?:\s|\\[ntrf])+".join(written))  # so that only lines that hold it are parsed
+    plain = _pattern(piece)
+    in_json = _pattern(piece, written_as_json=True)  # so that only lines that hold it are parsed
     try:
         with path.open("rb") as raw:
             for _, line in text_lines(text_chunks(ZstdStream(raw), "utf-8"), limit=1 << 62):
@@ -256,6 +264,18 @@ def _lines_with(path: Path, piece: str) -> Iterator[str]:
         raise DataError(f"{path} is damaged.", got=str(cause), fix=store.REPAIR) from None
 
 
+def _pattern(piece: str, *, written_as_json: bool = False) -> re.Pattern[str]:
+    """Finds a piece of text whatever white space is between its words, or none between two Chinese or Japanese ones."""
+    words = piece.split()
+    gap = r"(?:\s|\\[ntrf])" if written_as_json else r"\s"
+    parts = []
+    for before, word in itertools.pairwise(["", *words]):
+        if before:
+            parts.append(gap + ("*" if UNSPACED.match(before[-1]) and UNSPACED.match(word[0]) else "+"))
+        parts.append(re.escape(json.dumps(word, ensure_ascii=False)[1:-1] if written_as_json else word))
+    return re.compile("".join(parts))
+
+
 def _in_sources(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
     """Documents whose text as it is read holds a piece of text."""
     source = str(store.read_manifest(folder).get("source", ""))
@@ -263,18 +283,23 @@ def _in_sources(folder: Path, question: str, progress: Progress | None) -> tuple
     missing = [name for name in names if not _is_there(name)]
     if missing:
         return _Found("source"), [f"source files that are not there any more, seen from here: {', '.join(missing)}"]
-    plain = re.compile(r"\s+".join(map(re.escape, question.split())))
+    plain = _pattern(question)
     hashes: dict[str, str] = {}
-    for document in _again(folder, names, progress):
-        if plain.search(document.text):
-            hashes[document.id] = _hash(document.text)
-            if len(hashes) == MOST_FOUND:
-                break
-    found = _numbers_of(folder, hashes) if hashes else []
-    said = [] if hashes else ["not in the source files, read again"]
-    if hashes and not found:
+    said: list[str] = []
+    try:
+        for document in _again(folder, names, progress):
+            if plain.search(document.text):
+                hashes[document.id] = _hash(document.text)
+                if len(hashes) == MOST_FOUND:
+                    break
+    except BimoError as cause:
+        said = [f"the source files cannot be read again: {cause.problem}"]
+    found = _numbers_of(folder, hashes)
+    if not hashes:
+        said = said or ["not in the source files, read again"]
+    elif not len(found):
         said = [f"{next(iter(hashes))} holds it, but was not there when the text was prepared"]
-    changed = [row.id for row in rows_at(folder / LEDGER, found[:MOST_ROWS]) if hashes.get(row.id) != row.hash]
+    changed = [row.id for row in rows_at(folder / LEDGER, found[:MOST_ROWS].tolist()) if hashes.get(row.id) != row.hash]
     said += [f"{id} has changed since it was prepared" for id in changed]
     return _Found("source", found, more=len(hashes) == MOST_FOUND), said
 
@@ -284,27 +309,24 @@ def _is_there(name: str) -> bool:
 
 
 def _again(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Iterator[Document]:
-    """The documents of some inputs, read as they were when the folder was prepared; of what cannot be read, none."""
+    """The documents of some inputs, read as they were when the folder was prepared."""
     reading = files.read_json(folder / RECIPE, error=DataError).get("reading")
-    try:
-        source: Source = open_source(*names, **(reading if isinstance(reading, dict) else {}))
-        yield from source.watched(progress)
-    except BimoError:
-        return
+    yield from open_source(*names, **(reading if isinstance(reading, dict) else {})).watched(progress)
 
 
 def _similar_names(folder: Path, question: str) -> tuple[str, ...]:
+    """Names that the question may be a misspelling of: of files, else of documents."""
     names = _names(question)
-    if not names:
-        return ()
-    known: dict[str, None] = {}
-    for batch in batches(folder, ("id", "file")):
-        for column in ("file", "id"):
+    for column in ("file", "id") if names else ():
+        known: dict[str, None] = {}
+        for batch in batches(folder, (column,)):
             known.update(dict.fromkeys(batch[column].unique().to_pylist()))
-        if len(known) > MOST_NAMES:
-            break
-    near = difflib.get_close_matches(names[0], known, n=NEAR, cutoff=0.6)
-    return tuple(near or difflib.get_close_matches(names[-1], known, n=NEAR, cutoff=0.6))
+            if len(known) > MOST_NAMES:
+                break
+        for name in (names[0], names[-1]):
+            if near := difflib.get_close_matches(name, known, n=NEAR, cutoff=0.6):
+                return tuple(near)
+    return ()
 
 
 def story(row: Row, order: Sequence[str], instead: Row | None = None) -> list[tuple[str, str]]:

@@ -115,6 +115,12 @@ def test_one_byte_too_many_is_found(some: list[Row], data: st.DataObject) -> Non
             count(Path(folder))
 
 
+def test_a_kept_document_has_no_dropped_bytes(tmp_path: Path) -> None:
+    row = Row("a", "a", 0, bytes_in=5, bytes_out=3, bytes_dropped=2, kept=True, copies=1)
+    with pytest.raises(DataError, match=r"row 0 \(a\)"):
+        count(written(tmp_path, [row]))
+
+
 @given(st.lists(rows(), max_size=30), st.data())
 def test_rows_are_found_by_their_numbers(some: list[Row], data: st.DataObject) -> None:
     wanted = data.draw(st.lists(st.integers(0, len(some) - 1), unique=True) if some else st.just([]))

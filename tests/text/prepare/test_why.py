@@ -41,6 +41,13 @@ def test_a_file_of_many_documents_is_summed(prepared_dirt: Path) -> None:
     assert answer.totals.by_reason["read", "empty"][0] == answer.totals.by_reason["read", "not JSON"][0] == 1
 
 
+@pytest.mark.parametrize("name", ["notes", "./notes/"])
+def test_a_folder_is_summed(prepared_dirt: Path, dirt: Path, name: str) -> None:
+    answer = find(prepared_dirt, name)
+    assert answer.documents == len(list((dirt / "notes").iterdir())) == 5 and answer.totals
+    assert {row.file.partition("/")[0] for row in answer.rows} == {"notes"}
+
+
 def test_the_copy_kept_in_its_place_is_named(prepared_dirt: Path) -> None:
     answer = find(prepared_dirt, "many.jsonl:13")
     (row,) = answer.rows
@@ -69,7 +76,9 @@ def test_a_file_that_has_another_name_now(prepared_dirt: Path, dirt: Path, tmp_p
     assert answer.how == "file" and ids(answer) == ["notes/spam.txt"]
 
 
-@pytest.mark.parametrize("piece", ["walnut tree beside", "walnut\n  tree beside", "城里的书坊刻了一部新书"])
+@pytest.mark.parametrize(
+    "piece", ["walnut tree beside", "walnut\n  tree beside", "城里的书坊刻了一部新书", "书坊\n刻了一部新书，\n读书人"]
+)
 def test_a_piece_of_what_was_kept(prepared_dirt: Path, piece: str) -> None:
     answer = find(prepared_dirt, piece)
     assert answer.how == "kept" and answer.documents > 3
@@ -81,6 +90,19 @@ def test_the_shards_are_searched_where_the_parts_are_gone(prepared_dirt: Path, t
     shutil.rmtree(out / "parts")
     answer = find(out, "walnut tree beside")
     assert answer.how == "kept" and answer.documents == with_duplicates - 1 and all(row.kept for row in answer.rows)
+
+
+def test_the_search_ends_when_there_is_enough(
+    prepared_dirt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(prepared_dirt, tmp_path / "out"))
+    (part,) = (out / "parts").iterdir()
+    shutil.copytree(part, out / "parts" / "another")
+    monkeypatch.setattr(why, "MOST_FOUND", 2)
+    answer = find(out, "walnut tree beside")
+    assert answer.documents == 2 and answer.more
+    answer = find(out, "buy now!")
+    assert answer.documents == 1 and not answer.more
 
 
 def test_a_piece_that_only_the_source_files_hold(prepared_dirt: Path) -> None:
@@ -107,7 +129,7 @@ def test_source_files_that_changed_or_are_gone(tmp_path: Path) -> None:
         find(out, "and a comet")
 
 
-@pytest.mark.parametrize("typo", ["notes/spam.text", "nots/spam.txt", "notes"])
+@pytest.mark.parametrize("typo", ["notes/spam.text", "nots/spam.txt", "notes/s"])
 def test_a_near_miss_names_what_may_be_meant(prepared_dirt: Path, typo: str) -> None:
     with pytest.raises(DataError, match=r"Did you mean 'notes/"):
         find(prepared_dirt, typo)
