@@ -45,6 +45,8 @@ class File:
         modified: when, in nanoseconds; of standard input a number that stands for its content.
         sha256: of a shard of prepared text, ``None`` of any other file.
         input: what the user named that the file belongs to.
+        begin, line: of a slice of a file, ``size`` bytes long: where it begins, and the number of its first line;
+            ``line`` is 0 where it is the whole file.
     """
 
     path: Path
@@ -53,6 +55,8 @@ class File:
     modified: int
     sha256: str | None = None
     input: str = ""
+    begin: int = 0
+    line: int = 0
 
 
 @dataclass(slots=True)
