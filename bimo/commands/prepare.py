@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from bimo.commands.results import print_table
 from bimo.errors import UsageError
 
 if TYPE_CHECKING:
     from bimo.text.prepare.prepare import Done
+    from bimo.text.prepare.recipe import Recipe
+    from bimo.text.prepare.workers import Worker
 
 MOST_REASONS = 20
 
@@ -19,116 +24,111 @@ def prepare(
     *what: str,
     out: Path,
     config: Path | None = None,
-    set: tuple[str, ...] = (),
+    overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None,
     raw: bool = False,
     text_column: str | None = None,
     template: str | None = None,
     time_column: str | None = None,
     encoding: str | None = None,
     strict: bool = False,
-    languages: tuple[str, ...] = (),
+    languages: str | None = None,
     pii: Literal["redact", "drop", "keep"] | None = None,
-    against: tuple[str, ...] = (),
-    mix: tuple[str, ...] = (),
-    most_epochs: tuple[str, ...] = (),
-    shuffle: bool = False,
+    against: list[str] | None = None,
+    mix: str | None = None,
+    most_epochs: str | None = None,
     split_by: Literal["none", "document", "source", "file", "time"] | None = None,
-    seed: int | None = None,
     workers: int | None = None,
-    on: Literal["here", "ray"] = "here",
+    on: Literal["local", "ray"] = "local",
 ) -> None:
-    r"""Turn any folder into clean documents, with an account of every one.
+    r"""Turn a folder into clean documents and a ledger.
 
-    Reads text, source code, html, pdf, docx, pptx, xlsx, epub, csv, tsv, json,
-    jsonl, parquet, arrow, ipynb, mbox, eml and WARC, each also compressed and
-    inside zip and tar archives; whole folders, Hugging Face datasets, and - for
-    standard input. What is cleaned, and where the rules come from: docs/text.md.
-
-    A second call takes up what an interrupted one has left, and reads only files
-    that are new. `bimo ledger` tells what became of each document.
+    Reads text, code, html, pdf, docx, pptx, xlsx, epub, csv, tsv, json, jsonl,
+    parquet, arrow, ipynb, mbox, eml and WARC, also compressed and in zip and tar
+    archives; Hugging Face datasets; and - for standard input. What is cleaned:
+    docs/cleaning.md. A second call takes up what an interrupted one has left,
+    and reads only files that are new.
 
         bimo prepare books/ --out data/books
         bimo prepare a.csv b.jsonl.gz --text-column review --out data/reviews
         bimo prepare news.parquet --template "{title}\n\n{body}" --out data/news
         bimo prepare wiki.jsonl forum/ --mix wiki=2,forum=1 --out data/mix
-        bimo prepare crawl/ --languages zh --set clean.quality.profile=web --out data/zh
+        bimo prepare crawl/ --languages zh,en --set clean.quality.profile=web --out data/crawl
         zcat mail.jsonl.gz | bimo prepare - --out data/mail
-        bimo train --data data/books --budget 10m --out runs/books
 
     Args:
         what: files, folders, names of corpora, or - for standard input
         out: the folder to write
-        config: a YAML file with any of the settings of docs/configuration.md
-        set: one setting, such as clean.quality.min_words=20 (repeatable)
-        raw: read and write, and clean nothing
-        text_column: the column or key that holds the text in tables and records
+        config: a YAML file of settings; see docs/configuration.md
+        overrides: settings as key=value, several if you like, such as clean.quality.min_words=20
+        raw: clean nothing, and keep duplicates
+        text_column: column or key that holds the text in tables and records; "text" if not given
         template: makes the text from several columns, such as "{title}\n\n{body}"
-        time_column: the column or key that says when a record was written
-        encoding: of files that do not say their own, such as gb18030; auto finds it out for each
+        time_column: column or key that says when a record was written
+        encoding: of files that do not say their own, such as gb18030; found out if not given
         strict: stop at a file that no reader takes or that cannot be read
-        languages: keep only documents in these, such as zh (repeatable)
-        pii: personal data and secrets: redact them, drop documents with many, or keep them
-        against: an evaluation set, whose text is left out (repeatable)
-        mix: how often inputs are read, such as wiki=2,forum=1
+        languages: keep only documents in these, such as zh,en
+        pii: redact personal data and secrets, drop documents that hold much, or keep it
+        against: an evaluation set whose passages are taken out; can be given several times
+        mix: how often the inputs are read, such as wiki=2,forum=1; in a shuffled order
         most_epochs: the most times that inputs are read, such as wiki=3
-        shuffle: write the documents in a seeded random order
-        split_by: hold documents out for validation and test already now
-        seed: of the order and the split
-        workers: processes; as many as there are cores by default
-        on: this machine, or a Ray cluster that shares the folder
+        split_by: hold documents out for validation and test already now, near duplicates on one side
+        workers: processes; as many as there are cores if not given
+        on: where to work: on this machine, or on a Ray cluster that shares the folders; needs bimo[ray]
     """
     if not what:
         expected = "files, folders or names of corpora"
         raise UsageError("There is nothing to prepare.", expected=expected, fix=f"bimo prepare books/ --out {out}")
-    from bimo.config import from_mapping, merged, read_yaml, with_overrides
     from bimo.text.prepare.prepare import prepare as write
-    from bimo.text.prepare.recipe import CLEAN_NOTHING, Recipe
     from bimo.text.source import open_source
     from bimo.train.display import Display
 
-    reading = {"text_column": text_column, "template": template, "time_column": time_column, "encoding": encoding}
-    clean = {
-        "language": {"keep": list(languages)} if languages else {},
-        "pii": {"action": pii} if pii else {},
-        "decontaminate": {"on": True, "against": list(against)} if against else {},
+    options = {
+        "reading.text_column": text_column,
+        "reading.template": template,
+        "reading.time_column": time_column,
+        "reading.encoding": encoding,
+        "clean.language.keep": languages and languages.split(","),
+        "clean.pii.action": pii,
+        "clean.decontaminate.against": against,
+        "arrangement.mix": mix and mix.split(","),
+        "arrangement.most_epochs": most_epochs and most_epochs.split(","),
+        "arrangement.split_by": split_by,
     }
-    arrangement = {
-        "mix": list(mix),
-        "most_epochs": list(most_epochs),
-        "shuffle": shuffle or None,
-        "split_by": split_by,
-        "seed": seed,
-    }
-    values: dict[str, Any] = read_yaml(config) if config else {}
-    for given in (CLEAN_NOTHING if raw else {}, {"reading": reading, "clean": clean, "arrangement": arrangement}):
-        values = merged(values, _said(given))
-    recipe = from_mapping(Recipe, with_overrides(values, set), where=str(config or "settings"))
-    run = None
-    if on == "ray":
-        from bimo.scale.prepare import on_ray
-
-        run = on_ray
-    display = Display()
+    recipe = _recipe(config, raw, {key: value for key, value in options.items() if value}, overrides or ())
+    display, pace = Display(), Pace()
     source = open_source(*what, strict=strict)
     with display.bar("preparing") as advance:
-        pace = Pace()
-        manifest = write(
-            source,
-            out,
-            recipe,
-            workers=workers,
-            run=run,
-            watch=lambda done: advance(done.bytes, done.total, pace.of(done)),
-        )
+
+        def watch(done: Done) -> None:
+            advance(done.bytes, done.total, pace.of(done))
+
+        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=watch)
     if manifest["unchanged"]:
         display.note(f"{out} holds exactly this already; nothing was done.")
     print_table(("", ""), _summary(out, manifest))
 
 
-def _said(values: dict[str, Any]) -> dict[str, Any]:
-    """Without what the user did not say."""
-    inner = {key: _said(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in inner.items() if value not in (None, {}, [])}
+def _recipe(config: Path | None, raw: bool, options: dict[str, Any], overrides: Iterable[str]) -> Recipe:
+    """What the file says, then --raw, the options and --set, each before the ones to its left."""
+    from bimo.config import from_mapping, merged, read_yaml, with_overrides
+    from bimo.text.prepare.recipe import CLEAN_NOTHING, Recipe
+
+    values = merged(read_yaml(config) if config else {}, CLEAN_NOTHING if raw else {})
+    for key, value in options.items():
+        *owners, name = key.split(".")
+        inner: dict[str, Any] = {name: value}
+        for owner in reversed(owners):
+            inner = {owner: inner}
+        values = merged(values, inner)
+    return from_mapping(Recipe, with_overrides(values, overrides), where=str(config or "settings"))
+
+
+def _runner(on: str) -> Worker | None:
+    if on == "local":
+        return None
+    from bimo.scale.prepare import on_ray
+
+    return on_ray()
 
 
 class Pace:

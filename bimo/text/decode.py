@@ -179,9 +179,9 @@ def seekable(stream: ByteStream) -> Iterator[BinaryIO]:
         return
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as file:
         for chunk in byte_chunks(stream):
+            file.write(chunk)
             if file.tell() > SPOOL_DISK:
                 raise Unreadable(f"larger than {SPOOL_DISK >> 30} GB: decompress or unpack it first")
-            file.write(chunk)
         file.seek(0)
         yield cast(BinaryIO, file)
 

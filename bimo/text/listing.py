@@ -46,6 +46,8 @@ class File:
         sha256: of a shard of prepared text, ``None`` of any other file.
         input: what the user named that the file belongs to.
         side: of the split that was made when a shard was prepared, if one was.
+        begin, line: of a slice of a file, ``size`` bytes long: where it begins, and the number of its first line;
+            ``line`` is 0 where it is the whole file.
     """
 
     path: Path
@@ -55,6 +57,8 @@ class File:
     sha256: str | None = None
     input: str = ""
     side: str = ""
+    begin: int = 0
+    line: int = 0
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from bimo.text.readers import READERS, kind_of, suffixes_of
 from bimo.text.readers.columns import parse_template
 from bimo.text.readers.plain import read_text
 from bimo.text.readers.record import Bad, Options, Record
+from bimo.text.slices import opened_slice
 
 MOST_REASONS = 20  # a file; what comes after is counted under one
 
@@ -49,14 +50,18 @@ class Source:
         self.unread: list[Skipped] = []
 
     def __iter__(self) -> Iterator[Document]:
+        return (found for found in self.records() if isinstance(found, Document))
+
+    def records(self) -> Iterator[Document | Bad]:
+        """Documents and, between them, the records that gave none."""
         self.skipped, self.unread = list(self.not_listed), []
         self.bytes_done = before = 0
         for file in self.files:
             try:
                 with open_regular(file.path) as raw:
-                    for document in self._read_shard(raw, file) if file.sha256 else self._read(raw, file):
-                        self.bytes_done = before + min(raw.tell(), file.size)
-                        yield document
+                    for found in self._read_shard(raw, file) if file.sha256 else self._read(raw, file):
+                        self.bytes_done = before + min(raw.tell() - file.begin, file.size)
+                        yield found
             except OSError as cause:
                 if file.sha256:
                     raise DataError(f"{file.path} cannot be read.", got=str(cause), fix=store.REPAIR) from None
@@ -94,18 +99,22 @@ class Source:
             id, source = file.name + document.id, file.name + document.source
             yield replace(document, id=id, source=source, side=file.side)
 
-    def _read(self, raw: BinaryIO, file: File) -> Iterator[Document]:
+    def _read(self, raw: BinaryIO, file: File) -> Iterator[Document | Bad]:
         suffix, compression = suffixes_of(file.path.name)
+        stream, options = decompressed(raw, compression), self.options
+        if file.line:
+            stream, options = opened_slice(raw, file), replace(options, encoding="utf-8", first_line=file.line)
         bad: Counter[str] = Counter()
         first: dict[str, str] = {}
         given = 0
         try:
-            for record in READERS.get(suffix, read_text)(decompressed(raw, compression), self.options):
+            for record in READERS.get(suffix, read_text)(stream, options):
                 record = _checked(record)
                 if isinstance(record, Bad):
                     reason = record.reason if record.reason in bad or len(bad) < MOST_REASONS else "other reasons"
                     bad[reason] += 1
                     first.setdefault(reason, record.where)
+                    yield record
                 else:
                     given += 1
                     id, kind = file.name + record.key, record.kind or kind_of(file.path.name)
@@ -114,13 +123,11 @@ class Source:
             kept = f" (the {given} documents before this were kept)" if given else ""
             self._skip(file, f"{cause}{kept}")
         else:
-            if not (given or bad):
+            if not (given or bad or file.line):
                 self.skipped.append(Skipped(file.name, "no records"))
-        for reason, count in bad.items():
-            where = f"{count} records, first {first[reason]}" if count > 1 else first[reason]
-            self.skipped.append(Skipped(file.name, f"{reason} ({where})" if where else reason, count))
+        self.skipped += [skipped_records(file.name, reason, first[reason], count) for reason, count in bad.items()]
         status = os.fstat(raw.fileno())
-        if (status.st_size, status.st_mtime_ns) != (file.size, file.modified):
+        if status.st_mtime_ns != file.modified or (status.st_size != file.size and not file.line):
             self._skip(file, "changed while it was read: its documents may be torn")
 
     def _skip(self, file: File, reason: str) -> None:
@@ -128,6 +135,12 @@ class Source:
         self.skipped += self.unread[-1:]
         if self.strict:
             raise not_read(self.unread)
+
+
+def skipped_records(file: str, reason: str, where: str, count: int) -> Skipped:
+    """``count`` records of a file that gave no text for the same reason, the first of them at ``where``."""
+    where = f"{count} records, first {where}" if count > 1 else where
+    return Skipped(file, f"{reason} ({where})" if where else reason, count)
 
 
 def not_read(skipped: list[Skipped]) -> DataError:

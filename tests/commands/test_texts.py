@@ -42,7 +42,7 @@ def test_prepare(bimo: Any, tmp_path: Path) -> None:
     (folder / "a.csv").write_text("review,stars\ngood night,3\n曹操,5\n", encoding="utf-8")
     (folder / "b.txt").write_bytes("却说曹操".encode("gb18030"))
     (folder / "c.pdf").write_bytes(b"%PDF")
-    words = ("prepare", folder, "--out", out, "--text-column", "review", "--encoding", "gb18030")
+    words = ("prepare", folder, "--out", out, "--raw", "--text-column", "review", "--encoding", "gb18030")
     (folder / "a.csv").write_bytes((folder / "a.csv").read_text(encoding="utf-8").encode("gb18030"))
     called = bimo(*words)
     assert called.code == 0 and "c.pdf" in called.out
@@ -54,7 +54,7 @@ def test_prepare(bimo: Any, tmp_path: Path) -> None:
 
 def test_prepare_reads_standard_input(bimo: Any, tmp_path: Path) -> None:
     records, out = '{"title": "夜", "body": "good night"}\n{"title": "曹操"}\n'.encode(), tmp_path / "out"
-    words = ("prepare", "-", "--out", out, "--template", r"{title}\n{body}")
+    words = ("prepare", "-", "--out", out, "--raw", "--template", r"{title}\n{body}")
     called = bimo(*words, stdin=records)
     assert called.code == 0 and "stdin.jsonl: no column 'body'" in called.out
     assert [document.text for document in open_source(out)] == ["夜\ngood night"]
@@ -93,7 +93,7 @@ def test_damaged_prepared_text(bimo: Any, tmp_path: Path, text_folder: Path) -> 
 
 def test_one_long_line(bimo: Any, tmp_path: Path) -> None:
     (tmp_path / "line.txt").write_bytes("good night 曹操 ".encode() * 500_000)  # 9 MB without a line end
-    called = bimo("prepare", tmp_path / "line.txt", "--out", tmp_path / "out")
+    called = bimo("prepare", tmp_path / "line.txt", "--raw", "--out", tmp_path / "out")
     documents = list(open_source(tmp_path / "out"))
     assert called.code == 0 and len(documents) > 1
     assert sum(len(document.text) for document in documents) == 14 * 500_000

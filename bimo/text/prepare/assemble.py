@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from bimo.text.listing import File
 from bimo.text.prepare.ledger import COLUMNS, LEDGER, READ, LedgerWriter, Row, read_rows
 from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
 from bimo.text.prepare.recipe import Recipe
+from bimo.text.source import MOST_REASONS, skipped_records
 from bimo.text.split import SIDES, TRAIN
 
 Integers = npt.NDArray[np.int64]
@@ -39,9 +40,11 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Stretch:
-    """The documents of one file: where they lie in a part, and where in the whole.
+    """The documents of one file, or of one slice of a file: where they lie in a part, and where in the whole.
 
     Attributes:
+        before: rows of the slices of the same file before this one.
+        lost: bytes of the file, if this is its beginning and no document was in it.
         row: of its first one in the part's ledger, of which it has ``rows``.
         place: among the kept documents of the part; ``first``: among all, of which it has ``kept``.
     """
@@ -53,27 +56,33 @@ class Stretch:
     place: int
     kept: int
     first: int
+    before: int
+    lost: int
 
 
 class Parts:
     """All finished parts of a listing."""
 
     def __init__(self, parts: Sequence[Path], listed: Sequence[File]) -> None:
-        found: dict[str, tuple[Path, int, int, int, int]] = {}
+        found: dict[str, tuple[Path, int, int, int, int, int]] = {}
         self.facts: list[Facts] = []
         for part in parts:
             facts = Facts.read(part)
             self.facts.append(facts)
             row = place = 0
-            for name, rows, kept in facts.files:
-                found[json.dumps(name)] = (part, row, rows, place, kept)
+            for name, rows, documents, kept in facts.files:
+                found[json.dumps(name)] = (part, row, rows, documents, place, kept)
                 row, place = row + rows, place + kept
         self.stretches: list[Stretch] = []
         first = 0
-        for file in listed:
-            part, row, rows, place, kept = found[json.dumps(identity(file))]
-            self.stretches.append(Stretch(part, file, row, rows, place, kept, first))
-            first += kept
+        for _, slices in itertools.groupby(listed, key=lambda file: file.path):
+            places = [(file, *found[json.dumps(identity(file))]) for file in slices]
+            empty = not any(documents for _, _, _, _, documents, _, _ in places)
+            lost = sum(file.size for file, *_ in places) if empty else 0
+            before = 0
+            for file, part, row, rows, _, place, kept in places:
+                self.stretches.append(Stretch(part, file, row, rows, place, kept, first, before, lost))
+                first, before, lost = first + kept, before + rows, 0 if rows else lost
         self.count = first
 
     def array(self, name: str, folder: Path) -> npt.NDArray[Any]:
@@ -99,7 +108,11 @@ class Parts:
             rows, at = opened.pop(stretch.part, (iter(()), stretch.row + 1))
             if at > stretch.row:
                 rows, at = read_rows(stretch.part / LEDGER, columns, first=stretch.row), stretch.row
-            yield from itertools.islice(rows, stretch.row - at, stretch.row - at + stretch.rows)
+            lost = stretch.lost
+            for row in itertools.islice(rows, stretch.row - at, stretch.row - at + stretch.rows):
+                row.number += stretch.before
+                row.bytes_in, row.bytes_dropped, lost = row.bytes_in + lost, row.bytes_dropped + lost, 0
+                yield row
             if stretch is not last[stretch.part]:
                 opened[stretch.part] = rows, stretch.row + stretch.rows
 
@@ -118,15 +131,6 @@ class Parts:
                     ):
                         yield stretch.first + number, line
                     at = stretch.place + stretch.kept
-
-    def skipped(self) -> list[dict[str, Any]]:
-        """Why files and records gave nothing, in the order of the listing."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for facts in self.facts:
-            for one in facts.skipped:
-                found.setdefault(one["file"], []).append(one)
-        names = dict.fromkeys(stretch.file.name for stretch in self.stretches)
-        return [one for name in names for one in found.get(name, ())]
 
     def examples(self) -> dict[str, list[dict[str, str]]]:
         """A few documents for everything that a step did."""
@@ -214,8 +218,8 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
     mix = None
     if arrangement.mix or arrangement.most_epochs or arrangement.target_bytes:
         mix = Mix(
-            numbers_by_source("--mix", ",".join(arrangement.mix)),
-            numbers_by_source("--most-epochs", ",".join(arrangement.most_epochs)),
+            _numbers("--mix", arrangement.mix),
+            _numbers("--most-epochs", arrangement.most_epochs),
             arrangement.target_bytes,
         )
     parts_of: dict[str, Integers] = {}
@@ -227,6 +231,10 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
             )  # fmt: skip
     sides = {name if arrangement.split_by != "none" else "": len(order) for name, order in parts_of.items()}
     return Decided(ids, sizes, duplicates, np.concatenate(list(parts_of.values())), sides, side)
+
+
+def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
+    return numbers_by_source(option, ",".join(given)) if given else {}
 
 
 def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> Duplicates:
@@ -316,14 +324,18 @@ def _sorted_lines(spool: Any) -> list[memoryview]:
     return [line for _, line in found]
 
 
-def write_ledger(parts: Parts, decided: Decided, not_listed: Iterable[Skipped], path: Path) -> dict[str, Any]:
-    """Write the row of every document, with what was decided about all of them together; at last, unread files.
+def write_ledger(
+    parts: Parts, decided: Decided, not_listed: Sequence[Skipped], path: Path
+) -> tuple[dict[str, Any], list[Skipped]]:
+    """Write the row of every document, with what was decided about all of them together; at last, unlisted files.
 
     Returns:
-        How many documents and bytes were read, and how many documents were dropped for which reason.
+        How many documents and bytes were read, and how many documents were dropped for which reason; and what no
+        reader could read, equal reasons of one file together.
     """
     reasons: Counter[str] = Counter()
     documents = size = 0
+    unread = _Unread()
     copies = np.bincount(decided.order, minlength=parts.count)
     duplicates = decided.duplicates
     number = 0
@@ -341,6 +353,8 @@ def write_ledger(parts: Parts, decided: Decided, not_listed: Iterable[Skipped], 
                 row.copies = int(copies[number])
                 row.split = SIDES[decided.side[number]] if "" not in decided.sides else ""
             number += 1
+        elif row.step == READ:
+            unread.add(row)
         if not row.kept:
             reasons[f"{row.step}: {row.reason}"] += 1
         documents, size = documents + 1, size + row.bytes_in
@@ -350,4 +364,28 @@ def write_ledger(parts: Parts, decided: Decided, not_listed: Iterable[Skipped], 
         row.drop(READ, skipped.reason, skipped.reason)
         ledger.add(row)
     ledger.close()
-    return {"documents_in": documents, "bytes_in": size, "reasons": dict(reasons.most_common())}
+    funnel = {"documents_in": documents, "bytes_in": size, "reasons": dict(reasons.most_common())}
+    return funnel, [*not_listed, *unread.skipped()]
+
+
+class _Unread:
+    """Counts the reasons for which files and records were not read, few of each file."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, tuple[str, int]]] = {}
+
+    def add(self, row: Row) -> None:
+        reasons = self._found.setdefault(row.file, {})
+        whole = row.evidence.startswith(row.reason)  # of a file: the evidence says it all
+        reason, where = (row.evidence, "") if whole else (row.reason, row.evidence)
+        if reason not in reasons and len(reasons) >= MOST_REASONS:
+            reason = "other reasons"
+        first, count = reasons.get(reason, (where, 0))
+        reasons[reason] = first, count + 1
+
+    def skipped(self) -> list[Skipped]:
+        return [
+            skipped_records(file, reason, first, count)
+            for file, reasons in self._found.items()
+            for reason, (first, count) in reasons.items()
+        ]

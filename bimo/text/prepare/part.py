@@ -64,7 +64,7 @@ class Task:
 
 def identity(file: File) -> list[Any]:
     """What makes a file the same as before."""
-    return [file.name, file.size, file.modified, file.sha256]
+    return [file.name, file.size, file.modified, file.sha256, file.begin]
 
 
 @dataclass
@@ -73,18 +73,18 @@ class Facts:
 
     Attributes:
         work: the fingerprint of how it was made.
-        files: of each, its :func:`identity`, its rows in the ledger and how many of these the steps kept.
+        files: of each, its :func:`identity`, its rows in the ledger, how many of these are of documents, and how many
+            the steps kept.
         examples: of what the steps did, by ``step: reason``, each with a number by which some are chosen.
-        skipped: why files and records gave nothing; ``unread``: only the files, or what is missing of them.
+        unread: files that could not be read, or not to their end, and why.
     """
 
     work: str = ""
-    files: list[tuple[list[Any], int, int]] = field(default_factory=list)
+    files: list[tuple[list[Any], int, int, int]] = field(default_factory=list)
     documents: int = 0
     kept: int = 0
     bytes_in: int = 0
     examples: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
     unread: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -175,32 +175,32 @@ class _Part:
     def add(self, file: File) -> None:
         """Read a file, clean its documents and write them down."""
         source = Source(file.name, Listing([file]), self._reading.options())
-        rows, kept = 0, 0
-        for document in source:
-            kept += self._take(document, rows)
-            rows += 1
-        for skipped in source.skipped:
-            size = file.size if not rows else 0
-            for _ in range(skipped.count):
-                row = Row(file.name, file.name, rows, bytes_in=size, bytes_dropped=size)
-                row.drop(READ, skipped.reason.partition(" (")[0], skipped.reason)
-                self._ledger.add(row)
-                rows, size = rows + 1, 0
-            self.facts.skipped.append(asdict(skipped))
+        rows = documents = kept = 0
+        for rows, found in enumerate(source.records(), start=1):
+            if isinstance(found, Document):
+                kept += self._take(found, rows - 1)
+                documents += 1
+            else:
+                self._lose(f"{file.name} {found.where}".rstrip(), file, rows - 1, found.reason, found.where)
+        unread = source.skipped if not rows else source.unread
+        for number, skipped in enumerate(unread, start=rows):
+            self._lose(file.name, file, number, skipped.reason.partition(" (")[0], skipped.reason)
         self.facts.unread += map(asdict, source.unread)
-        self._count(file, rows, kept)
+        self._count(file, rows + len(unread), documents, kept)
 
     def refuse(self, file: File, cause: str) -> None:
         """Write down that a file gives nothing."""
-        row = Row(file.name, file.name, 0, bytes_in=file.size, bytes_dropped=file.size)
-        row.drop(READ, cause, cause)
-        self._ledger.add(row)
-        for facts in (self.facts.skipped, self.facts.unread):
-            facts.append(asdict(Skipped(file.name, cause)))
-        self._count(file, 1, 0)
+        self._lose(file.name, file, 0, cause, cause)
+        self.facts.unread.append(asdict(Skipped(file.name, cause)))
+        self._count(file, 1, 0, 0)
 
-    def _count(self, file: File, rows: int, kept: int) -> None:
-        self.facts.files.append((identity(file), rows, kept))
+    def _lose(self, id: str, file: File, number: int, reason: str, evidence: str) -> None:
+        row = Row(id, file.name, number)
+        row.drop(READ, reason, evidence)
+        self._ledger.add(row)
+
+    def _count(self, file: File, rows: int, documents: int, kept: int) -> None:
+        self.facts.files.append((identity(file), rows, documents, kept))
         self.facts.documents += rows
         self.facts.kept += kept
         self.facts.bytes_in += file.size

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bimo.text.prepare.ledger import LEDGER
 from bimo.text.prepare.part import Facts, Task, grouped, identity
 from bimo.text.prepare.recipe import Recipe, fingerprint, fitted
 from bimo.text.prepare.workers import Worker, local
+from bimo.text.slices import sliced
 from bimo.text.source import Source, not_read
 
 EXAMPLES, LOCK = "examples.json", ".lock"
@@ -86,8 +87,10 @@ def prepare(
             return {**before, "unchanged": True}
         with _locked(out):
             ready, work = fitted(recipe, out)
-            parts = list(_work(source, ready, work, out / store.PARTS, run or local(workers), watch))
-            return {**_assemble(source, parts, recipe, out, inputs), "unchanged": False}
+            pieces = list(sliced(source.files, recipe.reading.encoding, TASK_BYTES))
+            made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), watch)
+            whole = Parts(list(made), pieces)
+            return {**_assemble(source, whole, recipe, out, inputs), "unchanged": False}
     except OSError as cause:
         fix = "Free some space or choose another place; what is finished is kept."
         raise DataError(f"{out} cannot be written.", got=str(cause), fix=fix) from None
@@ -135,58 +138,62 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _work(
-    source: Source, recipe: Recipe, work: str, folder: Path, run: Worker, watch: Callable[[Done], None]
+    pieces: Sequence[File],
+    strict: bool,
+    recipe: Recipe,
+    work: str,
+    folder: Path,
+    run: Worker,
+    watch: Callable[[Done], None],
 ) -> Iterator[Path]:
     """The parts of all files: those that are finished, then those that are made now."""
     folder.mkdir(exist_ok=True)
-    wanted = {str(identity(file)) for file in source.files}
+    wanted = {str(identity(file)) for file in pieces}
     known: set[str] = set()
-    done = Done(source.total_bytes)
+    done = Done(sum(file.size for file in pieces))
     for part in sorted(folder.iterdir()):
         try:
             facts = Facts.read(part)
         except DataError:
             facts = Facts()  # left behind by a process that was killed
-        names = {str(name) for name, _, _ in facts.files}
+        names = {str(name) for name, *_ in facts.files}
         if facts.work == work and names <= wanted and not names & known:
             known |= names
-            _check(source, facts)
+            _check(facts, strict)
             done.add(facts)
             yield part
         else:
             shutil.rmtree(part, ignore_errors=True)
     watch(done)
-    left = [file for file in source.files if str(identity(file)) not in known]
+    left = [file for file in pieces if str(identity(file)) not in known]
     for part in run([Task(group, recipe, work, str(folder)) for group in grouped(left, TASK_BYTES)]):
         facts = Facts.read(part)
-        _check(source, facts)
+        _check(facts, strict)
         done.add(facts)
         watch(done)
         yield part
 
 
-def _check(source: Source, facts: Facts) -> None:
-    if source.strict and facts.unread:
+def _check(facts: Facts, strict: bool) -> None:
+    if strict and facts.unread:
         raise not_read([Skipped(**one) for one in facts.unread])
 
 
-def _assemble(source: Source, parts: Iterable[Path], recipe: Recipe, out: Path, inputs: str) -> dict[str, Any]:
-    whole = Parts(list(parts), source.files)
+def _assemble(source: Source, whole: Parts, recipe: Recipe, out: Path, inputs: str) -> dict[str, Any]:
     with _work_folder(out) as folder:
-        decided = decide(whole, recipe, _labels(source.files), folder)
-        skipped = [asdict(one) for one in source.not_listed] + whole.skipped()
+        decided = decide(whole, recipe, _labels([stretch.file for stretch in whole.stretches]), folder)
         if not len(decided.order):
-            raise nothing_kept(source, whole, skipped)
+            raise nothing_kept(source, whole)
         new = folder / "new"
         new.mkdir()
         manifest = write_shards(whole, decided, new)
-        manifest["funnel"] = write_ledger(whole, decided, source.not_listed, new / LEDGER)
+        manifest["funnel"], skipped = write_ledger(whole, decided, source.not_listed, new / LEDGER)
         files.write_json(new / EXAMPLES, whole.examples())
         manifest |= {
             "source": source.name,
             "licence": source.licence,
             "inputs_sha256": inputs,
-            "skipped": skipped,
+            "skipped": [asdict(one) for one in skipped],
             "crowds": [str(crowd) for crowd in decided.duplicates.crowds],
         }
         (out / store.MANIFEST).unlink(missing_ok=True)  # from here until the new one the folder is unfinished
@@ -216,7 +223,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def nothing_kept(source: Source, parts: Parts, skipped: Sequence[dict[str, Any]]) -> DataError:
+def nothing_kept(source: Source, parts: Parts) -> DataError:
     """The error for a source of which no document is left, with the reasons."""
     reasons: dict[str, int] = {}
     for row in parts.rows(("kept", "step", "reason")):

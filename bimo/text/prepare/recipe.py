@@ -27,8 +27,10 @@ from bimo.text.clean import (
     toxicity,
     unwrap,
 )
+from bimo.text.decode import check_encoding
 from bimo.text.document import Step
 from bimo.text.duplicates import SIMILARITY
+from bimo.text.readers.columns import parse_template
 from bimo.text.readers.record import Options
 
 
@@ -147,6 +149,8 @@ def fitted(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:
     Raises:
         BimoError: a reference or an evaluation set cannot be read, or a step is wrongly configured.
     """
+    check_encoding(recipe.reading.encoding)
+    parse_template(recipe.reading.template)
     clean, learned = recipe.clean, {}
     if clean.perplexity.on:
         clean = dataclasses.replace(clean, perplexity=perplexity.fitted(clean.perplexity, folder))

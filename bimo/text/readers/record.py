@@ -19,12 +19,14 @@ class Options:
         encoding: of files without a byte order mark; ``auto`` finds it out for each.
         template: makes the text of a record from several columns: ``"{title}\\n\\n{body}"``.
         time_column: the key or column that says when the text was written.
+        first_line: the number of the line with which the bytes begin.
     """
 
     text_column: str = "text"
     encoding: str = "auto"
     template: str = ""
     time_column: str = ""
+    first_line: int = 1
 
 
 class Text(NamedTuple):

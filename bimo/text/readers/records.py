@@ -23,6 +23,7 @@ def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
     """One JSON string or object a line; a line that is broken or too long is left out, empty lines mean nothing."""
     columns, chunks = Columns(options), text_chunks(stream, options.encoding)
     for number, line in text_lines(chunks, RECORD_CHARACTERS):
+        number += options.first_line - 1
         where = f"line {number}"
         if line is None:
             yield Bad(where, "larger than 64 MB")

@@ -26,6 +26,18 @@ RECIPES = [
     {"clean": {"quality": OFF}, "duplicates": {"near": False}, "arrangement": {"shuffle": True}},
     {"clean": dict.fromkeys(("normalise", "boilerplate", "quality", "repetition", "pii"), OFF)},
 ]
+LINES = [
+    '{"text": "The king wrote a letter to the old harbour, and the moon was with him."}',
+    "{broken",
+    '{"text": "却说曹操引兵而来，不知道明天会怎样。"}',
+    '"Write to jane.doe@example.com before the ships come back."',
+    "",
+    '{"other": 1}',
+    '{"text": ""}',
+    "[1]",
+    '{"text": "The moon was with him, and the king wrote a letter to the old harbour."}',
+    "\r",
+]
 PIECES = [
     b"The king wrote a letter to the old harbour, and the moon was with him. ",
     "却说曹操引兵而来，不知道明天会怎样。".encode(),
@@ -96,7 +108,7 @@ def test_every_byte_is_accounted_for(files, recipe, size):
         assert sum(row.bytes_in for row in unread) == size
 
 
-@pytest.mark.parametrize("size", [1, 1_000, 3_000])
+@pytest.mark.parametrize("size", [1, 100, 1_000, 3_000])
 def test_how_the_work_is_cut_and_in_which_order_it_is_done_changes_nothing(
     folder, tmp_path, loose, written, monkeypatch, size
 ):
@@ -105,6 +117,26 @@ def test_how_the_work_is_cut_and_in_which_order_it_is_done_changes_nothing(
     prepare(open_source(folder), tmp_path / "two", loose, run=backwards)
     assert len(list((tmp_path / "one" / "parts").iterdir())) == 1 < len(list((tmp_path / "two" / "parts").iterdir()))
     assert written(tmp_path / "one") == written(tmp_path / "two")
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(LINES), min_size=9, max_size=60), st.integers(1, 400))
+@example([line for line in LINES for _ in range(3)], 99)
+@example(LINES[1:2] * 30, 1)
+def test_slices_of_a_large_file_are_one_file_in_all_that_is_written(lines, size):
+    recipe = from_mapping(Recipe, RECIPES[1], where="test")
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        out = Path(name)
+        (out / "in").mkdir()
+        (out / "in" / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        (out / "in" / "b.txt").write_text("The king wrote a letter to the old harbour.")
+        prepare(open_source(out / "in"), out / "one", recipe)
+        patch.setattr(module, "TASK_BYTES", size)
+        prepare(open_source(out / "in"), out / "two", recipe, run=backwards)
+        parts = len(list((out / "two" / "parts").iterdir()))
+        assert parts > 2 or len("\n".join(lines).encode()) < 6 * size + 500
+        for path in (path for path in (out / "one").iterdir() if path.is_file()):
+            assert path.read_bytes() == (out / "two" / path.name).read_bytes(), path.name
 
 
 def test_two_processes_write_what_one_does(folder, tmp_path, loose, written, monkeypatch):

@@ -40,7 +40,7 @@ def test_sizes_are_bounded(monkeypatch):
         whole(OneWay(b"123456"))
     with seekable(OneWay(b"1234567")) as file:
         assert file.read() == b"1234567"
-    with pytest.raises(Unreadable, match="larger than 8 GB"), seekable(OneWay(b"12345678")):
+    with pytest.raises(Unreadable, match="larger than"), seekable(OneWay(b"12345678")):
         pass
 
 
