@@ -52,7 +52,7 @@ def prepare(
         bimo prepare a.csv b.jsonl.gz --text-column review --out data/reviews
         bimo prepare news.parquet --template "{title}\n\n{body}" --out data/news
         bimo prepare wiki.jsonl forum/ --mix wiki=2,forum=1 --out data/mix
-        bimo prepare crawl/ --languages zh,en --set clean.quality.profile=web --out data/crawl
+        bimo prepare crawl/ --languages zh,en --pii drop --out data/crawl
         zcat mail.jsonl.gz | bimo prepare - --out data/mail
 
     Args:
