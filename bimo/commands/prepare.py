@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bimo.text.prepare.prepare import Done
     from bimo.text.prepare.recipe import Recipe
     from bimo.text.prepare.workers import Worker
+    from bimo.train.display import Advance
 
 MOST_REASONS = 20
 
@@ -76,8 +77,7 @@ def prepare(
         on: where to work: on this machine, or on a Ray cluster that shares the folders; needs bimo[ray]
     """
     if not what:
-        expected = "files, folders or names of corpora"
-        raise UsageError("There is nothing to prepare.", expected=expected, fix=f"bimo prepare books/ --out {out}")
+        raise UsageError("There is nothing to prepare.", fix=f"For example: bimo prepare books/ --out {out}")
     from bimo.text.prepare.prepare import prepare as write
     from bimo.text.source import open_source
     from bimo.train.display import Display
@@ -95,14 +95,9 @@ def prepare(
         "arrangement.split_by": split_by,
     }
     recipe = _recipe(config, raw, {key: value for key, value in options.items() if value}, overrides or ())
-    display, pace = Display(), Pace()
-    source = open_source(*what, strict=strict)
+    display, source = Display(), open_source(*what, strict=strict)
     with display.bar("preparing") as advance:
-
-        def watch(done: Done) -> None:
-            advance(done.bytes, done.total, pace.of(done))
-
-        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=watch)
+        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=Pace(advance))
     if manifest["unchanged"]:
         display.note(f"{out} holds exactly this already; nothing was done.")
     print_table(("", ""), _summary(out, manifest))
@@ -132,20 +127,20 @@ def _runner(on: str) -> Worker | None:
 
 
 class Pace:
-    """What the bar says besides: documents and megabytes a second, and the share that is kept."""
+    """Moves a bar, and says documents and megabytes a second and the share that is kept."""
 
-    def __init__(self) -> None:
-        self._began, self._first = time.monotonic(), (0, 0)
-        self._told = False
+    def __init__(self, advance: Advance) -> None:
+        self._advance, self._began = advance, time.monotonic()
+        self._first: tuple[int, int] | None = None  # what an earlier call had done is not counted as fast
 
-    def of(self, done: Done) -> str:
-        """The facts now; what an earlier call had done is not counted as fast."""
-        if not self._told:
-            self._told, self._first = True, (done.bytes, done.documents)
+    def __call__(self, done: Done) -> None:
+        """Tell how far the work is."""
+        self._first = self._first or (done.documents, done.bytes)
         seconds = max(time.monotonic() - self._began, 1e-3)
-        documents, size = done.documents - self._first[1], done.bytes - self._first[0]
+        documents, size = done.documents - self._first[0], done.bytes - self._first[1]
         kept = done.kept / max(1, done.documents)
-        return f"{documents / seconds:,.0f} documents/s  {size / seconds / 1e6:.1f} MB/s  {kept:.0%} kept"
+        facts = f"{documents / seconds:,.0f} documents/s  {size / seconds / 1e6:.1f} MB/s  {kept:.0%} kept"
+        self._advance(done.bytes, done.total, facts)
 
 
 def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
