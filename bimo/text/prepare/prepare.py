@@ -16,6 +16,7 @@ from bimo import files
 from bimo.config import differences, to_mapping
 from bimo.errors import BimoError, DataError
 from bimo.text import store
+from bimo.text.decode import check_encoding
 from bimo.text.document import Skipped
 from bimo.text.listing import File
 from bimo.text.prepare.assemble import Parts, decide, write_ledger, write_shards
@@ -23,6 +24,7 @@ from bimo.text.prepare.ledger import LEDGER
 from bimo.text.prepare.part import Facts, Task, grouped, identity
 from bimo.text.prepare.recipe import Recipe, fingerprint, fitted
 from bimo.text.prepare.workers import Worker, local
+from bimo.text.readers.columns import parse_template
 from bimo.text.slices import sliced
 from bimo.text.source import Source, not_read
 
@@ -76,9 +78,11 @@ def prepare(
     Raises:
         DataError: ``out`` holds something else, is in use, cannot be written, nothing was kept, or the source is
             strict and a file of it cannot be read.
-        ConfigError: mixture or split make no sense.
+        ConfigError: encoding, template, mixture or split make no sense.
     """
     recipe = recipe or Recipe()
+    check_encoding(recipe.reading.encoding)
+    parse_template(recipe.reading.template)
     listed = [identity(file) for file in source.files], [str(one) for one in source.not_listed]
     inputs = fingerprint([recipe.work(), to_mapping(recipe), listed])
     try:
@@ -86,8 +90,8 @@ def prepare(
         if before.get("inputs_sha256") == inputs:
             return {**before, "unchanged": True}
         with _locked(out):
-            ready, work = fitted(recipe, out)
-            pieces = list(sliced(source.files, recipe.reading.encoding, TASK_BYTES))
+            ready, work = fitted(recipe, out.absolute())  # for workers in another folder
+            pieces = list(sliced(source.files, ready.reading.encoding, TASK_BYTES))
             made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), watch)
             whole = Parts(list(made), pieces)
             return {**_assemble(source, whole, recipe, out, inputs), "unchanged": False}

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bimo.config import from_mapping
-from bimo.errors import BimoError, DataError
+from bimo.errors import BimoError, ConfigError, DataError
 from bimo.text import source as source_module
 from bimo.text.prepare import part, workers
 from bimo.text.prepare import prepare as module
@@ -340,6 +340,13 @@ def test_a_full_disk(folder, tmp_path, loose, written, monkeypatch, where):
     assert not set(names) & {task.name for task in tasks}
     prepare(open_source(folder), tmp_path / "whole", loose)
     assert written(out) == written(tmp_path / "whole")
+
+
+def test_an_impossible_way_of_reading_is_refused_before_anything_is_written(folder, tmp_path):
+    for reading in ({"encoding": "utf-9"}, {"template": "{a"}):
+        with pytest.raises(ConfigError, match="encoding|template"):
+            prepare(open_source(folder), tmp_path / "out", from_mapping(Recipe, {"reading": reading}, where="test"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_kept(tmp_path, loose):
