@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "bimo.commands.quickstart:quickstart",
     "corpora": "bimo.commands.corpora:app",
     "prepare": "bimo.commands.prepare:prepare",
+    "ledger": "bimo.commands.ledger:ledger",
     "plan": "bimo.commands.plan:plan",
     "train": "bimo.commands.train:train",
     "doctor": "bimo.commands.doctor:doctor",

@@ -32,6 +32,23 @@ Every key that `bimo train CONFIG.yaml` reads. The same keys can be given as `--
 chooses can be pinned here; the run's `bimo.yaml` shows every key with the value that was used.
 """
 
+PREPARATION = """\
+# Settings of bimo prepare
+
+Every key of `bimo prepare --config RECIPE.yaml`, which `--set key=value` takes too; the folder's `recipe.json` shows
+the values that were used. What the cleaning steps do, and where their rules come from: [cleaning](cleaning.md).
+"""
+
+CLEANING = """\
+# The cleaning steps
+
+{notice}
+
+What `bimo prepare` does to a document, in this order; every step can be switched (`--set clean.NAME.on=false`), all of
+them with `--raw`, and `bimo ledger` tells what each did to which document. [The settings](configuration.md) are listed
+with those of training.
+"""
+
 COMMANDS = """\
 # Commands
 
@@ -44,7 +61,21 @@ What `bimo --help` says, for every command.
 def configuration_page() -> str:
     """The configuration reference, one table for each nested dataclass."""
     config = importlib.import_module("bimo.train.config").TrainConfig
-    return "\n".join([CONFIGURATION.format(notice=NOTICE), *_sections(config, prefix="")])
+    recipe = importlib.import_module("bimo.text.prepare.recipe").Recipe
+    training, preparing = _sections(config, prefix=""), _sections(recipe, prefix="")
+    return "\n".join([CONFIGURATION.format(notice=NOTICE), *training, PREPARATION, *preparing])
+
+
+def cleaning_page() -> str:
+    """What every cleaning step says of itself."""
+    recipe = importlib.import_module("bimo.text.prepare.recipe")
+    sections = []
+    for field in dataclasses.fields(recipe.Clean):
+        module = importlib.import_module(f"bimo.text.clean.{field.name}")
+        state = "on" if module.Config.__dataclass_fields__["on"].default else "off"
+        text = re.sub(r"``([^`]*)``", r"`\1`", re.sub(r":\w+:`([^`]*)`", r"`\1`", (module.__doc__ or "").strip()))
+        sections.append(f"## {field.name}\n\n*{state} by default*\n\n{text}\n")
+    return "\n".join([CLEANING.format(notice=NOTICE), *sections])
 
 
 def _sections(config: type, prefix: str) -> Iterator[str]:
@@ -114,7 +145,7 @@ def commands_page() -> str:
     return "\n".join([COMMANDS.format(notice=NOTICE), *sections])
 
 
-PAGES = {"configuration.md": configuration_page, "commands.md": commands_page}
+PAGES = {"configuration.md": configuration_page, "cleaning.md": cleaning_page, "commands.md": commands_page}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -42,3 +43,45 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("BIMO_CACHE", str(folder))
         yield folder
+
+
+SENTENCES = (
+    "The harbour master of the old town wrote down every ship that came in with the evening tide.",
+    "Nobody in the village could remember who had planted the walnut tree beside the well.",
+    "却说那年秋天，城里的书坊刻了一部新书，读书人都争着去买，说是其中的道理很新。",
+    "她把信放在桌上，看着窗外的雨，心里想着明天要走的那条山路和等她的人。",
+    "A clock that is wrong is of more use to a thief than to the man who has to catch a train.",
+)
+
+
+@pytest.fixture(scope="session")
+def dirt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of clean and dirty text: duplicates, personal data, mojibake, too little, binary and unknown files."""
+    folder = tmp_path_factory.mktemp("dirt")
+    texts = [
+        " ".join(SENTENCES[(number + place) % 5] + f" That was chapter {number * 31 + place}." for place in range(4))
+        for number in range(12)
+    ]
+    texts[4] += " Write to jane.doe@example.org or call +1 212 555 0123."
+    texts[5] = texts[5].replace(". ", ".\n\n\n\n\n")
+    texts += [texts[2], texts[2] + " The end.", "ok", "好", "<script>alert('no')</script> -- ** %% 12"]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    (folder / "many.jsonl").write_text("\n".join([*lines, '{"text": ""}', "not json"]), encoding="utf-8")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "one.md").write_text(SENTENCES[0] + "\n" + SENTENCES[1] + "\n", encoding="utf-8")
+    (folder / "notes" / "copy.md").write_text(SENTENCES[0] + "\n" + SENTENCES[1] + "\n", encoding="utf-8")
+    (folder / "notes" / "spam.txt").write_text("buy now! " * 300, encoding="utf-8")
+    (folder / "notes" / "picture.txt").write_bytes(bytes(range(256)) * 20)
+    (folder / "notes" / "what.xyz").write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_dirt(dirt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``dirt``, prepared; no test changes it."""
+    from bimo.text.prepare.prepare import prepare
+    from bimo.text.source import open_source
+
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(open_source(dirt), out, workers=1)
+    return out

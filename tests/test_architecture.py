@@ -71,7 +71,11 @@ REGISTRY_HOSTS = [
 ]
 MACHINE_PATHS = re.compile(r"(?<![\w.~/])/(?:work|root)" + "/")
 
-IMPORT_NAMES = {"pyyaml": "yaml"}  # distribution -> module, where the two differ
+IMPORT_NAMES = {
+    "pyyaml": "yaml",
+    "python-docx": "docx",
+    "python-pptx": "pptx",
+}  # distribution -> module, where the two differ
 
 
 class Import(NamedTuple):

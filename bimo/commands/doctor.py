@@ -47,7 +47,7 @@ def doctor(
         device: where to compute; the best device present if not given
         seed: of every random choice; 0 if not given
         text_column: column or key that holds the text in tables and JSON; "text" if not given
-        encoding: of files that do not say their own, such as gb18030; UTF-8 if not given
+        encoding: of files that do not say their own, such as gb18030; found out if not given
     """
     options = {"device": device, "seed": seed, "reading.text_column": text_column, "reading.encoding": encoding}
     given = [*(overrides or ()), *(f"{key}={value}" for key, value in options.items() if value is not None)]

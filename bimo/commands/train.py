@@ -53,7 +53,7 @@ def train(
         device: where to compute; the best device present if not given
         seed: of every random choice; 0 if not given
         text_column: column or key that holds the text in tables and JSON; "text" if not given
-        encoding: of files that do not say their own, such as gb18030; UTF-8 if not given
+        encoding: of files that do not say their own, such as gb18030; found out if not given
         no_doctor: skip the proofs before step 1, which the run then records; see docs/doctor.md
         show_batch: print the first batch, what is learned from in colour, and stop; nothing is written
         watch: show the training on a page in the browser, served to this machine alone

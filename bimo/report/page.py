@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-import shlex
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -17,7 +15,8 @@ from bimo.report.coach import advise
 from bimo.report.curves import draw
 from bimo.report.facts import PARTS, Facts, read_facts
 from bimo.report.reality import predictions
-from bimo.report.words import FAMILIES, Said, clock, duration, translated
+from bimo.report.templates import load, rendered
+from bimo.report.words import FAMILIES, Said, translated
 from bimo.run import Run
 
 MOST_SKIPPED = 200  # files listed by name
@@ -59,7 +58,8 @@ def write_page(run: Run) -> None:
 
 def render(facts: Facts) -> str:
     """The page as HTML; everything that the run says is escaped."""
-    page = template().render(
+    return rendered(
+        template(),
         facts=facts,
         curves=draw(
             facts.records,
@@ -82,22 +82,12 @@ def render(facts: Facts) -> str:
         versions=read.pairs(facts.at("versions")),
         events=events(facts),
     )
-    return page.strip().encode("utf-8", "replace").decode("utf-8") + "\n"  # half a surrogate pair, from a file name
 
 
 @functools.cache
 def template() -> jinja2.Template:
-    """The page's template, in which whatever is filled in is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    formats = {name: getattr(read, name) for name in ("figure", "whole", "size", "count")}
-    environment.filters.update(formats, clock=clock, duration=duration, translated=translated, quoted=shlex.quote)
-    return environment.get_template("page.html.jinja")
+    """The page's template."""
+    return load("page.html.jinja")
 
 
 def lead(facts: Facts) -> Said:

@@ -18,7 +18,8 @@ from bimo.report import facts as read
 from bimo.report.curves import SIDE, ticks
 from bimo.report.page import created
 from bimo.report.sweep_facts import CHOICES, FEW_TRIALS, Key, SweepFacts, TrialFacts, lower_front, read_sweep
-from bimo.report.words import Said, clock, duration, translated
+from bimo.report.templates import load, rendered
+from bimo.report.words import Said, clock
 
 STATES = {
     "finished": Said("finished", "完成"),
@@ -80,7 +81,8 @@ def write_sweep_page(folder: Path) -> None:
 def render(sweep: SweepFacts) -> str:
     """The page as HTML; everything that the record says is escaped."""
     bits = _bits(sweep)
-    page = template().render(
+    return rendered(
+        template(),
         sweep=sweep,
         states=STATES,
         lead=lead(sweep),
@@ -94,24 +96,12 @@ def render(sweep: SweepFacts) -> str:
         label=label,
         short=short,
     )
-    return page.strip().encode("utf-8", "replace").decode("utf-8") + "\n"
 
 
 @functools.cache
 def template() -> jinja2.Template:
-    """The page's template, in which whatever is filled in is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    formats = {name: getattr(read, name) for name in ("figure", "whole", "size", "count")}
-    environment.filters.update(
-        formats, clock=clock, duration=duration, translated=translated, quoted=shlex.quote, shown=shown
-    )
-    return environment.get_template("sweep.html.jinja")
+    """The page's template."""
+    return load("sweep.html.jinja", shown=shown)
 
 
 def lead(sweep: SweepFacts) -> Said:

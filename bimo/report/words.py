@@ -136,9 +136,9 @@ NAMES = {"loss": "损失", "gradient": "梯度"}
 SHARES = ((3600, 60, "h", "min", "小时", "分"), (60, 1, "min", "s", "分", "秒"))
 
 
-def translated(sentence: str) -> Said:
+def translated(sentence: str, phrases: tuple[tuple[str, str], ...] = PHRASES) -> Said:
     """A sentence that bimo wrote into a lineage, in both languages; one that is not known stays as it is."""
-    for pattern, chinese in PHRASES:
+    for pattern, chinese in phrases:
         if found := re.fullmatch(pattern, sentence):
             return Said(sentence, chinese.format(*(NAMES.get(group, group) for group in found.groups())))
     return Said(sentence, sentence)

@@ -61,8 +61,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     """
     if name not in CORPORA:
         raise DataError(f"There is no corpus '{name}'.", fix=did_you_mean(name, CORPORA))
-    corpus = CORPORA[name]
-    folder = cache_folder() / "corpora" / f"{name}-{corpus.version}-{PARSER_VERSION}"
+    corpus, folder = CORPORA[name], folder_of(name)
     if store.is_prepared(folder):
         store.read_manifest(folder)
         return folder
@@ -86,6 +85,11 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         if not store.is_prepared(folder):  # else another process was faster
             raise
     return folder
+
+
+def folder_of(name: str) -> Path:
+    """Where a corpus lies once it was fetched."""
+    return cache_folder() / "corpora" / f"{name}-{CORPORA[name].version}-{PARSER_VERSION}"
 
 
 def _download(corpus: Corpus, archive: Path, progress: Progress | None) -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
+import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Protocol, cast
 
 from bimo.errors import ConfigError
+from bimo.text.encodings import FEW_BAD, MOST_BAD, NotText, detect
 
 CHUNK = 1 << 18
-COMPRESSED_SUFFIXES = (".gz", ".zst")
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
+EXPANSION = 200  # text compresses 3 to 20 times, logs up to 100; deflate can 1,000, bzip2 a million
+EXPANSION_FREE = 1 << 28  # bytes that may come out whatever went in
+SPOOL_MEMORY, SPOOL_DISK = 1 << 24, 1 << 33
+AUTO = "auto"
+WRONG = "\ufffd"
 BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -24,11 +34,15 @@ class Unreadable(Exception):
     """The rest of a file gives no text, for the reason in the message; the source turns it into a ``Skipped``."""
 
 
+class CutShort(Unreadable):
+    """The rest of a file is missing: what was read until here is right."""
+
+
 class ByteStream(Protocol):
     """All that the readers need of a file."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most ``size`` bytes; ``b""`` at the end."""
+        """Return at most ``size`` bytes, perhaps fewer; ``b""`` at the end."""
         ...
 
 
@@ -76,26 +90,76 @@ class ZstdStream:
         self._waiting = self._waiting[used:]
 
 
-def decompressed(raw: BinaryIO, suffix: str) -> ByteStream:
-    """The bytes behind ``.gz`` or ``.zst``; any other suffix gives ``raw`` itself."""
-    if suffix == ".gz":
-        import gzip
+class Decompressed:
+    """The bytes behind a compression, as long as they are not suspiciously many."""
 
-        return gzip.GzipFile(fileobj=raw)
-    return ZstdStream(raw) if suffix == ".zst" else raw
+    def __init__(self, raw: ByteStream, suffix: str) -> None:
+        self._raw, self._taken, self._given = raw, 0, 0
+        self._damage: type[Exception] = OSError
+        counted = cast(BinaryIO, _Calling(self._count))
+        if suffix == ".zst":
+            self._read = ZstdStream(counted).read
+        elif suffix == ".gz":
+            import gzip
+
+            self._read = gzip.GzipFile(fileobj=counted).read1  # unlike read, it loses nothing before an error
+        elif suffix == ".bz2":
+            import bz2
+
+            self._read = bz2.BZ2File(counted).read1
+        else:
+            import lzma
+
+            self._damage = lzma.LZMAError
+            self._read = lzma.LZMAFile(counted).read1  # noqa: SIM115 (the file is not ours to close)
+
+    def _count(self, size: int) -> bytes:
+        data = self._raw.read(size)
+        self._taken += len(data)
+        return data
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` decompressed bytes, ``b""`` at the end.
+
+        Raises:
+            EOFError: the file ends too early.
+            OSError: the bytes are damaged or not of this format.
+            Unreadable: they expand beyond reason.
+        """
+        try:
+            data = self._read(size if size >= 0 else CHUNK)
+        except self._damage as cause:
+            raise OSError(str(cause)) from None
+        self._given += len(data)
+        if self._given > EXPANSION_FREE + EXPANSION * self._taken:
+            raise Unreadable(f"a decompression bomb: it expands more than {EXPANSION} times")
+        return data
+
+
+class _Calling:
+    """A file that reads by calling a function."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self.read = read
+
+
+def decompressed(raw: ByteStream, suffix: str) -> ByteStream:
+    """The bytes behind one of ``COMPRESSED_SUFFIXES``; any other suffix gives ``raw`` itself."""
+    return Decompressed(raw, suffix) if suffix in COMPRESSED_SUFFIXES else raw
 
 
 def byte_chunks(stream: ByteStream) -> Iterator[bytes]:
     """Yield the bytes of a stream.
 
     Raises:
-        Unreadable: the compressed bytes are damaged or cut short, or the disk cannot be read.
+        CutShort: the compressed bytes end too early.
+        Unreadable: they are damaged, or the disk cannot be read.
     """
     while True:
         try:
             chunk = stream.read(CHUNK)
         except EOFError:
-            raise Unreadable("cut short: the compressed data end too early") from None
+            raise CutShort("cut short: the compressed data end too early") from None
         except (OSError, zlib.error) as cause:
             raise Unreadable(f"damaged or unreadable: {cause}") from None
         if not chunk:
@@ -103,45 +167,138 @@ def byte_chunks(stream: ByteStream) -> Iterator[bytes]:
         yield chunk
 
 
-def text_chunks(stream: ByteStream, encoding: str) -> Iterator[str]:
-    """Decode a stream, with every line end made a newline and a byte order mark obeyed and dropped.
+@contextmanager
+def seekable(stream: ByteStream) -> Iterator[BinaryIO]:
+    """The same bytes in a file that can be read from anywhere: itself, or a temporary copy in memory or on disk.
 
     Raises:
-        Unreadable: the bytes are binary, or not in this encoding; the message says where.
+        Unreadable: the stream is damaged, or larger than 8 GB where it has to be copied.
     """
-    decoder: Any = None
-    wide, fed = False, 0
-    for chunk in _framed(byte_chunks(stream)):
-        if decoder is None:
-            name = next((name for mark, name in BYTE_ORDER_MARKS if chunk.startswith(mark)), encoding)
-            name = "utf-8-sig" if codecs.lookup(name).name == "utf-8" else name
-            wide = codecs.lookup(name).name.startswith(("utf-16", "utf-32"))
-            decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(name)(), translate=True)
-        if not wide and b"\0" in chunk:
-            raise Unreadable("binary file")
+    if isinstance(stream, (io.BufferedReader, io.BytesIO)) and stream.seekable():
+        yield cast(BinaryIO, stream)
+        return
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as file:
+        for chunk in byte_chunks(stream):
+            file.write(chunk)
+            if file.tell() > SPOOL_DISK:
+                raise Unreadable(f"larger than {SPOOL_DISK >> 30} GB: decompress or unpack it first")
+        file.seek(0)
+        yield cast(BinaryIO, file)
+
+
+class Decoded:
+    """An iterator over the decoded pieces of a stream, which can say what had to be done to them."""
+
+    def __init__(self, stream: ByteStream, encoding: str) -> None:
+        self._strict = encoding != AUTO
+        self._encoding, self._decoder, self._detected = encoding, codecs.getincrementaldecoder("ascii")(), ""
+        self._chosen, self._fed = False, 0
+        self._wrong, self._recent = 0.0, 0.0  # undecodable places and characters, the older the less they count
+        self._pieces = self._decode(stream)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def notes(self, text: str) -> tuple[str, ...]:
+        """What was done to ``text``, which is a part of what was decoded."""
+        notes = [f"decoded as {self._detected}"] if self._detected else []
+        if self._wrong and (count := text.count(WRONG)):
+            notes.append(f"undecodable places replaced: {count}")
+        return tuple(notes)
+
+    def _decode(self, stream: ByteStream) -> Iterator[str]:
+        newlines = io.IncrementalNewlineDecoder(None, translate=True)
+        for block, last in _blocks(stream):
+            if not self._chosen:
+                self._choose(block, last)
+            text = self._exact(block, last) if self._strict else self._tolerant(block, last)
+            self._fed += len(block)
+            if text := newlines.decode(text, last):
+                yield text
+
+    def _choose(self, block: bytes, last: bool) -> None:
+        """Set the decoder; while everything is ASCII, the choice can wait."""
+        marked = "" if self._fed else next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), "")
+        if not self._strict and not marked:
+            if self._fed:
+                block = block.replace(b"\0", b"")  # a hole in a text, as its beginning is one
+            if block.isascii() and b"\0" not in block and b"\x1b$" not in block:
+                return
+            try:
+                name = detect(block, first=not self._fed, last=last)
+            except NotText:
+                raise Unreadable("binary file") from None
+            if name is None:
+                raise Unreadable("its encoding cannot be told: convert it or pass --encoding, such as gb18030")
+        else:
+            name = marked or self._encoding
+        if codecs.lookup(name).name == "utf-8":
+            name = "utf-8-sig" if not self._fed else "utf-8"
+        elif not self._strict and not name.startswith("utf-8"):
+            self._detected = name
+        self._encoding, self._chosen = name, True
+        self._decoder = codecs.getincrementaldecoder(name)("strict" if self._strict else "replace")
+
+    def _exact(self, block: bytes, last: bool) -> str:
+        wide = codecs.lookup(self._encoding).name.startswith(("utf-16", "utf-32"))
         try:
-            text = decoder.decode(chunk, final=not chunk)
+            text = self._decoder.decode(block, last)
         except UnicodeDecodeError as cause:
-            offset = fed - (len(cause.object) - len(chunk)) + cause.start
-            named, other = ("UTF-8", "--encoding gb18030") if name == "utf-8-sig" else (name, "another --encoding")
+            offset = self._fed - (len(cause.object) - len(block)) + cause.start
             found = f"byte 0x{cause.object[cause.start]:02x} at offset {offset}"
-            raise Unreadable(f"not {named} ({found}): convert it or pass {other}") from None
-        if wide and "\0" in text:
+            named = "UTF-8" if self._encoding.startswith("utf-8") else self._encoding
+            raise Unreadable(f"not {named} ({found}): convert it, or pass another --encoding or auto") from None
+        if ("\0" in text) if wide else (b"\0" in block):
             raise Unreadable("binary file")
-        fed += len(chunk)
-        if text:
-            yield text
+        return text
+
+    def _tolerant(self, block: bytes, last: bool) -> str:
+        text = self._decoder.decode(block, last)
+        wrong = text.count(WRONG)
+        if wrong and self._encoding.startswith("utf-8"):
+            wrong -= min(wrong, block.count(WRONG.encode()))
+        if "\0" in text:  # such as the holes that a crash leaves in a log
+            text, holes = re.subn("\0+", WRONG, text)
+            wrong += holes
+        self._wrong, self._recent = self._wrong / 2 + wrong, self._recent / 2 + len(text)
+        if self._wrong > FEW_BAD + MOST_BAD * self._recent:
+            near = f"near offset {self._fed}" if self._fed else "at its beginning"
+            named = "UTF-8" if self._encoding.startswith("utf-8") else self._encoding
+            raise Unreadable(f"damaged, or in several encodings: too many bytes {near} are not {named}")
+        return text
 
 
-def _framed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The chunks, the first long enough for any byte order mark, and an empty one that tells the end."""
-    beginning = b""
-    while len(beginning) < 4 and (chunk := next(chunks, b"")):
-        beginning += chunk
-    if beginning:
-        yield beginning
-    yield from chunks
-    yield b""
+def text_chunks(stream: ByteStream, encoding: str) -> Decoded:
+    """Decode a stream, with every line end made a newline and a byte order mark obeyed and dropped.
+
+    With the encoding ``auto``, it is found out, and what cannot be decoded becomes U+FFFD as long as it is little.
+
+    Raises:
+        Unreadable: the bytes are binary, or not in this encoding; the message says where. Raised while iterating.
+    """
+    return Decoded(stream, encoding)
+
+
+def _blocks(stream: ByteStream) -> Iterator[tuple[bytes, bool]]:
+    """Blocks of at least ``CHUNK`` bytes, and whether the stream ends here; what precedes an error comes first."""
+    held: list[bytes] = []
+    chunks, problem = byte_chunks(stream), None
+    while True:
+        try:
+            chunk = next(chunks, b"")
+        except Unreadable as cause:
+            chunk, problem = b"", cause
+        held.append(chunk)
+        if not chunk or sum(map(len, held)) >= CHUNK:
+            yield b"".join(held), not chunk and not problem
+            held.clear()
+        if problem:
+            raise problem
+        if not chunk:
+            return
 
 
 def text_lines(chunks: Iterable[str], limit: int) -> Iterator[tuple[int, str | None]]:
@@ -164,13 +321,13 @@ def text_lines(chunks: Iterable[str], limit: int) -> Iterator[tuple[int, str | N
 
 
 def check_encoding(encoding: str) -> None:
-    """Refuse a name that is no text encoding.
+    """Refuse a name that is no text encoding and not ``auto``.
 
     Raises:
         ConfigError: Python knows no text encoding of this name.
     """
     try:
-        "".encode(encoding)
+        _ = encoding == AUTO or "".encode(encoding)
     except (LookupError, ValueError):
         fix = "Common ones: utf-8, gb18030, big5, shift_jis, latin-1, utf-16-le."
         raise ConfigError("The encoding is unknown.", got=repr(encoding), fix=fix) from None

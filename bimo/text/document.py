@@ -21,6 +21,7 @@ class Document:
         kind: one of ``KINDS``: which rules of ``clean/`` make sense for it.
         language: its ISO 639-1 code where a step has found it out, ``""`` before.
         time: when it was written, in ISO 8601, where the file says so.
+        side: ``train``, ``validation`` or ``test`` where the text was split when it was prepared, else ``""``.
         notes: what readers and steps did to it, for the ledger: ``"pii: 2 e-mail addresses, 1 phone number"``.
     """
 
@@ -30,6 +31,7 @@ class Document:
     kind: str = "prose"
     language: str = ""
     time: str = ""
+    side: str = ""
     notes: tuple[str, ...] = ()
 
     def changed(self, text: str, note: str = "") -> Document:

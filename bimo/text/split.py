@@ -16,6 +16,7 @@ FEWEST_DOCUMENTS = 10  # with fewer, or one of more than half of all bytes, docu
 SECTIONS = 50
 SHORTEST_SECTION = 40  # characters: less of a text measures nothing
 TRAIN, VALIDATION, TEST = range(3)
+SIDES = ("train", "validation", "test")
 OVERSHOOT = 1.1  # times its share that a part may be, if whole documents make it so
 
 
@@ -77,6 +78,7 @@ class _Index:
         self.ids: list[str] = []
         self.sizes = array("q")
         self._digests = bytearray()
+        self.sides: list[str] = []
         self.characters = 0
         data_hash = DataHash()
         for document in stream:
@@ -85,6 +87,7 @@ class _Index:
             self.ids.append(document.id)
             self.sizes.append(len(document.text.encode("utf-8")))
             self._digests += digest
+            self.sides.append(document.side)
             self.characters += len(document.text)
         self.data_hash = data_hash.hex()
 
@@ -127,8 +130,9 @@ def split_source(
 ) -> Split:
     """Read a source once and decide for each document whether it is for training, validation or test.
 
-    A seeded shuffle decides; a part takes the documents that fit into its share of the bytes, at least one. Fewer than
-    10 documents, or one that is more than half of all, are first cut into sections, which ``note`` then says.
+    Text that was split when it was prepared stays so. Else a seeded shuffle decides; a part takes the documents that
+    fit into its share of the bytes, at least one. Fewer than 10 documents, or one that is more than half of all, are
+    first cut into sections, which ``note`` then says.
 
     Args:
         validation: share of the bytes for validation.
@@ -140,12 +144,14 @@ def split_source(
         ConfigError: the shares are not positive, or together more than half.
         DataError: there is no readable text, or fewer than three different texts even after cutting.
     """
-    if min(validation, test) <= 0 or validation + test > 0.5 or cap_bytes < 1:
-        got = f"validation {validation}, test {test}, at most {cap_bytes} bytes"
-        raise ConfigError("The held-out shares are wrong.", expected="two above 0, together at most 0.5", got=got)
+    check_shares(validation, test, cap_bytes)
     stream: Iterable[Document] = source
     index = _Index(source.watched(progress))
     data_hash, total, note = index.data_hash, sum(index.sizes), ""
+    if any(index.sides):
+        sides = _prepared_sides(source, index)
+        note = "The split is that of the prepared text."
+        return _as_split(stream, index, sides, data_hash, note)
     if len(index.ids) < FEWEST_DOCUMENTS or max(index.sizes) > total / 2:
         stream, note = _cut(source, index, total)
         index = _Index(stream)
@@ -160,20 +166,40 @@ def split_source(
     sides = bytearray(len(index.ids))
     free = list(range(len(groups)))
     for side, share, still_needed in ((TEST, test, 2), (VALIDATION, validation, 1)):
-        chosen = _fill(free, weights, min(share * total, cap_bytes), cap_bytes, len(free) - still_needed)
+        chosen = fill(free, weights, min(share * total, cap_bytes), cap_bytes, len(free) - still_needed)
         free = [number for number in free if number not in chosen]
         for number in chosen:
             for member in groups[number]:
                 sides[member] = side
+    return _as_split(stream, index, sides, data_hash, note)
+
+
+def _prepared_sides(source: Source, index: _Index) -> bytearray:
+    missing = [side for side in SIDES if side not in index.sides]
+    if "" in index.sides or missing:
+        got = f"no {missing[0]} text" if missing else "a split of some of it only"
+        fix = "Prepare all of it together, with one --split-by."
+        raise DataError(f"The split of {source.name} is not whole.", expected=", ".join(SIDES), got=got, fix=fix)
+    return bytearray(map(SIDES.index, index.sides))
+
+
+def _as_split(stream: Iterable[Document], index: _Index, sides: bytearray, data_hash: str, note: str) -> Split:
     return Split(
         train=Part(stream, index, sides, TRAIN),
         validation=Part(stream, index, sides, VALIDATION),
         test=Part(stream, index, sides, TEST),
         data_hash=data_hash,
         documents=len(index.ids),
-        bytes=total,
+        bytes=sum(index.sizes),
         note=note,
     )
+
+
+def check_shares(validation: float, test: float, cap_bytes: int) -> None:
+    """Raise a :class:`ConfigError` unless some text is held out for both, and at most half of it."""
+    if min(validation, test) <= 0 or validation + test > 0.5 or cap_bytes < 1:
+        got = f"validation {validation}, test {test}, at most {cap_bytes} bytes"
+        raise ConfigError("The held-out shares are wrong.", expected="two above 0, together at most 0.5", got=got)
 
 
 def _cut(source: Source, index: _Index, total: int) -> tuple[_Sections, str]:
@@ -183,7 +209,7 @@ def _cut(source: Source, index: _Index, total: int) -> tuple[_Sections, str]:
     return _Sections(source, size), note + " characters, so that some can be held out."
 
 
-def _fill(free: Sequence[int], weights: Sequence[int], share: float, cap: int, most: int) -> set[int]:
+def fill(free: Sequence[int], weights: Sequence[int], share: float, cap: int, most: int) -> set[int]:
     """Take of ``free``, in order, up to ``most`` that fit into ``share`` bytes; the smallest one if none does.
 
     It ends when less than an average document is missing: to go on would pick the short ones, whatever the shuffle.

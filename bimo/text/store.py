@@ -20,6 +20,7 @@ from bimo.text.document import DataHash, Document, text_digest
 FORMAT = "bimo-documents-1"
 MANIFEST = "manifest.json"
 FIRST_SHARD = "documents-00000.jsonl.zst"
+RECIPE, PARTS = "recipe.json", "parts"  # how it was prepared, and the finished work of all files
 SHARD_BYTES = 128_000_000
 REPAIR = "Delete the folder and prepare it again."
 
@@ -27,6 +28,11 @@ REPAIR = "Delete the folder and prepare it again."
 def is_prepared(folder: Path) -> bool:
     """Whether ``folder`` was written by :func:`write_documents`, be it damaged by now."""
     return os.path.isfile(folder / MANIFEST) and os.path.isfile(folder / FIRST_SHARD)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether ``folder`` is written by ``bimo prepare``, which has not ended yet or was interrupted."""
+    return os.path.isfile(folder / RECIPE) and os.path.isdir(folder / PARTS)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -73,7 +79,8 @@ def read_shard(file: BinaryIO, path: Path, sha256: str) -> Iterator[Document]:
     try:
         for _, line in text_lines(text_chunks(ZstdStream(raw), "utf-8"), limit=1 << 62):
             record = json.loads(line or "")
-            yield Document(record["id"], record["text"], record["source"])
+            further = {name: record[name] for name in ("kind", "language", "time") if name in record}
+            yield Document(record["id"], record["text"], record["source"], **further)
     except (Unreadable, ValueError, KeyError, TypeError) as cause:
         raise DataError(f"{path} is damaged.", got=str(cause), fix=REPAIR) from None
     if raw.hash.hexdigest() != sha256:

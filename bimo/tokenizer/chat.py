@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import secrets
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def render(
         TokenizerError: the template is not valid or refuses these messages.
     """
     # Messages are masked before rendering: a token found in the rendered text then comes from the template.
-    nonce = secrets.token_hex(16)
+    free = sorted(set(string.digits + string.ascii_lowercase) - set("".join(names)))  # else a name could stand in it
+    nonce = "".join(secrets.choice(free or string.digits) for _ in range(32))
     masked = [_mask(_without_none(message), names, nonce) for message in messages]
     try:
         rendered = _compile(template).render(

@@ -15,7 +15,7 @@ class DataConfig:
     """How text is read and held out."""
 
     text_column: str = setting("text", "column or key that holds the text in csv, jsonl, json and parquet")
-    encoding: str = setting("utf-8", "encoding of files that do not say their own")
+    encoding: str = setting("auto", "encoding of files that do not say their own; auto finds it out for each")
     validation: float = setting(0.04, "share of the bytes held out to watch training, whole documents")
     test: float = setting(
         0.08, "share of the bytes held out for the final figure, whole documents, never looked at before"

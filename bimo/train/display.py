@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +16,12 @@ from rich.text import Text
 LOG_WIDTH = 120  # characters of a line where there is no terminal
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
-Advance = Callable[[int, int], None]
+
+class Advance(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, done: int, total: int, facts: str = "") -> None:
+        """Show that ``done`` of ``total`` units are done, and what else there is to say."""
 
 
 class Display:
@@ -39,11 +44,20 @@ class Display:
     def bar(self, what: str) -> Iterator[Advance]:
         """A bar for a stage of unknown length in units of (done, total); where there is no terminal, one line."""
         began = time.perf_counter()
-        columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        said = ""
+        texts = ("{task.description:<24}", "{task.percentage:>3.0f}%", "{task.fields[facts]}")
+        name, share, facts_column = map(TextColumn, texts)
+        columns = (name, BarColumn(), share, TimeRemainingColumn(elapsed_when_finished=True), facts_column)
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
-            task = bars.add_task(what, total=None)
-            yield lambda done, total: bars.update(task, completed=done, total=total)
-        self.note(f"{what:<24} {time.perf_counter() - began:6.1f} s")
+            task = bars.add_task(what, total=None, facts="")
+
+            def advance(done: int, total: int, facts: str = "") -> None:
+                nonlocal said
+                said = facts
+                bars.update(task, completed=done, total=total, facts=facts)
+
+            yield advance
+        self.note(f"{what:<24} {time.perf_counter() - began:6.1f} s  {said}".rstrip())
 
     def plan(self, reasons: Sequence[tuple[str, Any, str]]) -> None:
         """The choices of the plan, each with its reason."""

@@ -13,15 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bimo.batches.shards import Tokens
+from bimo.text.shingles import Hashes, covered, mixed, window_hashes
 
 SPAN = 50  # ids in a row that two documents hardly share by chance
 SHORTEST_DOCUMENT = 64  # ids below which equal documents are a coincidence
 FORMULA = 3  # times in the training text from which a span is a formula (a licence, a refrain), not a leak
 BLOCK, MOST_TOKENS = 1 << 20, 20_000_000
 TABLE_BITS = 22
-
-Hashes = npt.NDArray[np.uint64]
-_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -111,36 +109,13 @@ def _blocks(tokens: Tokens) -> Iterator[tuple[int, npt.NDArray[Any]]]:
 
 def _windows(ids: npt.NDArray[Any], eos_id: int, salt: int) -> Hashes:
     """A hash of every window of L ids (W,); windows across documents have one that equals no other's."""
-    if len(ids) < SPAN:
-        return np.zeros(0, dtype=np.uint64)
-    mixed = _mixed(ids.astype(np.uint64))  # (N,)
+    values = mixed(ids.astype(np.uint64))  # (N,)
     ends = np.flatnonzero(ids == eos_id)
-    mixed[ends] = _mixed(ends.astype(np.uint64) + np.uint64(salt << 40))
-    with np.errstate(over="ignore"):
-        total, length, power, doubled, size = None, 0, _BASE, mixed, 1
-        while size <= SPAN:  # the hash of L ids from those of the powers of two that L is made of
-            if SPAN & size:
-                total = doubled if total is None else total[: len(total) - size] * power + doubled[length:]
-                length += size
-            doubled = doubled[:-size] * power + doubled[size:]
-            power, size = power * power, size * 2
-    assert total is not None and length == SPAN
-    return total[: len(ids) - SPAN + 1]
+    values[ends] = mixed(ends.astype(np.uint64) + np.uint64(salt << 40))
+    return window_hashes(values, SPAN)
 
 
-def _mixed(values: Hashes) -> Hashes:
-    """Random-looking numbers, one for each value (Steele et al. 2014, SplitMix64)."""
-    with np.errstate(over="ignore"):
-        values = (values + np.uint64(1)) * _BASE
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _inside(windows: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
+def _inside(found: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
     """The positions (N,) that lie in any of the marked windows (W,)."""
-    edges = np.zeros(count + 1, dtype=np.int64)
-    marked = np.flatnonzero(windows)
-    np.add.at(edges, marked, 1)
-    np.add.at(edges, marked + SPAN, -1)
-    return edges[:-1].cumsum() > 0
+    starts = np.flatnonzero(found)
+    return covered(starts, starts + SPAN, count)

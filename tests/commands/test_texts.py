@@ -25,7 +25,8 @@ def test_corpora_get(bimo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert called.out == f"{tmp_path / 'sanguo'}\n" and "fetching sanguo" in called.err
 
 
-def test_corpora_get_fails(bimo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpora_get_fails(bimo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIMO_CACHE", str(tmp_path))  # other tests may have fetched it
     unknown = bimo("corpora", "get", "sangou")
     assert unknown.code == 1 and "'sanguo'" in unknown.problem
 
@@ -42,7 +43,7 @@ def test_prepare(bimo: Any, tmp_path: Path) -> None:
     (folder / "a.csv").write_text("review,stars\ngood night,3\n曹操,5\n", encoding="utf-8")
     (folder / "b.txt").write_bytes("却说曹操".encode("gb18030"))
     (folder / "c.pdf").write_bytes(b"%PDF")
-    words = ("prepare", folder, "--out", out, "--text-column", "review", "--encoding", "gb18030")
+    words = ("prepare", folder, "--out", out, "--raw", "--text-column", "review", "--encoding", "gb18030")
     (folder / "a.csv").write_bytes((folder / "a.csv").read_text(encoding="utf-8").encode("gb18030"))
     called = bimo(*words)
     assert called.code == 0 and "c.pdf" in called.out
@@ -50,6 +51,27 @@ def test_prepare(bimo: Any, tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["data_hash"] in called.out and "nothing was done" not in called.err
     assert "nothing was done" in bimo(*words).err
+
+
+def test_prepare_reads_standard_input(bimo: Any, tmp_path: Path) -> None:
+    records, out = '{"title": "夜", "body": "good night"}\n{"title": "曹操"}\n'.encode(), tmp_path / "out"
+    words = ("prepare", "-", "--out", out, "--raw", "--template", r"{title}\n{body}")
+    called = bimo(*words, stdin=records)
+    assert called.code == 0 and "stdin.jsonl: no column 'body'" in called.out
+    assert [document.text for document in open_source(out)] == ["夜\ngood night"]
+    assert "nothing was done" in bimo(*words, stdin=records).err
+    assert bimo(*words, stdin=records.replace("夜".encode(), "曰".encode())).code == 0
+    assert [document.text for document in open_source(out)] == ["曰\ngood night"]
+
+
+def test_prepare_lists_what_no_reader_takes(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
+    for name in ("a.png", "b.png", "c.mp3"):
+        (text_folder / name).write_bytes(b"")
+    called = bimo("prepare", text_folder, "--out", tmp_path / "out")
+    assert "unknown suffix .png (2 files, such as a.png)" in called.out and "c.mp3: unknown suffix .mp3" in called.out
+    strict = bimo("prepare", text_folder, "--out", tmp_path / "strict", "--strict")
+    assert strict.code == 1 and "a.png: unknown suffix .png; b.png" in strict.problem
+    assert not (tmp_path / "strict").exists()
 
 
 def test_prepare_refuses(bimo: Any, tmp_path: Path) -> None:
@@ -73,7 +95,7 @@ def test_damaged_prepared_text(bimo: Any, tmp_path: Path, text_folder: Path) -> 
 
 def test_one_long_line(bimo: Any, tmp_path: Path) -> None:
     (tmp_path / "line.txt").write_bytes("good night 曹操 ".encode() * 500_000)  # 9 MB without a line end
-    called = bimo("prepare", tmp_path / "line.txt", "--out", tmp_path / "out")
+    called = bimo("prepare", tmp_path / "line.txt", "--raw", "--out", tmp_path / "out")
     documents = list(open_source(tmp_path / "out"))
     assert called.code == 0 and len(documents) > 1
     assert sum(len(document.text) for document in documents) == 14 * 500_000

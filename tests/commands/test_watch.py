@@ -101,12 +101,15 @@ def test_a_run_is_watched_from_another_process(finished_run: Path) -> None:
     environment = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     command = [sys.executable, "-m", "bimo", "watch", str(finished_run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
-        assert child.stdout is not None
-        line = child.stdout.readline()
-        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", line)
-        found = state(int(port))
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
+        try:
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", line)
+            found = state(int(port))
+            child.send_signal(signal.SIGINT)
+            _, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()  # else a failure would wait for it for ever
     assert found["status"] == "finished" and found["points"]["step"]
     assert child.returncode == 0 and "Traceback" not in errors
 

@@ -3,11 +3,11 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimo.text.decode import Unreadable
-from bimo.text.readers import READERS, plain
+from bimo.text.readers import READERS, sections
 from bimo.text.readers import records as record_readers
 from bimo.text.readers.record import Bad, Options
 
@@ -16,14 +16,14 @@ PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 
 def read(suffix, data, **options):
     data = data.encode("utf-8") if isinstance(data, str) else data
-    records = READERS[suffix](io.BytesIO(data), Options(**options))
+    records = READERS[suffix](io.BytesIO(data), Options(**{"encoding": "utf-8", **options}))
     return [record if isinstance(record, Bad) else record[:2] for record in records]
 
 
 @given(PLAIN)
 def test_sections_of_a_text_put_together_are_the_text(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "SECTION_BYTES", 11)
+        patch.setattr(sections, "SECTION_BYTES", 11)
         records = read(".txt", text)
     assert "".join(part for _, part in records) == text
     assert all(len(part.encode("utf-8")) <= 11 for _, part in records)
@@ -32,7 +32,7 @@ def test_sections_of_a_text_put_together_are_the_text(text):
 
 
 def test_a_large_text_is_cut_at_blank_lines(monkeypatch):
-    monkeypatch.setattr(plain, "SECTION_BYTES", 16)
+    monkeypatch.setattr(sections, "SECTION_BYTES", 16)
     assert read(".md", "one two\n\nthree 中\n\nfour") == [("#0", "one two\n\n"), ("#1", "three 中\n\nfour")]
 
 
@@ -110,6 +110,8 @@ def test_table_rows_that_do_not_fit_the_header():
         read(".csv", "id,texts\n1,a\n")
     with pytest.raises(Unreadable, match="no column 'text'"):
         read(".csv", "")
+    with pytest.raises(Unreadable, match="no column 'text'"):
+        read(".csv", 'id,"te\nxt"\n1,a\n')
     assert read(".tsv", "body\ta\nx\ty\n", text_column="a") == [(":1", "y")]
 
 
@@ -139,7 +141,57 @@ def test_parquet(tmp_path):
         read(".parquet", bytes(damaged))
 
 
-def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(Unreadable, match=r"pip install 'bimo\[parquet\]'"):
-        read(".parquet", b"PAR1")
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_the_delimiter_of_a_table_is_found_out(suffix, delimiter):
+    rows = [["id, or number", "text", "a;b"], ["1", "one, two; three\tfour", ""], ["2", "一，二；三\n四", "x"]]
+    table = io.StringIO(newline="")
+    csv.writer(table, delimiter=delimiter).writerows(rows)
+    assert read(suffix, table.getvalue()) == [(":1", rows[1][1]), (":2", rows[2][1])]
+    with pytest.raises(Unreadable, match="Known: |Did you mean"):
+        read(suffix, table.getvalue(), text_column="nothing like it")
+
+
+@pytest.mark.parametrize("form", ["file", "stream", "feather"])
+def test_arrow(tmp_path, form):
+    pyarrow, feather = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.feather")
+    texts = [f"文本 {number}\r\n" for number in range(150)] + [None]
+    table = pyarrow.table({"id": list(range(151)), "text": texts, "meta": [{"a": [number]} for number in range(151)]})
+    path = tmp_path / "a.arrow"
+    if form == "feather":
+        feather.write_feather(table, path, compression="zstd")
+    else:
+        new = pyarrow.ipc.new_file if form == "file" else pyarrow.ipc.new_stream
+        with new(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=100)
+    data = path.read_bytes()
+    records = read(".arrow", data)
+    assert records[:-1] == [(f":{number}", f"文本 {number}\n") for number in range(150)]
+    assert records[-1] == Bad("row 150", "the text is of type NoneType, not a string")
+    with path.open("rb") as file:
+        assert [record.key for record in READERS[".feather"](file, Options(text_column="id", template="{id}"))] == [
+            f":{number}" for number in range(151)
+        ]
+        assert not file.closed
+    with pytest.raises(Unreadable, match="Did you mean 'id'"):
+        read(".arrow", data, text_column="ids")
+    for cut in (0, 5, 50, len(data) // 2):
+        with pytest.raises(Unreadable, match="damaged Arrow"):
+            read(".arrow", data[:cut])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_arrow_never_crashes(data):
+    pyarrow = pytest.importorskip("pyarrow")
+    sink = io.BytesIO()
+    table = pyarrow.table({"text": ["one", "两", None, "four"] * 20})
+    with data.draw(st.sampled_from([pyarrow.ipc.new_file, pyarrow.ipc.new_stream]))(sink, table.schema) as writer:
+        writer.write_table(table)
+    damaged = bytearray(sink.getvalue())
+    for at in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=9)):
+        damaged[at] = data.draw(st.integers(0, 255))
+    try:
+        assert len(read(".arrow", bytes(damaged))) < 1_000_000
+    except Unreadable:
+        pass

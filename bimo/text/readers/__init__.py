@@ -8,10 +8,20 @@ To add a format, write such a function in a file of this folder and name its suf
 from __future__ import annotations
 
 from functools import partial
+from pathlib import PurePath
 
+from bimo.text.decode import COMPRESSED_SUFFIXES
+from bimo.text.readers.archives import read_tar, read_zip
+from bimo.text.readers.epub import read_epub
+from bimo.text.readers.mail import read_eml, read_mbox
+from bimo.text.readers.notebook import read_notebook
+from bimo.text.readers.office import read_docx, read_pptx, read_xlsx
+from bimo.text.readers.pdf import read_pdf
 from bimo.text.readers.plain import read_text
 from bimo.text.readers.record import Reader
-from bimo.text.readers.records import read_json, read_jsonl, read_parquet, read_table
+from bimo.text.readers.records import read_arrow, read_json, read_jsonl, read_parquet, read_table
+from bimo.text.readers.warc import read_warc
+from bimo.text.readers.web import read_html
 
 PROSE_SUFFIXES = (  # the empty suffix is for README, LICENSE, Makefile: a binary file is found out by its bytes
     "", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".adoc", ".srt",
@@ -28,7 +38,38 @@ READERS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,
-    ".csv": partial(read_table, delimiter=","),
-    ".tsv": partial(read_table, delimiter="\t"),
+    ".csv": partial(read_table, delimiters=",;\t"),
+    ".tsv": partial(read_table, delimiters="\t,;"),
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
+    ".zip": read_zip,
+    ".tar": read_tar,
+    **dict.fromkeys((".html", ".htm", ".xhtml", ".xht"), read_html),
+    **dict.fromkeys((".warc", ".wet"), read_warc),
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".pptx": read_pptx,
+    ".xlsx": read_xlsx,
+    ".epub": read_epub,
+    ".mbox": read_mbox,
+    ".eml": read_eml,
+    ".ipynb": read_notebook,
 }
+SHORT_FORMS = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
+
+
+def suffixes_of(name: str) -> tuple[str, str]:
+    """What decides on the reader of a file, and the suffix of its compression or ``""``."""
+    name = PurePath(name).name.lower()
+    stem, suffix = PurePath(name).stem, PurePath(name).suffix
+    name = stem + SHORT_FORMS[suffix] if suffix in SHORT_FORMS else name
+    compression = PurePath(name).suffix
+    if compression not in COMPRESSED_SUFFIXES:
+        return compression, ""
+    return PurePath(name.removesuffix(compression)).suffix, compression
+
+
+def kind_of(name: str) -> str:
+    """What the name of a file says of its text."""
+    return "code" if suffixes_of(name)[0] in CODE_SUFFIXES else "prose"

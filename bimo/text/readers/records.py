@@ -1,27 +1,29 @@
-"""Tables and records: JSON, JSON lines, CSV, TSV, Parquet."""
+"""Tables and records: JSON, JSON lines, CSV, TSV, Parquet, Arrow."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
-from bimo.errors import did_you_mean
-from bimo.text.decode import ByteStream, Unreadable, byte_chunks, text_chunks, text_lines
+from bimo.text.decode import ByteStream, Decoded, Unreadable, seekable, text_chunks, text_lines
+from bimo.text.readers.columns import Columns
 from bimo.text.readers.record import Bad, Options, Record, Text
 
 RECORD_CHARACTERS = 1 << 26
 CSV_CHARACTERS = RECORD_CHARACTERS // 4  # the csv module keeps four bytes a character
-PARQUET_ROWS = 64
+ROWS = 64  # at a time of a table in columns
 
 
 def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
     """One JSON string or object a line; a line that is broken or too long is left out, empty lines mean nothing."""
-    for number, line in text_lines(text_chunks(stream, options.encoding), RECORD_CHARACTERS):
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    for number, line in text_lines(chunks, RECORD_CHARACTERS):
+        number += options.first_line - 1
         where = f"line {number}"
         if line is None:
             yield Bad(where, "larger than 64 MB")
@@ -31,13 +33,21 @@ def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
             except (ValueError, RecursionError):
                 yield Bad(where, "not JSON")
                 continue
-            yield _record(f":{number}", where, record, options)
+            yield _noted(columns.text(f":{number}", where, record), chunks)
 
 
 def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
     """A JSON array of strings or objects, parsed item by item."""
-    for number, item in enumerate(_array_items(text_chunks(stream, options.encoding))):
-        yield _record(f":{number}", f"item {number}", item, options)
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    for number, item in enumerate(_array_items(chunks)):
+        yield _noted(columns.text(f":{number}", f"item {number}", item), chunks)
+
+
+def _noted(record: Record, chunks: Decoded) -> Record:
+    """A record with the notes of the decoder."""
+    if isinstance(record, Text) and (notes := chunks.notes(record.text)):
+        return record._replace(notes=notes + record.notes)
+    return record
 
 
 def _array_items(chunks: Iterator[str]) -> Iterator[Any]:
@@ -87,18 +97,24 @@ def _grown(text: str, chunks: Iterator[str]) -> str:
     return "".join(pieces)
 
 
-def read_table(stream: ByteStream, options: Options, *, delimiter: str) -> Iterator[Record]:
-    """A CSV or TSV file whose first row names the columns."""
+def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iterator[Record]:
+    """A CSV or TSV file whose first row names the columns.
+
+    Args:
+        delimiters: those to try, the likeliest first; the header decides.
+    """
     csv.field_size_limit(CSV_CHARACTERS)
-    lines = _table_lines(text_chunks(stream, options.encoding))
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    lines = _table_lines(chunks)
+    beginning = next(lines, "")
+    delimiter = _delimiter(beginning, columns, delimiters)
+    rows = csv.reader(chain([beginning], lines), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
     except csv.Error as cause:
         raise Unreadable(f"not a table: {cause}") from None
-    if options.text_column not in header:
-        raise Unreadable(_no_column(options.text_column, header))
-    column, number = header.index(options.text_column), 0
+    needed = {name: header.index(name) for name in columns.needed(header)}
+    fields, number = max(needed.values()) + 1, 0
     while True:
         number += 1
         where = f"row {number}"
@@ -111,10 +127,23 @@ def read_table(stream: ByteStream, options: Options, *, delimiter: str) -> Itera
                 raise Unreadable(f"a field larger than 64 MB at {where}, or a quote that is never closed") from None
             yield Bad(where, f"not a row: {cause}")
             continue
-        if column < len(row):
-            yield Text(f":{number}", row[column])
+        if len(row) >= fields:
+            record = {name: row[at] for name, at in needed.items()}
+            yield _noted(columns.text(f":{number}", where, record), chunks)
         elif row:
             yield Bad(where, "fewer fields than the header")
+
+
+def _delimiter(line: str, columns: Columns, delimiters: str) -> str:
+    """The first delimiter with which a header names the columns that are needed, else the one it has most of."""
+    for delimiter in delimiters:
+        try:
+            columns.needed(next(csv.reader([line], delimiter=delimiter), []))
+        except (Unreadable, csv.Error):
+            continue
+        return delimiter
+    unquoted = re.sub(r'"[^"]*"', "", line)
+    return max(delimiters, key=unquoted.count)
 
 
 def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
@@ -125,42 +154,49 @@ def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
 
 
 def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:
-    """One column of a Parquet file, a few rows at a time."""
+    """The columns that are needed of a Parquet file, a few rows at a time."""
+    from pyarrow import parquet
+
+    columns = Columns(options)
+    with seekable(stream) as file, _damaged("Parquet"):
+        table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        needed = columns.needed(table.schema_arrow.names)
+        yield from _rows(table.iter_batches(batch_size=ROWS, columns=needed), columns)
+
+
+def read_arrow(stream: ByteStream, options: Options) -> Iterator[Record]:
+    """The columns that are needed of an Arrow (or Feather 2) file or stream, such as those of Hugging Face datasets."""
+    from pyarrow import ipc
+
+    columns = Columns(options)
+    with seekable(stream) as file, _damaged("Arrow"):
+        in_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        table = ipc.open_file(file) if in_file else ipc.open_stream(file)
+        needed = columns.needed(table.schema.names)
+        batches = map(table.get_batch, range(table.num_record_batches)) if in_file else table
+        yield from _rows((part for batch in batches for part in _slices(batch.select(needed))), columns)
+
+
+def _slices(batch: Any) -> Iterator[Any]:
+    batch.validate(full=True)  # a damaged offset would crash the whole process
+    for start in range(0, len(batch), ROWS):
+        yield batch.slice(start, ROWS)
+
+
+def _rows(batches: Iterator[Any], columns: Columns) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            yield columns.text(f":{number}", f"row {number}", row)
+            number += 1
+
+
+@contextmanager
+def _damaged(kind: str) -> Iterator[None]:
+    import pyarrow
+
     try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise Unreadable("reading it needs pyarrow: pip install 'bimo[parquet]'") from None
-    with ExitStack() as stack:
-        if not isinstance(stream, io.BufferedReader):  # the format is read from its end: a compressed stream cannot
-            file = stack.enter_context(tempfile.TemporaryFile())
-            for chunk in byte_chunks(stream):
-                file.write(chunk)
-            stream = file
-        number = 0
-        try:
-            table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
-            names = table.schema_arrow.names
-            if options.text_column not in names:
-                raise Unreadable(_no_column(options.text_column, names))
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[options.text_column]):
-                for value in batch.column(0):
-                    yield _record(f":{number}", f"row {number}", {options.text_column: value.as_py()}, options)
-                    number += 1
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as cause:
-            raise Unreadable(f"damaged Parquet file: {str(cause).splitlines()[0]}") from None
-
-
-def _record(key: str, where: str, record: Any, options: Options) -> Record:
-    if isinstance(record, dict):
-        if options.text_column not in record:
-            return Bad(where, _no_column(options.text_column, record))
-        record = record[options.text_column]
-    if not isinstance(record, str):
-        return Bad(where, f"the text is of type {type(record).__name__}, not a string")
-    return Text(key, record.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def _no_column(wanted: str, names: Iterable[str]) -> str:
-    names = [str(name)[:40] for name in names][:20]
-    return f"no column '{wanted}' (see --text-column). {did_you_mean(wanted, names)}"
+        yield
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as cause:
+        raise Unreadable(f"damaged {kind} file: {str(cause).splitlines()[0]}") from None

@@ -1,0 +1,241 @@
+"""What the rules on quality and repetition measure of a text, each thing once, and the limits they are held to.
+
+A *word* is what spaces set apart, and has a letter or a digit. Chinese, Japanese, Thai and their like write no spaces:
+there, ``CHARACTERS_A_WORD`` characters count as a word. A *token* is a word, a mark that stands alone, or one character
+of such a script. Characters are counted in UTF-16 units; those beyond the basic plane (emoji) count as symbols.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bimo.text.document import Drop
+
+CHARACTERS_A_WORD = 1.6  # jieba's words of modern Chinese prose have 1.5 to 1.7 characters
+LONGEST = 1 << 20  # of a longer text, the first so many characters are measured
+MOST_TOKENS_OF = 1 << 17  # and the tokens of so many: the longer a text, the more of its phrases come again
+
+BREAK, LETTER, UNSPACED, DIGIT = 1, 2, 4, 8  # bits that say what a character is; 0: a mark inside a word
+_UNSPACED_RANGES = (
+    (0x0E01, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17DD),  # Khmer
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3005, 0x3007),
+    (0x3021, 0x3029),
+    (0x3041, 0x30FA),  # kana
+    (0x30FC, 0x312F),
+    (0x31A0, 0x31FF),
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9F),
+)
+_BREAK_RANGES = (  # dashes, quotes, marks of Chinese and Japanese: they part words without a space
+    (0x2010, 0x2018),
+    (0x201A, 0x205E),
+    (0x3000, 0x3004),
+    (0x3008, 0x3020),
+    (0x30FB, 0x30FB),
+    (0xFF01, 0xFF0F),
+    (0xFF1A, 0xFF20),
+    (0xFF3B, 0xFF40),
+    (0xFF5B, 0xFF65),
+)
+
+
+def _class_of(code: int) -> int:
+    character = chr(code)
+    if character.isspace() or code < 32 or any(first <= code <= last for first, last in _BREAK_RANGES):
+        return BREAK
+    if any(first <= code <= last for first, last in _UNSPACED_RANGES):
+        return UNSPACED
+    kind = unicodedata.category(character)[0]
+    return LETTER if kind in "LM" else DIGIT if kind == "N" else 0
+
+
+_ASCII_CLASSES = bytes(_class_of(code) for code in range(256))
+
+
+@cache
+def _classes() -> npt.NDArray[np.uint8]:
+    """The class of every UTF-16 unit; shape (65536,)."""
+    return np.array([_class_of(code) for code in range(1 << 16)], np.uint8)
+
+
+class Tokens(NamedTuple):
+    """The tokens of a text, in order.
+
+    Attributes:
+        hashes: of each token, 64 bits; equal tokens have equal hashes; shape (tokens,).
+        edges: the characters of tokens before each, and of all; shape (tokens + 1,).
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    edges: npt.NDArray[np.int64]
+
+
+class Measures:
+    """What is measured of a text, computed when first asked for.
+
+    Attributes:
+        text: the beginning of the text, at most ``LONGEST`` characters.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text if len(text) <= LONGEST else text[:LONGEST]
+
+    @cached_property
+    def _units(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """The characters, and the class of each; both of shape (characters,)."""
+        if self.text.isascii():
+            raw = self.text.encode("ascii")
+            return np.frombuffer(raw, np.uint8), np.frombuffer(raw.translate(_ASCII_CLASSES), np.uint8)
+        units = np.frombuffer(self.text.encode("utf-16-le", "surrogatepass"), "<u2")
+        return units, _classes()[units]
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        """Where each token starts; shape (tokens,)."""
+        classes = self._units[1]
+        inside = classes & (BREAK | UNSPACED) == 0  # a word goes on through such characters
+        start = inside.copy()
+        np.greater(inside[1:], inside[:-1], out=start[1:])
+        if self.unspaced:
+            start |= classes & UNSPACED != 0
+        return np.flatnonzero(start)
+
+    def _tokens_with(self, classes: int) -> int:
+        """How many tokens have a character of these classes."""
+        if not len(self._starts):
+            return 0
+        before = _before(self._units[1] & classes != 0, self._starts)
+        return int(np.count_nonzero(before[1:] > before[:-1]))
+
+    @cached_property
+    def unspaced(self) -> int:
+        """Characters of scripts without spaces."""
+        return 0 if self.text.isascii() else int(np.count_nonzero(self._units[1] & UNSPACED))
+
+    @cached_property
+    def spaced_words(self) -> int:
+        """Words of scripts with spaces."""
+        return self._tokens_with(LETTER | DIGIT)
+
+    @cached_property
+    def words(self) -> float:
+        """Words, those of scripts without spaces by their characters."""
+        return self.spaced_words + self.unspaced / CHARACTERS_A_WORD
+
+    @cached_property
+    def is_unspaced(self) -> bool:
+        """Whether most of its words are of a script without spaces."""
+        return self.unspaced / CHARACTERS_A_WORD > self.spaced_words
+
+    @cached_property
+    def alphabetic_share(self) -> float:
+        """Words with a letter, as a share of words and of marks that stand alone."""
+        numbers = self.spaced_words - self._tokens_with(LETTER)
+        alone = len(self._starts) - self.unspaced - self.spaced_words
+        return (self.words - numbers) / max(self.words + alone, 1)
+
+    @cached_property
+    def word_length(self) -> float:
+        """Letters and digits in a word of scripts with spaces, on average; nan without such words."""
+        characters = np.count_nonzero(self._units[1] & (LETTER | DIGIT))
+        return characters / self.spaced_words if self.spaced_words else float("nan")
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines that are not empty, without the spaces around them."""
+        return [line for line in map(str.strip, self.text.split("\n")) if line]
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokens of the first ``MOST_TOKENS_OF`` characters."""
+        (units, classes), starts = self._units, self._starts
+        if len(units) > MOST_TOKENS_OF:
+            units, classes = units[:MOST_TOKENS_OF], classes[:MOST_TOKENS_OF]
+            starts = starts[: np.searchsorted(starts, len(units))]
+        if not len(starts):
+            return Tokens(np.zeros(0, np.uint64), np.zeros(1, np.int64))
+        powers, inverses = _powers()
+        inside = classes & BREAK == 0
+        values = (units * inside) * powers[: len(units)]  # a polynomial in an odd base, modulo 2**64
+        return Tokens(
+            hashes=np.diff(_before(values, starts)) * inverses[starts],
+            edges=_before(inside, starts),
+        )
+
+
+@lru_cache(maxsize=1)
+def measures_of(text: str) -> Measures:
+    """The measures of a text; those of the last text are kept, so that the steps on one document share them."""
+    return Measures(text)
+
+
+def repeated_characters(parts: list[str]) -> float:
+    """Characters of the parts that have stood before, as a share of all."""
+    different = set(parts)
+    if len(different) == len(parts):
+        return 0.0
+    return 1 - len("".join(different)) / max(len("".join(parts)), 1)
+
+
+_BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64
+
+
+def _before(values: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """The sum of the values before each start, and of all; shape (starts + 1,)."""
+    sums = np.add.accumulate(values, dtype=np.uint64 if values.dtype == np.uint64 else np.int64)
+    return np.concatenate((sums[starts] - values[starts], sums[-1:]))
+
+
+@cache
+def _powers() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The powers of the base and those of its inverse, modulo 2**64; both of shape (MOST_TOKENS_OF,)."""
+
+    def powers(base: int) -> npt.NDArray[np.uint64]:
+        values = np.full(MOST_TOKENS_OF, base, np.uint64)
+        values[0] = 1
+        return np.cumprod(values, dtype=np.uint64)
+
+    return powers(_BASE), powers(pow(_BASE, -1, 1 << 64))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that is measured and has a limit.
+
+    Attributes:
+        reason: of the drop, as the ledger counts it.
+        measure: its value for a text; nan where the rule makes no sense for it.
+    """
+
+    reason: str
+    measure: Callable[[Measures], float]
+
+
+def limits_of(config: Any, rules: Mapping[str, Rule], profiles: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The limit of each rule: that of the configuration where it has one, else of its profile; in the rules' order."""
+    own = {name: getattr(config, name) for name in rules}
+    chosen = {**profiles[config.profile], **{name: limit for name, limit in own.items() if limit is not None}}
+    return {name: chosen[name] for name in rules if name in chosen}
+
+
+def first_broken(measures: Measures, rules: Mapping[str, Rule], limits: Mapping[str, float]) -> Drop | None:
+    """The first limit that a text breaks: below one whose name begins with ``min_``, above another."""
+    for name, limit in limits.items():
+        value = rules[name].measure(measures)
+        least = name.startswith("min_")
+        if value < limit if least else value > limit:
+            expected = f"expected at {'least' if least else 'most'} {limit:g}"
+            return Drop(rules[name].reason, f"{name}: {value:.4g}, {expected}")
+    return None

@@ -1,0 +1,305 @@
+"""One part of the work, in a process of its own: some files are read, cleaned, signed and written down.
+
+A part is a folder, whole or absent: the documents that the steps keep, a ledger of all, and what finding duplicates
+needs to know. What is in it depends on its files and on the recipe alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bimo import files
+from bimo.errors import DataError
+from bimo.text.clean import pii
+from bimo.text.document import Document, Drop, Skipped
+from bimo.text.listing import File, Listing
+from bimo.text.prepare.ledger import LEDGER, READ, LedgerWriter, Row
+from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
+from bimo.text.signatures import signatures
+from bimo.text.source import Source
+
+DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
+ARRAYS = {"exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
+SIGNED_TOGETHER = 1 << 20  # characters
+EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
+
+
+@dataclass(frozen=True)
+class Task:
+    """Files to make one part of.
+
+    Attributes:
+        recipe: with what its steps have learned.
+        work: a hash of all that it does to a text.
+        folder: of the parts.
+    """
+
+    files: tuple[File, ...]
+    recipe: Recipe
+    work: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """The name of the part's folder."""
+        return fingerprint([self.work, [identity(file) for file in self.files]])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return sum(file.size for file in self.files)
+
+
+def identity(file: File) -> list[Any]:
+    """What makes a file the same as before."""
+    return [file.name, file.size, file.modified, file.sha256, file.begin]
+
+
+@dataclass
+class Facts:
+    """What is in a part.
+
+    Attributes:
+        work: the fingerprint of how it was made.
+        files: of each, its :func:`identity`, its rows in the ledger, how many of these are of documents, and how many
+            the steps kept.
+        examples: of what the steps did, by ``step: reason``, each with a number by which some are chosen.
+        unread: files that could not be read, or not to their end, and why.
+    """
+
+    work: str = ""
+    files: list[tuple[list[Any], int, int, int]] = field(default_factory=list)
+    documents: int = 0
+    kept: int = 0
+    bytes_in: int = 0
+    examples: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    unread: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, part: Path) -> Facts:
+        """The facts of a finished part.
+
+        Raises:
+            DataError: it is not finished, or another version of bimo made it.
+        """
+        values = files.read_json(part / FACTS, error=DataError, expected="a finished part")
+        try:
+            return cls(**values)
+        except TypeError as cause:
+            raise DataError(f"{part} is of another version.", got=str(cause)) from None
+
+
+def make_part(task: Task) -> Path:
+    """Do a task, unless it is done; returns the folder of the part."""
+    part = Path(task.folder) / task.name
+    if not (part / FACTS).exists():
+        with _new_part(part, task) as making:
+            for file in task.files:
+                making.add(file)
+    return part
+
+
+def make_broken_part(task: Task, cause: str) -> Path:
+    """A part that says that its file cannot be worked on, as the process that tried has died."""
+    part = Path(task.folder) / task.name
+    with _new_part(part, task) as making:
+        for file in task.files:
+            making.refuse(file, cause)
+    return part
+
+
+@contextmanager
+def _new_part(part: Path, task: Task) -> Iterator[_Part]:
+    """A part that is whole on the disk, or absent; of two processes that make the same one, the first wins."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{part.name}.", suffix=".tmp", dir=part.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's 0700 would hide it from workers of other users
+        with _Part(temporary, task) as making:
+            yield making
+        files.write_json(temporary / FACTS, asdict(making.facts))
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        try:
+            os.replace(temporary, part)
+        except OSError:
+            if not (part / FACTS).exists():
+                raise
+        files.sync_folder(part.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Part:
+    """The files of a part while it is made."""
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        self._folder, self._reading = folder, task.recipe.reading
+        self._steps = build_steps(task.recipe.clean)
+        self._examples = _Examples()
+        self._texts: list[str] = []
+        self._waiting = 0
+        self.facts = Facts(task.work)
+
+    def __enter__(self) -> _Part:
+        import zstandard
+
+        self._stack = ExitStack()
+        self._ledger = LedgerWriter(self._folder / LEDGER)
+        self._stack.callback(self._ledger.close)
+        raw = self._stack.enter_context((self._folder / DOCUMENTS).open("wb"))
+        self._documents = self._stack.enter_context(zstandard.ZstdCompressor(level=1).stream_writer(raw, closefd=False))
+        self._arrays: dict[str, BinaryIO] = {
+            name: self._stack.enter_context((self._folder / f"{name}.bin").open("wb")) for name in ARRAYS
+        }
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if failure[0] is None:
+            self._sign()
+        self._stack.close()
+        self.facts.examples = self._examples.found
+
+    def add(self, file: File) -> None:
+        """Read a file, clean its documents and write them down."""
+        source = Source(file.name, Listing([file]), self._reading.options())
+        rows = documents = kept = 0
+        for rows, found in enumerate(source.records(), start=1):
+            if isinstance(found, Document):
+                kept += self._take(found, rows - 1)
+                documents += 1
+            else:
+                self._lose(f"{file.name} {found.where}".rstrip(), file, rows - 1, found.reason, found.where)
+        unread = source.skipped if not rows else source.unread
+        for number, skipped in enumerate(unread, start=rows):
+            self._lose(file.name, file, number, skipped.reason.partition(" (")[0], skipped.reason)
+        self.facts.unread += map(asdict, source.unread)
+        self._count(file, rows + len(unread), documents, kept)
+
+    def refuse(self, file: File, cause: str) -> None:
+        """Write down that a file gives nothing."""
+        self._lose(file.name, file, 0, cause, cause)
+        self.facts.unread.append(asdict(Skipped(file.name, cause)))
+        self._count(file, 1, 0, 0)
+
+    def _lose(self, id: str, file: File, number: int, reason: str, evidence: str) -> None:
+        row = Row(id, file.name, number)
+        row.drop(READ, reason, evidence)
+        self._ledger.add(row)
+
+    def _count(self, file: File, rows: int, documents: int, kept: int) -> None:
+        self.facts.files.append((identity(file), rows, documents, kept))
+        self.facts.documents += rows
+        self.facts.kept += kept
+        self.facts.bytes_in += file.size
+
+    def _take(self, document: Document, number: int) -> bool:
+        raw = document.text.encode("utf-8")
+        row = Row(document.id, document.source, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
+        row.bytes_in = size = len(raw)
+        found = document
+        for name, step in self._steps:
+            result = step(found)
+            if isinstance(result, Drop):
+                self._examples.add(name, result.reason, found, result.evidence)
+                row.bytes_dropped = size
+                row.drop(name, result.reason, result.evidence)
+                break
+            if result.text != found.text:
+                after = len(result.text.encode("utf-8"))
+                row.changes.append((name, size - after))
+                self._examples.add(name, "changed", found, result.notes[-1] if result.notes else "", result.text)
+                size = after
+            found = result
+            if not found.text or found.text.isspace():
+                row.bytes_dropped = size
+                row.drop(name, "nothing left", f"of {row.bytes_in:,} bytes")
+                break
+        else:
+            row.kept, row.bytes_out, row.copies = True, size, 1
+            self._keep(found)
+        row.kind, row.language, row.time, row.notes = found.kind, found.language, found.time, found.notes
+        self._ledger.add(row)
+        return row.kept
+
+    def _keep(self, document: Document) -> None:
+        record = {"id": document.id, "text": document.text, "source": document.source}
+        further = {name: getattr(document, name) for name in ("kind", "language", "time")}
+        record |= {name: value for name, value in further.items() if value and value != "prose"}
+        self._documents.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+        self._texts.append(document.text)
+        self._waiting += len(document.text)
+        if self._waiting > SIGNED_TOGETHER:
+            self._sign()
+
+    def _sign(self) -> None:
+        if self._texts:
+            signed = signatures(self._texts)
+            for name, (dtype, _) in ARRAYS.items():
+                self._arrays[name].write(np.ascontiguousarray(getattr(signed, name), dtype=dtype).tobytes())
+        self._texts, self._waiting = [], 0
+
+
+class _Examples:
+    """A few documents for everything that a step did: those with the lowest hash, so that the order does not count."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[tuple[int, dict[str, str]]]] = {}
+        self._hide = pii.build(pii.Config())
+
+    def add(self, step: str, reason: str, document: Document, evidence: str, after: str | None = None) -> None:
+        rank = int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "replace"), digest_size=6).digest(), "big")
+        kept = self.found.setdefault(f"{step}: {reason}", [])
+        if len(kept) == EXAMPLES and rank >= kept[-1][0]:
+            return
+        begin = 0 if after is None else max(0, first_difference(document.text, after) - EXAMPLE_CHARACTERS // 4)
+        example = {"id": document.id, "evidence": evidence, "before": self._excerpt(document.text, begin)}
+        if after is not None:
+            example["after"] = self._excerpt(after, begin)
+        kept.append((rank, example))
+        self.found[f"{step}: {reason}"] = heapq.nsmallest(EXAMPLES, kept, key=lambda one: (one[0], one[1]["id"]))
+
+    def _excerpt(self, text: str, begin: int) -> str:
+        """Some of a text, without the personal data that would otherwise outlive its removal."""
+        part = text[begin : begin + EXAMPLE_CHARACTERS]
+        shown = self._hide(Document("", part, ""))
+        assert isinstance(shown, Document)
+        return shown.text
+
+
+def first_difference(a: str, b: str) -> int:
+    """The place of the first character in which two texts differ."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # the longest common beginning, by halves
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def grouped(listed: Sequence[File], size: int) -> Iterator[tuple[File, ...]]:
+    """Files in their order, about ``size`` bytes of them together."""
+    group: list[File] = []
+    total = 0
+    for file in listed:
+        if group and total + file.size > size:
+            yield tuple(group)
+            group, total = [], 0
+        group.append(file)
+        total += file.size
+    if group:
+        yield tuple(group)
