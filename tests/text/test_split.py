@@ -2,7 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bimo.config import from_mapping
 from bimo.errors import ConfigError, DataError
+from bimo.text.prepare.ledger import LEDGER, read_rows
+from bimo.text.prepare.prepare import prepare
+from bimo.text.prepare.recipe import CLEAN_NOTHING, Recipe
 from bimo.text.source import open_source
 from bimo.text.split import split_source
 
@@ -144,3 +148,26 @@ def test_training_is_never_left_without_text(tmp_path):
     texts = ["a" * 1000] * 99 + numbered(20, 10)  # all short ones would fit into test
     split = split_source(source_of(tmp_path / "in", texts), seed=3)
     assert (split.train.documents, split.validation.documents, split.test.documents) == (99, 1, 19)
+
+
+def test_the_split_of_prepared_text_is_kept(tmp_path):
+    source = source_of(tmp_path / "in", numbered(100))
+    recipe = from_mapping(Recipe, {**CLEAN_NOTHING, "arrangement": {"split_by": "document", "seed": 7}}, where="test")
+    prepare(source, tmp_path / "data", recipe)
+    rows = {row.id: row.split for row in read_rows(tmp_path / "data" / LEDGER)}
+    for seed in (1, 2):
+        split = split_source(open_source(tmp_path / "data"), seed=seed, test=0.3)
+        for side in ("train", "validation", "test"):
+            part = getattr(split, side)
+            assert part.ids and {rows[name] for name in part.ids} == {side}
+            assert [document.id for document in part] == list(part.ids)
+        assert "prepared" in split.note
+    assert split.documents == 100
+
+
+def test_a_split_of_some_of_the_text_only_is_refused(tmp_path):
+    source = source_of(tmp_path / "in", numbered(30))
+    recipe = from_mapping(Recipe, {**CLEAN_NOTHING, "arrangement": {"split_by": "document"}}, where="test")
+    prepare(source, tmp_path / "data", recipe)
+    with pytest.raises(DataError, match="not whole"):
+        split_source(open_source(tmp_path / "data", tmp_path / "in"), seed=1)
