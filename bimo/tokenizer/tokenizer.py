@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ import tokenizers
 
 from bimo import files
 from bimo.errors import TokenizerError
-from bimo.tokenizer import chat
+from bimo.tokenizer import chat, fast
 
 DEFINITION, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
@@ -102,6 +103,8 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, as :meth:`encode` gives them, on all cores."""
         cleaned = [without_surrogates(text) for text in texts]
+        if self._fast and all(map(fast.knows, cleaned)):
+            return self._fast.encode_batch(cleaned, os.cpu_count() or 1)
         return [encoding.ids for encoding in self._plain.encode_batch_fast(cleaned, add_special_tokens=False)]
 
     def encode_words(self, text: str) -> list[list[int]]:
@@ -217,6 +220,15 @@ class Tokenizer:
         if model.get("unk_token") is not None:
             model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
         return tokenizers.Tokenizer.from_str(json.dumps(definition))
+
+    @functools.cached_property
+    def _fast(self) -> fast.Fast | None:
+        """The same encoder in tiktoken, where added tokens have no part in text."""
+        if any(token.content not in self._secret_names for token in self._added.values()):
+            return None
+        pieces = {piece: self._pieces[id] for piece, id in self._full.get_vocab(with_added_tokens=False).items()}
+        names = self._secret_names
+        return fast.fast(json.loads(self._definition), {k: v for k, v in pieces.items() if k not in names})
 
     @functools.cached_property
     def _pieces(self) -> list[bytes]:
