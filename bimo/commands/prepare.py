@@ -87,7 +87,7 @@ def prepare(
         "reading.template": template,
         "reading.time_column": time_column,
         "reading.encoding": encoding,
-        "clean.language.keep": languages and languages.split(","),
+        "clean.language.keep": languages and [code.strip() for code in languages.split(",")],
         "clean.pii.action": pii,
         "clean.decontaminate.against": against,
         "arrangement.mix": mix and mix.split(","),
@@ -95,9 +95,9 @@ def prepare(
         "arrangement.split_by": split_by,
     }
     recipe = _recipe(config, raw, {key: value for key, value in options.items() if value}, overrides or ())
-    display, source = Display(), open_source(*what, strict=strict)
+    display, source = Display(), open_source(*what, strict=strict, out=out)
     with display.bar("preparing") as advance:
-        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=Pace(advance))
+        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=Pace(advance), tell=display.warn)
     if manifest["unchanged"]:
         display.note(f"{out} holds exactly this already; nothing was done.")
     print_table(("", ""), _summary(out, manifest))
@@ -146,17 +146,19 @@ class Pace:
 def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     from bimo.text.document import Skipped
     from bimo.text.listing import summary
+    from bimo.text.prepare.ledger import READ
 
     funnel, skipped = manifest["funnel"], [Skipped(**one) for one in manifest["skipped"]]
+    dropped = [(reason, count) for reason, count in funnel["reasons"].items() if not reason.startswith(f"{READ}: ")]
     reasons = summary(skipped)
     rows = [
         ("folder", str(out)),
-        ("read", f"{funnel['documents_in']:,} documents, {funnel['bytes_in']:,} bytes"),
-        ("kept", f"{manifest['documents']:,} documents, {manifest['bytes']:,} bytes"),
-        *(("dropped", f"{count:,} {reason}") for reason, count in funnel["reasons"].items()),
+        ("found", f"{funnel['documents_in']:,} documents, {funnel['bytes_in']:,} bytes"),
+        ("written", f"{manifest['documents']:,} documents, {manifest['bytes']:,} bytes"),
+        *(("dropped", f"{count:,} {reason}") for reason, count in dropped),
         ("licence", manifest["licence"] or "not known"),
         ("hash", manifest["data_hash"]),
-        ("skipped", f"{sum(one.count for one in skipped):,}"),
+        ("not read", f"{sum(one.count for one in skipped):,}"),
         *(("", reason) for reason in reasons[:MOST_REASONS]),
     ]
     if len(reasons) > MOST_REASONS:

@@ -203,7 +203,9 @@ def split(
         what = "groups of documents whose time is known"
     for_training = int(len(order) == len(first))  # how many of them are needed there
     if len(order) < 2 + for_training:
-        expected, fix = f"at least {2 + for_training}", "Split by single documents, or add text."
+        expected, fix = f"at least {2 + for_training}", "Split by document, or add text."
+        if times is not None:
+            fix = "Name the column that holds the times (--time-column), split by document, or add text."
         raise DataError("There is too little to hold some out.", expected=expected, got=f"{len(order)} {what}", fix=fix)
     side_of = np.full(len(first), TRAIN, dtype=np.uint8)
     take = fill if times is None else _newest

@@ -360,8 +360,10 @@ def write_ledger(
         documents, size = documents + 1, size + row.bytes_in
         ledger.add(row)
     for skipped in not_listed:
-        row = Row(skipped.file, skipped.file, 0)
+        row = Row(skipped.file, skipped.file, 0, bytes_in=skipped.size, bytes_dropped=skipped.size)
         row.drop(READ, skipped.reason, skipped.reason)
+        documents, size = documents + 1, size + row.bytes_in
+        reasons[f"{row.step}: {row.reason}"] += 1
         ledger.add(row)
     ledger.close()
     funnel = {"documents_in": documents, "bytes_in": size, "reasons": dict(reasons.most_common())}
