@@ -1,5 +1,8 @@
 import hashlib
 import json
+import os
+import re
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,8 +14,9 @@ from hypothesis import strategies as st
 from bimo.config import from_mapping
 from bimo.errors import BimoError, ConfigError, DataError
 from bimo.text import source as source_module
+from bimo.text import store
 from bimo.text.clean import language
-from bimo.text.prepare import part, workers
+from bimo.text.prepare import assemble, part, workers
 from bimo.text.prepare import prepare as module
 from bimo.text.prepare.ledger import LEDGER, read_rows
 from bimo.text.prepare.part import make_part
@@ -443,3 +447,32 @@ def test_files_that_are_not_tried_count_with_all_their_bytes(folder, tmp_path, l
     assert rows["loop/"].reason == "the same folder as ./"
     funnel = manifest["funnel"]
     assert (funnel["documents_in"], funnel["bytes_in"]) == (len(rows), sum(row.bytes_in for row in rows.values()))
+
+
+def test_many_shards_need_few_open_files(tmp_path, texts, loose, monkeypatch):
+    lines = [json.dumps({"text": texts.english()}) for _ in range(200)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    prepare(open_source(tmp_path / "in.jsonl"), tmp_path / "one", loose)
+    monkeypatch.setattr(store, "SHARD_BYTES", 1)
+    monkeypatch.setattr(assemble, "SPOOLED", 2_000)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, before[1]))
+    try:
+        prepare(open_source(tmp_path / "in.jsonl"), tmp_path / "many", loose)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(list((tmp_path / "many").glob("documents-*"))) > 150
+    assert kept(tmp_path / "many") == kept(tmp_path / "one")
+    assert not list((tmp_path / "many").glob("*.spool"))
+
+
+@pytest.mark.parametrize("secret", ["jane.doe@example-mail.com", "13812345678", "jane@b.org 13812345678"])
+def test_an_excerpt_does_not_hold_half_of_personal_data(secret):
+    begin, size = 700, part.EXAMPLE_CHARACTERS
+    for edge in (begin, begin + size):
+        for place in range(edge - len(secret) - 1, edge + 2):
+            text = "a " * (place // 2) + " " * (place % 2) + secret + " b" * 2_000
+            shown = part._Examples()._excerpt(text, begin)
+            assert set(re.sub(r"<[A-Z]+>", "", shown)) <= {"a", "b", " "}, (place, shown[:30], shown[-30:])
+            assert abs(len(shown) - size) < 30
+            assert shown.count("<") == shown.count(">")
