@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bimo.commands.results import print_table
+from bimo.commands.results import counted, print_table
 from bimo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     reasons = summary(skipped)
     rows = [
         ("folder", str(out)),
-        ("found", f"{funnel['documents_in']:,} documents, {funnel['bytes_in']:,} bytes"),
-        ("written", f"{manifest['documents']:,} documents, {manifest['bytes']:,} bytes"),
+        ("found", f"{counted(funnel['documents_in'], 'document')}, {funnel['bytes_in']:,} bytes"),
+        ("written", f"{counted(manifest['documents'], 'document')}, {manifest['bytes']:,} bytes"),
         *(("dropped", f"{count:,} {reason}") for reason, count in dropped),
         ("licence", manifest["licence"] or "not known"),
         ("hash", manifest["data_hash"]),

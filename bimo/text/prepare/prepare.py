@@ -240,7 +240,8 @@ def nothing_kept(source: Source, parts: Parts) -> DataError:
             reasons[f"{row.step}: {row.reason}"] = reasons.get(f"{row.step}: {row.reason}", 0) + 1
     if not reasons:
         return source.nothing_readable()
-    shown = "; ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items(), key=lambda one: -one[1])[:3])
+    most = sorted(reasons.items(), key=lambda one: -one[1])[:3]
+    shown = "; ".join(f"{count} x {reason.rstrip('.')}" for reason, count in most)
     fix = "Switch a step off, for example --set clean.quality.on=false, or see `bimo prepare --help`."
     if all(reason.startswith(f"{READ}: ") for reason in reasons):
         fix = "Nothing in it could be read; if its text is in a column, name it with --text-column."

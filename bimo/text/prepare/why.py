@@ -339,7 +339,9 @@ def story(row: Row, order: Sequence[str], instead: Row | None = None) -> list[tu
         notes.setdefault(step if known else READ, []).append(rest if known else note)
     told: list[tuple[str, str]] = []
     if row.step == READ:
-        told.append((READ, f"could not be read: {row.evidence or row.reason}"))
+        whole = row.evidence.startswith(row.reason)  # else it says where
+        where = f" ({row.evidence})" if row.evidence and not whole else ""
+        told.append((READ, f"could not be read: {row.evidence if whole else row.reason + where}"))
     else:
         what = ", ".join(["prose" if not row.kind else row.kind, f"{row.bytes_in:,} bytes", *notes.get(READ, [])])
         told.append((READ, what + (f", {row.language}" if row.language else "")))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from bimo.errors import DataError
+from bimo.errors import ConfigError, DataError
 from bimo.text.prepare.part import Task, make_broken_part, make_part
 from bimo.text.readers import SAFE_SUFFIXES, suffixes_of
 
@@ -29,7 +29,12 @@ def local(workers: int | None) -> Worker:
 
     Args:
         workers: processes; as many as there are cores by default.
+
+    Raises:
+        ConfigError: there are to be fewer than one.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError("The number of workers is wrong.", expected="1 or more", got=str(workers))
 
     def run(tasks: Sequence[Task]) -> Iterator[Path]:
         if sum(task.size for task in tasks) < ALONE_BYTES and all(map(_is_safe, tasks)):
