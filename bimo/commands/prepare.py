@@ -68,7 +68,7 @@ def prepare(
         encoding: of files that do not say their own, such as gb18030; found out if not given
         strict: stop at a file that no reader takes or that cannot be read
         languages: keep only documents in these, such as zh,en
-        pii: redact personal data and secrets, drop documents that hold much, or keep it
+        pii: redact personal data and secrets, drop documents that hold some, or keep it
         against: an evaluation set whose passages are taken out; can be given several times
         mix: how often the inputs are read, such as wiki=2,forum=1; in a shuffled order
         most_epochs: the most times that inputs are read, such as wiki=3
@@ -104,14 +104,14 @@ def prepare(
 
 
 def _recipe(config: Path | None, raw: bool, options: dict[str, Any], overrides: Iterable[str]) -> Recipe:
-    """What the file says, then --raw, the options and --set, each before the ones to its left."""
+    """What the file says, then --raw, the options and --set, each over what is before it. Options switch steps on."""
     from bimo.config import from_mapping, merged, read_yaml, with_overrides
     from bimo.text.prepare.recipe import CLEAN_NOTHING, Recipe
 
     values = merged(read_yaml(config) if config else {}, CLEAN_NOTHING if raw else {})
     for key, value in options.items():
         *owners, name = key.split(".")
-        inner: dict[str, Any] = {name: value}
+        inner: dict[str, Any] = {name: value} | ({"on": True} if owners[0] == "clean" else {})
         for owner in reversed(owners):
             inner = {owner: inner}
         values = merged(values, inner)

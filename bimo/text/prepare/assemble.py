@@ -22,14 +22,14 @@ import numpy.typing as npt
 
 from bimo import files
 from bimo.text import store
-from bimo.text.arrange import NO_SIDE, Mix, arrange, id_hashes, numbers_by_source, split
+from bimo.text.arrange import NO_SIDE, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
 from bimo.text.decode import ZstdStream
 from bimo.text.document import DataHash, Skipped
 from bimo.text.duplicates import Duplicates, find_duplicates
 from bimo.text.listing import File
-from bimo.text.prepare.ledger import COLUMNS, LEDGER, READ, LedgerWriter, Row, read_rows
+from bimo.text.prepare.ledger import COLUMNS, DUPLICATES, LEDGER, MIX, READ, LedgerWriter, Row, read_rows
 from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
-from bimo.text.prepare.recipe import Recipe
+from bimo.text.prepare.recipe import Arrangement, Recipe
 from bimo.text.source import MOST_REASONS, skipped_records
 from bimo.text.split import SIDES, TRAIN
 
@@ -180,6 +180,20 @@ class Decided:
     side: npt.NDArray[np.uint8]
 
 
+def mixture(arrangement: Arrangement, names: Sequence[str]) -> Mix | None:
+    """The mixture of inputs that is wanted, if any.
+
+    Raises:
+        ConfigError: it makes no sense for inputs with these names.
+    """
+    if not (arrangement.mix or arrangement.most_epochs or arrangement.target_bytes):
+        return None
+    numbers = _numbers("--mix", arrangement.mix), _numbers("--most-epochs", arrangement.most_epochs)
+    mix = Mix(*numbers, arrangement.target_bytes)
+    check_mix(names, mix)
+    return mix
+
+
 def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) -> Decided:
     """Find the duplicates, hold documents out, and bring the rest in order.
 
@@ -214,13 +228,7 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
             validation=arrangement.validation, test=arrangement.test,
             times=times if arrangement.split_by == "time" else None,
         )  # fmt: skip
-    mix = None
-    if arrangement.mix or arrangement.most_epochs or arrangement.target_bytes:
-        mix = Mix(
-            _numbers("--mix", arrangement.mix),
-            _numbers("--most-epochs", arrangement.most_epochs),
-            arrangement.target_bytes,
-        )
+    mix = mixture(arrangement, names)
     parts_of: dict[str, Integers] = {}
     for number, name in enumerate(SIDES):
         if number == TRAIN or (side == number).any():
@@ -369,9 +377,9 @@ def write_ledger(
             if duplicates.instead[number] >= 0:
                 row.copy_of = decided.ids[duplicates.instead[number]]
                 reason, evidence = duplicates.evidence(number, row.copy_of)
-                row.drop("duplicates", reason, evidence)
+                row.drop(DUPLICATES, reason, evidence)
             elif not copies[number]:
-                row.drop("mix", "not in the mixture", "its input is read less than once")
+                row.drop(MIX, "not in the mixture", "its input is read less than once")
             else:
                 row.copies = int(copies[number])
                 row.split = SIDES[decided.side[number]] if "" not in decided.sides else ""

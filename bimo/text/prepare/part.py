@@ -25,7 +25,7 @@ from bimo.errors import DataError
 from bimo.text.clean import pii
 from bimo.text.document import Document, Drop, Skipped
 from bimo.text.listing import File, Listing
-from bimo.text.prepare.ledger import LEDGER, READ, LedgerWriter, Row
+from bimo.text.prepare.ledger import CHANGED, LEDGER, READ, LedgerWriter, Row
 from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
 from bimo.text.signatures import signatures
 from bimo.text.source import Source
@@ -221,7 +221,7 @@ class _Part:
             if result.text != found.text:
                 after = len(result.text.encode("utf-8"))
                 row.changes.append((name, size - after))
-                self._examples.add(name, "changed", found, result.notes[-1] if result.notes else "", result.text)
+                self._examples.add(name, CHANGED, found, result.notes[-1] if result.notes else "", result.text)
                 size = after
             found = result
             if not found.text or found.text.isspace():

@@ -19,16 +19,17 @@ from bimo.text import store
 from bimo.text.decode import check_encoding
 from bimo.text.document import Skipped
 from bimo.text.listing import File
-from bimo.text.prepare.assemble import Parts, decide, write_ledger, write_shards
-from bimo.text.prepare.ledger import LEDGER, READ
+from bimo.text.prepare.assemble import Parts, decide, mixture, write_ledger, write_shards
+from bimo.text.prepare.ledger import EXAMPLES, LEDGER, READ
 from bimo.text.prepare.part import Facts, Task, grouped, identity
 from bimo.text.prepare.recipe import Recipe, announcements, fingerprint, fitted, references
 from bimo.text.prepare.workers import Worker, local
 from bimo.text.readers.columns import parse_template
 from bimo.text.slices import sliced
 from bimo.text.source import Source, not_read, open_source
+from bimo.text.split import check_shares
 
-EXAMPLES, LOCK = "examples.json", ".lock"
+LOCK = ".lock"
 TASK_BYTES = 16_000_000
 
 
@@ -85,6 +86,9 @@ def prepare(
     recipe = recipe or Recipe()
     check_encoding(recipe.reading.encoding)
     parse_template(recipe.reading.template)
+    mixture(recipe.arrangement, _labels(source.files))
+    if recipe.arrangement.split_by != "none":
+        check_shares(recipe.arrangement.validation, recipe.arrangement.test)
     learned_from = [identity(file) for name in references(recipe.clean) for file in open_source(name).files]
     listed = [identity(file) for file in source.files], [str(one) for one in source.not_listed], learned_from
     inputs = fingerprint([recipe.work(), to_mapping(recipe), listed])
