@@ -88,6 +88,20 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Takes keys for what they look like: to YAML 1.1 a key ``on`` is the value true."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode):  # what is tagged as a mapping may be none
+            for key, _ in node.value:
+                key.tag = key.tag.replace("yaml.org,2002:bool", "yaml.org,2002:str")
+        return super().construct_mapping(node, deep)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping from ``path``.
 
@@ -95,7 +109,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not YAML, or does not hold a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigError(f"The configuration {path} cannot be read.", got=str(cause)) from None
     except (yaml.YAMLError, RecursionError) as cause:
@@ -135,7 +149,7 @@ def with_overrides(values: dict[str, Any], overrides: typing.Iterable[str]) -> d
         if not equals or not all(keys):
             raise ConfigError(f"--set {override} is wrong.", expected="key=value, such as model.width=256")
         try:
-            value = yaml.safe_load(text)
+            value = _load(text)
         except yaml.YAMLError as cause:
             raise ConfigError(f"--set {override} is not YAML.", got=" ".join(str(cause).split())) from None
         owner = result

@@ -105,3 +105,13 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
 def test_differences_name_the_keys() -> None:
     old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5, "d": 3}, "e": 4}
     assert list(differences(old, new)) == ["b.c: 2 -> 5", "e: None -> 4"]
+
+
+def test_a_key_may_be_called_on(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("quality:\n  on: no\nmore: {off: yes, 1: on}\n")
+    assert read_yaml(path) == {"quality": {"on": False}, "more": {"off": True, 1: True}}
+    assert with_overrides({}, ["quality={on: false}"]) == {"quality": {"on": False}}
+    path.write_text("!!map [on, off]\n")
+    with pytest.raises(ConfigError):
+        read_yaml(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bimo.commands.results import print_table
+from bimo.commands.results import counted, print_table
 from bimo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def prepare(
         encoding: of files that do not say their own, such as gb18030; found out if not given
         strict: stop at a file that no reader takes or that cannot be read
         languages: keep only documents in these, such as zh,en
-        pii: redact personal data and secrets, drop documents that hold much, or keep it
+        pii: redact personal data and secrets, drop documents that hold some, or keep it
         against: an evaluation set whose passages are taken out; can be given several times
         mix: how often the inputs are read, such as wiki=2,forum=1; in a shuffled order
         most_epochs: the most times that inputs are read, such as wiki=3
@@ -87,7 +87,7 @@ def prepare(
         "reading.template": template,
         "reading.time_column": time_column,
         "reading.encoding": encoding,
-        "clean.language.keep": languages and languages.split(","),
+        "clean.language.keep": languages and [code.strip() for code in languages.split(",")],
         "clean.pii.action": pii,
         "clean.decontaminate.against": against,
         "arrangement.mix": mix and mix.split(","),
@@ -95,23 +95,23 @@ def prepare(
         "arrangement.split_by": split_by,
     }
     recipe = _recipe(config, raw, {key: value for key, value in options.items() if value}, overrides or ())
-    display, source = Display(), open_source(*what, strict=strict)
+    display, source = Display(), open_source(*what, strict=strict, out=out)
     with display.bar("preparing") as advance:
-        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=Pace(advance))
+        manifest = write(source, out, recipe, workers=workers, run=_runner(on), watch=Pace(advance), tell=display.warn)
     if manifest["unchanged"]:
         display.note(f"{out} holds exactly this already; nothing was done.")
     print_table(("", ""), _summary(out, manifest))
 
 
 def _recipe(config: Path | None, raw: bool, options: dict[str, Any], overrides: Iterable[str]) -> Recipe:
-    """What the file says, then --raw, the options and --set, each before the ones to its left."""
+    """What the file says, then --raw, the options and --set, each over what is before it. Options switch steps on."""
     from bimo.config import from_mapping, merged, read_yaml, with_overrides
     from bimo.text.prepare.recipe import CLEAN_NOTHING, Recipe
 
     values = merged(read_yaml(config) if config else {}, CLEAN_NOTHING if raw else {})
     for key, value in options.items():
         *owners, name = key.split(".")
-        inner: dict[str, Any] = {name: value}
+        inner: dict[str, Any] = {name: value} | ({"on": True} if owners[0] == "clean" else {})
         for owner in reversed(owners):
             inner = {owner: inner}
         values = merged(values, inner)
@@ -146,17 +146,19 @@ class Pace:
 def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     from bimo.text.document import Skipped
     from bimo.text.listing import summary
+    from bimo.text.prepare.ledger import READ
 
     funnel, skipped = manifest["funnel"], [Skipped(**one) for one in manifest["skipped"]]
+    dropped = [(reason, count) for reason, count in funnel["reasons"].items() if not reason.startswith(f"{READ}: ")]
     reasons = summary(skipped)
     rows = [
         ("folder", str(out)),
-        ("read", f"{funnel['documents_in']:,} documents, {funnel['bytes_in']:,} bytes"),
-        ("kept", f"{manifest['documents']:,} documents, {manifest['bytes']:,} bytes"),
-        *(("dropped", f"{count:,} {reason}") for reason, count in funnel["reasons"].items()),
+        ("found", f"{counted(funnel['documents_in'], 'document')}, {funnel['bytes_in']:,} bytes"),
+        ("written", f"{counted(manifest['documents'], 'document')}, {manifest['bytes']:,} bytes"),
+        *(("dropped", f"{count:,} {reason}") for reason, count in dropped),
         ("licence", manifest["licence"] or "not known"),
         ("hash", manifest["data_hash"]),
-        ("skipped", f"{sum(one.count for one in skipped):,}"),
+        ("not read", f"{sum(one.count for one in skipped):,}"),
         *(("", reason) for reason in reasons[:MOST_REASONS]),
     ]
     if len(reasons) > MOST_REASONS:

@@ -76,6 +76,16 @@ def numbers_by_source(option: str, text: str) -> dict[str, float]:
     return result
 
 
+def check_mix(names: Sequence[str], mix: Mix) -> None:
+    """Raise a :class:`ConfigError` if a name is no source, or a number is negative."""
+    for option, values in (("--mix", mix.weights), ("--most-epochs", mix.most_epochs)):
+        for name, value in values.items():
+            if name not in names:
+                raise ConfigError(f"{option} names no source: '{name}'.", fix=did_you_mean(name, names))
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{option} is wrong.", expected="numbers from 0 up", got=f"{name}={value}")
+
+
 def epochs(names: Sequence[str], sizes: Integers, mix: Mix) -> Floats:
     """How often each source is read (S,), given its bytes (S,).
 
@@ -84,14 +94,9 @@ def epochs(names: Sequence[str], sizes: Integers, mix: Mix) -> Floats:
     models"), which is what ``most_epochs`` is for.
 
     Raises:
-        ConfigError: a name is no source, a number is negative, or no text is left.
+        ConfigError: as :func:`check_mix`, or no text is left.
     """
-    for option, values in (("--mix", mix.weights), ("--most-epochs", mix.most_epochs)):
-        for name, value in values.items():
-            if name not in names:
-                raise ConfigError(f"{option} names no source: '{name}'.", fix=did_you_mean(name, names))
-            if not 0 <= value < math.inf:
-                raise ConfigError(f"{option} is wrong.", expected="numbers from 0 up", got=f"{name}={value}")
+    check_mix(names, mix)
     weights = np.array([mix.weights.get(name, 1.0) for name in names])
     most = np.array([mix.most_epochs.get(name, math.inf) for name in names])
     result = np.minimum(weights, most)
@@ -203,7 +208,9 @@ def split(
         what = "groups of documents whose time is known"
     for_training = int(len(order) == len(first))  # how many of them are needed there
     if len(order) < 2 + for_training:
-        expected, fix = f"at least {2 + for_training}", "Split by single documents, or add text."
+        expected, fix = f"at least {2 + for_training}", "Split by document, or add text."
+        if times is not None:
+            fix = "Name the column that holds the times (--time-column), split by document, or add text."
         raise DataError("There is too little to hold some out.", expected=expected, got=f"{len(order)} {what}", fix=fix)
     side_of = np.full(len(first), TRAIN, dtype=np.uint8)
     take = fill if times is None else _newest

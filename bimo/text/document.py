@@ -59,11 +59,12 @@ Step = Callable[[Document], Document | Drop]
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file, or ``count`` records of a file, that gave no document, and why."""
+    """A file, or ``count`` records of a file, that gave no document, and why; ``size``: bytes, where not even tried."""
 
     file: str
     reason: str
     count: int = 1
+    size: int = 0
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"

@@ -20,7 +20,7 @@ from bimo.text.document import Progress, Skipped
 from bimo.text.readers import READERS, suffixes_of
 
 STDIN = "-"
-SAME_FILE = "the same file as"
+SAME = ("the same file as", "the same folder as")  # reasons that lose nothing
 NOT_TEXT = (".xml", ".doc", ".ppt", ".xls", ".odt", ".rtf")
 # What Hugging Face datasets writes beside the records.
 BOOKKEEPING = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
@@ -75,8 +75,11 @@ class Listing:
     kept_open: list[Any] = field(default_factory=list)
 
 
-def list_inputs(names: Iterable[str], progress: Progress | None) -> Listing:
+def list_inputs(names: Iterable[str], progress: Progress | None, out: Path | None = None) -> Listing:
     """List files, folders, prepared folders, corpora and standard input (``-``), each file once.
+
+    Args:
+        out: a folder that is none of them, as it is written to.
 
     Raises:
         DataError: a name is neither a path nor a corpus, prepared text is damaged, a fetch failed, nothing is piped in.
@@ -89,13 +92,15 @@ def list_inputs(names: Iterable[str], progress: Progress | None) -> Listing:
                 _list_stdin(listing)
             continue
         path = Path(name)
+        if out is not None and out.exists() and path.exists() and path.samefile(out):
+            raise DataError(f"{out} is to be read and written at once.", fix="Choose another --out.")
         prefix = f"{path.as_posix()}/" if len(names) > 1 else ""
         if not os.path.lexists(path):
             if name not in corpora.CORPORA:
                 fix = f"{did_you_mean(name, corpora.CORPORA)} `bimo corpora list` shows all."
                 raise DataError(f"'{name}' is neither a path nor a corpus.", fix=fix)
             path = corpora.fetch(name, progress)
-        _list_input(path, prefix, listing)
+        _list_input(path, prefix, listing, out)
         listing.files[before:] = [replace(file, input=name) for file in listing.files[before:]]
     _drop_repeated(listing)
     return listing
@@ -175,21 +180,22 @@ def _drop_repeated(listing: Listing) -> None:
     for file in listing.files:
         first = kept.setdefault(file.path.resolve(), file)
         if first is not file:
-            listing.skipped.append(Skipped(file.name or file.path.name, f"{SAME_FILE} {first.name}"))
+            listing.skipped.append(Skipped(file.name or file.path.name, f"{SAME[0]} {first.name}"))
     listing.files = list(kept.values())
 
 
-def _list_input(path: Path, prefix: str, listing: Listing) -> None:
+def _list_input(path: Path, prefix: str, listing: Listing, out: Path | None) -> None:
     if not os.path.isdir(path):
         name = prefix.rstrip("/") or path.name
         if path.suffix.lower() in NOT_TEXT and path.suffix.lower() not in READERS:
-            listing.skipped.append(Skipped(name, f"bimo does not read {path.suffix} yet: convert it to .txt"))
+            reason = f"bimo does not read {path.suffix} yet: convert it to .txt"
+            listing.skipped.append(Skipped(name, reason, size=_size(path)))
         else:
             _list_file(path, name, listing)
     elif store.is_prepared(path):
         _list_prepared(path, prefix, listing)
     else:
-        _list_folder(path, prefix, listing)
+        _list_folder(path, prefix, listing, out)
 
 
 def _list_prepared(folder: Path, prefix: str, listing: Listing) -> None:
@@ -201,12 +207,12 @@ def _list_prepared(folder: Path, prefix: str, listing: Listing) -> None:
         listing.files.append(File(path, prefix, shard["size"], 0, shard["sha256"], side=side))
 
 
-def _list_folder(root: Path, prefix: str, listing: Listing) -> None:
+def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) -> None:
     def refused(cause: OSError) -> None:
         where = _printable(os.path.relpath(cause.filename, root))
         listing.skipped.append(Skipped(f"{prefix}{where}/", f"cannot be listed: {cause.strerror}"))
 
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], Path] = {}
     found: list[Path] = []
     for folder, folders, names in os.walk(root, onerror=refused, followlinks=True):
         here = Path(folder)
@@ -215,14 +221,16 @@ def _list_folder(root: Path, prefix: str, listing: Listing) -> None:
         except OSError as cause:
             refused(cause)
             continue
-        if (status.st_dev, status.st_ino) in seen:  # a link back to where we were
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if here != root and (store.is_prepared(here) or store.is_begun(here)):
+        first, reason = seen.setdefault((status.st_dev, status.st_ino), here), ""
+        if first is not here:  # a link, perhaps back to where we were
+            reason = f"{SAME[1]} {_printable(first.relative_to(root).as_posix())}/"
+        elif here != root and (store.is_prepared(here) or store.is_begun(here)):
             reason = "prepared text inside a folder: name it by its own path"
-            listing.skipped.append(Skipped(f"{prefix}{_printable(here.relative_to(root).as_posix())}/", reason))
+        if reason:
             folders.clear()
+            if out is None or not out.exists() or not here.samefile(out):
+                name = f"{prefix}{_printable(here.relative_to(root).as_posix())}/"
+                listing.skipped.append(Skipped(name, reason))
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [here / name for name in names if not name.startswith(".")]
@@ -232,7 +240,7 @@ def _list_folder(root: Path, prefix: str, listing: Listing) -> None:
         if suffix in READERS:
             _list_file(path, name, listing)
         else:
-            listing.skipped.append(Skipped(name, f"unknown suffix {suffix}{compression}"))
+            listing.skipped.append(Skipped(name, f"unknown suffix {suffix}{compression}", size=_size(path)))
 
 
 def _without_bookkeeping(paths: list[Path]) -> list[Path]:
@@ -246,6 +254,15 @@ def _without_bookkeeping(paths: list[Path]) -> list[Path]:
         if not (path.name in BOOKKEEPING and path.parent in records)
         and not (path.name.startswith("cache-") and path.suffix == ".arrow" and path.parent in saved)
     ]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where it is none, or cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _list_file(path: Path, name: str, listing: Listing) -> None:

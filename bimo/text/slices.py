@@ -23,7 +23,7 @@ SPECIAL = (b"\x1b", "\ufeff".encode(), "\ufffd".encode())  # what encodings are 
 def sliced(listed: Iterable[File], encoding: str, size: int) -> Iterator[File]:
     """The same files in the same order, those of more than four times ``size`` bytes in slices where that is possible.
 
-    Each large file is read once for that, which takes about a fiftieth of the time of preparing it.
+    Each large file is read once for that.
 
     Args:
         encoding: in which files are read.

@@ -13,7 +13,7 @@ from bimo.errors import DataError
 from bimo.text import store
 from bimo.text.decode import Unreadable, check_encoding, decompressed
 from bimo.text.document import Document, Progress, Skipped
-from bimo.text.listing import SAME_FILE, File, Listing, list_inputs, open_regular
+from bimo.text.listing import SAME, File, Listing, list_inputs, open_regular
 from bimo.text.readers import READERS, kind_of, suffixes_of
 from bimo.text.readers.columns import parse_template
 from bimo.text.readers.plain import read_text
@@ -120,8 +120,8 @@ class Source:
                     id, kind = file.name + record.key, record.kind or kind_of(file.path.name)
                     yield Document(id, record.text, file.name, kind=kind, time=record.time, notes=record.notes)
         except Unreadable as cause:
-            kept = f" (the {given} documents before this were kept)" if given else ""
-            self._skip(file, f"{cause}{kept}")
+            before = f" ({given} document{'s' * (given > 1)} before this {'were' if given > 1 else 'was'} read)"
+            self._skip(file, f"{cause}{before if given else ''}")
         else:
             if not (given or bad or file.line):
                 self.skipped.append(Skipped(file.name, "no records"))
@@ -176,6 +176,7 @@ def open_source(
     time_column: str = "",
     strict: bool = False,
     progress: Progress | None = None,
+    out: Path | None = None,
 ) -> Source:
     """Open files, folders (recursively), prepared folders, corpora by name and ``-`` (stdin), one after the other.
 
@@ -187,6 +188,7 @@ def open_source(
         template: makes the text of a record from several columns: ``"{title}\\n\\n{body}"``.
         time_column: the key or column that says when a record was written.
         strict: whether a file that no reader takes, or that cannot be read, is an error.
+        out: a folder inside the others that is written to, and not read.
 
     Raises:
         DataError: a name is neither a path nor a corpus, prepared text is damaged, a fetch failed, or ``strict``.
@@ -194,8 +196,8 @@ def open_source(
     """
     check_encoding(encoding)
     parse_template(template)
-    listing = list_inputs(map(str, what), progress)
-    refused = [skipped for skipped in listing.skipped if not skipped.reason.startswith(SAME_FILE)]
+    listing = list_inputs(map(str, what), progress, out)
+    refused = [skipped for skipped in listing.skipped if not skipped.reason.startswith(SAME)]
     if strict and refused:
         raise not_read(refused)
     options = Options(text_column, encoding, template, time_column)

@@ -195,7 +195,7 @@ def _as_split(stream: Iterable[Document], index: _Index, sides: bytearray, data_
     )
 
 
-def check_shares(validation: float, test: float, cap_bytes: int) -> None:
+def check_shares(validation: float, test: float, cap_bytes: int = 4_000_000) -> None:
     """Raise a :class:`ConfigError` unless some text is held out for both, and at most half of it."""
     if min(validation, test) <= 0 or validation + test > 0.5 or cap_bytes < 1:
         got = f"validation {validation}, test {test}, at most {cap_bytes} bytes"

@@ -99,3 +99,31 @@ def test_one_long_line(bimo: Any, tmp_path: Path) -> None:
     documents = list(open_source(tmp_path / "out"))
     assert called.code == 0 and len(documents) > 1
     assert sum(len(document.text) for document in documents) == 14 * 500_000
+
+
+def test_prepare_raw_does_what_other_options_ask_for(bimo: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "en.txt").write_text("The king wrote a letter to jane.doe@gmail.com and said that he was well.")
+    (tmp_path / "in" / "zh.txt").write_text("却说曹操引兵而来，不知道明天会怎样。", encoding="utf-8")
+    called = bimo("prepare", tmp_path / "in", "--out", tmp_path / "out", "--raw", "--languages", "en, fr")
+    assert called.code == 0
+    (document,) = open_source(tmp_path / "out")
+    assert document.id == "en.txt" and "jane.doe@gmail.com" in document.text
+    assert "dropped   1 language: another language" in called.out
+
+
+def test_prepare_refuses_before_it_works(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
+    out = tmp_path / "out"
+    assert "no source: 'wikki'" in bimo("prepare", text_folder, "--out", out, "--mix", "wikki=2").problem
+    shares = ("--split-by", "document", "--set", "arrangement.test=0.9")
+    assert "at most 0.5" in bimo("prepare", text_folder, "--out", out, *shares).problem
+    assert "1 or more" in bimo("prepare", text_folder, "--out", out, "--workers", "0").problem
+    assert not (out / "parts").exists()
+
+
+def test_prepare_takes_a_file_of_settings(bimo: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("Hm.")
+    (tmp_path / "r.yaml").write_text("clean:\n  quality:\n    on: false\n")
+    assert "too few words" in bimo("prepare", tmp_path / "in.txt", "--out", tmp_path / "one").problem
+    called = bimo("prepare", tmp_path / "in.txt", "--out", tmp_path / "two", "--config", tmp_path / "r.yaml")
+    assert called.code == 0 and "written   1 document, 3 bytes" in called.out

@@ -108,10 +108,11 @@ def test_bad_files_are_skipped_with_a_reason_and_the_rest_is_read(tmp_path):
         assert found == {
             "archive.tar.gz": "cut short: the archive ends too early",
             "binary.txt": "binary file",
-            "cut.txt.gz": "cut short: the compressed data end too early (the 1 documents before this were kept)",
+            "cut.txt.gz": "cut short: the compressed data end too early (1 document before this was read)",
             "empty.txt": "empty",
             "gone.txt": "cannot be opened: No such file or directory",
             "good.txt": "the same file as again.txt",
+            "loop/": "the same folder as ./",
             "page.xml": "unknown suffix .xml",
             "picture.png": "unknown suffix .png",
             "pipe.txt": "not a regular file",

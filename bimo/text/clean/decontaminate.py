@@ -130,6 +130,20 @@ def collected(config: Config, path: Path) -> Config:
     return replace(config, index=str(path))
 
 
+def announcement(config: Config) -> str:
+    """What a user must be told once the n-grams are collected: which texts cannot be looked for; else empty.
+
+    Raises:
+        DataError: the file of the n-grams is missing or damaged.
+    """
+    grams = Grams.load(Path(config.index))
+    if not grams.too_short:
+        return ""
+    what = f"{config.words} words, or {config.characters} characters of unspaced scripts"
+    found = f"{grams.too_short:,} of {len(grams.names):,} evaluation texts"
+    return f"{found} are not looked for: they are shorter than {what} (clean.decontaminate.words)."
+
+
 def _fit_against(config: Config) -> Grams:
     grams = fit(open_source(*config.against).watched(None), config.words, config.characters)
     if not len(grams.hashes):

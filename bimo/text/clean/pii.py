@@ -107,6 +107,19 @@ def redact(text: str, findings: Sequence[Finding]) -> str:
     return "".join([*parts, text[at:]])
 
 
+def moved(findings: Sequence[Finding], begin: int, end: int) -> Span:
+    """Where ``text[begin:end]`` is after :func:`redact`; it grows to hold a placeholder that it would cut."""
+    edges = [begin, end]
+    for found in reversed(findings):
+        size = len(KINDS[found.kind][1])
+        for edge, at in enumerate(edges):
+            if at >= found.end:
+                edges[edge] = at + size - (found.end - found.start)
+            elif at > found.start:
+                edges[edge] = found.start + edge * size
+    return edges[0], edges[1]
+
+
 def counted(findings: Iterable[Finding]) -> str:
     """Findings as the ledger tells them: ``2 e-mail addresses, 1 phone number``."""
     counts = Counter(found.kind for found in findings)

@@ -7,12 +7,10 @@ Shapes: D documents that the steps kept, in the order of the listing; R document
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,18 +22,19 @@ import numpy.typing as npt
 
 from bimo import files
 from bimo.text import store
-from bimo.text.arrange import NO_SIDE, Mix, arrange, id_hashes, numbers_by_source, split
+from bimo.text.arrange import NO_SIDE, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
 from bimo.text.decode import ZstdStream
 from bimo.text.document import DataHash, Skipped
 from bimo.text.duplicates import Duplicates, find_duplicates
 from bimo.text.listing import File
-from bimo.text.prepare.ledger import COLUMNS, LEDGER, READ, LedgerWriter, Row, read_rows
+from bimo.text.prepare.ledger import COLUMNS, DUPLICATES, LEDGER, MIX, READ, LedgerWriter, Row, read_rows
 from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
-from bimo.text.prepare.recipe import Recipe
+from bimo.text.prepare.recipe import Arrangement, Recipe
 from bimo.text.source import MOST_REASONS, skipped_records
 from bimo.text.split import SIDES, TRAIN
 
 Integers = npt.NDArray[np.int64]
+SPOOLED = 1 << 26  # bytes of lines that wait in memory for their shards
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,20 @@ class Decided:
     side: npt.NDArray[np.uint8]
 
 
+def mixture(arrangement: Arrangement, names: Sequence[str]) -> Mix | None:
+    """The mixture of inputs that is wanted, if any.
+
+    Raises:
+        ConfigError: it makes no sense for inputs with these names.
+    """
+    if not (arrangement.mix or arrangement.most_epochs or arrangement.target_bytes):
+        return None
+    numbers = _numbers("--mix", arrangement.mix), _numbers("--most-epochs", arrangement.most_epochs)
+    mix = Mix(*numbers, arrangement.target_bytes)
+    check_mix(names, mix)
+    return mix
+
+
 def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) -> Decided:
     """Find the duplicates, hold documents out, and bring the rest in order.
 
@@ -215,13 +228,7 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
             validation=arrangement.validation, test=arrangement.test,
             times=times if arrangement.split_by == "time" else None,
         )  # fmt: skip
-    mix = None
-    if arrangement.mix or arrangement.most_epochs or arrangement.target_bytes:
-        mix = Mix(
-            _numbers("--mix", arrangement.mix),
-            _numbers("--most-epochs", arrangement.most_epochs),
-            arrangement.target_bytes,
-        )
+    mix = mixture(arrangement, names)
     parts_of: dict[str, Integers] = {}
     for number, name in enumerate(SIDES):
         if number == TRAIN or (side == number).any():
@@ -250,7 +257,7 @@ def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> 
 def write_shards(parts: Parts, decided: Decided, folder: Path) -> dict[str, Any]:
     """Write the documents in their order, and return what the manifest says of them.
 
-    Lines are spooled to one file a shard as the parts give them, then each shard is sorted in memory.
+    Lines are spooled to a file for each shard as the parts give them, then each shard is sorted in memory.
     """
     import zstandard
 
@@ -261,26 +268,23 @@ def write_shards(parts: Parts, decided: Decided, folder: Path) -> dict[str, Any]
     count = int(shard_of[-1]) + 1 if len(shard_of) else 0
     shards: list[dict[str, Any]] = []
     digests = np.zeros((parts.count, 32), dtype=np.uint8)
-    with contextlib.ExitStack() as stack:
-        spools = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(count)]
-        for number, line in parts.lines():
-            places = by_document[begins[number] : begins[number + 1]]
-            if len(places):
-                digests[number] = np.frombuffer(hashlib.sha256(_text_of(line)).digest(), dtype=np.uint8)
-            for place in places.tolist():
-                spool = spools[shard_of[place]]
-                spool.write(place.to_bytes(8, "little") + len(line).to_bytes(8, "little") + line)
-        for number, spool in enumerate(spools):
-            path = folder / store.FIRST_SHARD.replace("00000", f"{number:05d}")
-            with path.open("wb") as file:
-                with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
-                    for view in _sorted_lines(spool):
-                        writer.write(view)
-                file.flush()
-                os.fsync(file.fileno())
-            spool.close()
-            shard = {"file": path.name, "size": path.stat().st_size, "sha256": files.sha256_file(path)}
-            shards.append(shard | ({"split": sides[number]} if sides[number] else {}))
+    spools = _Spools(folder)
+    for number, line in parts.lines():
+        places = by_document[begins[number] : begins[number + 1]]
+        if len(places):
+            digests[number] = np.frombuffer(hashlib.sha256(_text_of(line)).digest(), dtype=np.uint8)
+        for place in places.tolist():
+            spools.add(int(shard_of[place]), place, line)
+    for number in range(count):
+        path = folder / store.FIRST_SHARD.replace("00000", f"{number:05d}")
+        with path.open("wb") as file:
+            with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
+                for view in spools.sorted_lines(number):
+                    writer.write(view)
+            file.flush()
+            os.fsync(file.fileno())
+        shard = {"file": path.name, "size": path.stat().st_size, "sha256": files.sha256_file(path)}
+        shards.append(shard | ({"split": sides[number]} if sides[number] else {}))
     data_hash = DataHash()
     for number in decided.order.tolist():
         data_hash.add(digests[number].tobytes())
@@ -312,16 +316,43 @@ def _text_of(line: bytes) -> bytes:
     return text.encode("utf-8")
 
 
-def _sorted_lines(spool: Any) -> list[memoryview]:
-    spool.seek(0)
-    data = memoryview(spool.read())
-    found, at = [], 0
-    while at < len(data):
-        place, size = int.from_bytes(data[at : at + 8], "little"), int.from_bytes(data[at + 8 : at + 16], "little")
-        found.append((place, data[at + 16 : at + 16 + size]))
-        at += 16 + size
-    found.sort(key=lambda one: one[0])
-    return [line for _, line in found]
+class _Spools:
+    """Lines for many shards, each with its place; no file stays open, as there may be more than a process may have."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[int, list[bytes]] = {}
+        self._size = 0
+
+    def add(self, shard: int, place: int, line: bytes) -> None:
+        """Keep a line."""
+        record = place.to_bytes(8, "little") + len(line).to_bytes(8, "little") + line
+        self._held.setdefault(shard, []).append(record)
+        self._size += len(record)
+        if self._size > SPOOLED:
+            self._flush()
+
+    def _flush(self) -> None:
+        for shard, records in self._held.items():
+            with self._path(shard).open("ab") as file:
+                file.writelines(records)
+        self._held, self._size = {}, 0
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / f"{shard}.spool"
+
+    def sorted_lines(self, shard: int) -> list[memoryview]:
+        """The lines of a shard in the order of their places; they are forgotten here."""
+        self._flush()
+        data = memoryview(self._path(shard).read_bytes())
+        self._path(shard).unlink()
+        found, at = [], 0
+        while at < len(data):
+            place, size = int.from_bytes(data[at : at + 8], "little"), int.from_bytes(data[at + 8 : at + 16], "little")
+            found.append((place, data[at + 16 : at + 16 + size]))
+            at += 16 + size
+        found.sort(key=lambda one: one[0])
+        return [line for _, line in found]
 
 
 def write_ledger(
@@ -346,9 +377,9 @@ def write_ledger(
             if duplicates.instead[number] >= 0:
                 row.copy_of = decided.ids[duplicates.instead[number]]
                 reason, evidence = duplicates.evidence(number, row.copy_of)
-                row.drop("duplicates", reason, evidence)
+                row.drop(DUPLICATES, reason, evidence)
             elif not copies[number]:
-                row.drop("mix", "not in the mixture", "its input is read less than once")
+                row.drop(MIX, "not in the mixture", "its input is read less than once")
             else:
                 row.copies = int(copies[number])
                 row.split = SIDES[decided.side[number]] if "" not in decided.sides else ""
@@ -360,8 +391,10 @@ def write_ledger(
         documents, size = documents + 1, size + row.bytes_in
         ledger.add(row)
     for skipped in not_listed:
-        row = Row(skipped.file, skipped.file, 0)
+        row = Row(skipped.file, skipped.file, 0, bytes_in=skipped.size, bytes_dropped=skipped.size)
         row.drop(READ, skipped.reason, skipped.reason)
+        documents, size = documents + 1, size + row.bytes_in
+        reasons[f"{row.step}: {row.reason}"] += 1
         ledger.add(row)
     ledger.close()
     funnel = {"documents_in": documents, "bytes_in": size, "reasons": dict(reasons.most_common())}

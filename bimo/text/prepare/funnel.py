@@ -17,16 +17,13 @@ import numpy.typing as npt
 from bimo import files
 from bimo.errors import DataError
 from bimo.text import store
-from bimo.text.prepare.ledger import LEDGER, READ, damaged_ledger, read_rows
+from bimo.text.prepare.ledger import CHANGED, DUPLICATES, EXAMPLES, LEDGER, MIX, READ, damaged_ledger, read_rows
 
-RECIPE, EXAMPLES = "recipe.json", "examples.json"
-DUPLICATES, MIX = "duplicates", "mix"  # the steps that look at all documents together
 SHOWN = 3  # examples of a reason
 MOST_REASONS = 1_000  # what comes after is counted under one
 LARGEST, MEMBERS = 10, 6  # clusters that are told, and documents of each
 BINS = 64  # of lengths: bin k holds 2^(k-1) up to 2^k bytes
 ROWS = 1 << 16
-CHANGED = "changed"  # what examples.json calls a change
 COLUMNS = (
     *("file", "kind", "language", "bytes_in", "bytes_out", "bytes_dropped", "changes", "kept", "step", "reason"),
     *("cluster", "split", "copies"),
@@ -284,7 +281,7 @@ def open_ledger(folder: Path) -> dict[str, Any]:
     if not store.is_prepared(folder):
         got = "nothing there" if not folder.exists() else "a file" if folder.is_file() else "another folder"
         fix = "Name the folder that was written, the --out of `bimo prepare`."
-        if (folder / RECIPE).is_file():
+        if (folder / store.RECIPE).is_file():
             got, fix = "one that is not finished", "The same `bimo prepare` again goes on with it."
         raise DataError(f"{folder} has no ledger.", expected="a folder made by `bimo prepare`", got=got, fix=fix)
     if not (folder / LEDGER).is_file():
@@ -358,7 +355,7 @@ def batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 def order_of(folder: Path) -> list[str]:
     """The cleaning steps that were on, in order."""
-    recipe = files.read_json(folder / RECIPE, error=DataError, expected="the recipe of prepared text")
+    recipe = files.read_json(folder / store.RECIPE, error=DataError, expected="the recipe of prepared text")
     clean = recipe.get("clean")
     steps = clean.items() if isinstance(clean, dict) else ()
     return [name for name, config in steps if isinstance(config, dict) and config.get("on")]

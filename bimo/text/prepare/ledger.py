@@ -13,9 +13,11 @@ from typing import Any
 
 from bimo.errors import DataError
 
-LEDGER = "ledger.parquet"
+LEDGER, EXAMPLES = "ledger.parquet", "examples.json"
+CHANGED = "changed"  # what the examples call a change
 ROWS_AT_ONCE = 20_000
 READ = "read"  # the step that drops what no reader could read
+DUPLICATES, MIX = "duplicates", "mix"  # the steps that look at all documents together
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from bimo.errors import DataError
 from bimo.text.clean import pii
 from bimo.text.document import Document, Drop, Skipped
 from bimo.text.listing import File, Listing
-from bimo.text.prepare.ledger import LEDGER, READ, LedgerWriter, Row
+from bimo.text.prepare.ledger import CHANGED, LEDGER, READ, LedgerWriter, Row
 from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
 from bimo.text.signatures import signatures
 from bimo.text.source import Source
@@ -34,6 +34,7 @@ DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
 ARRAYS = {"exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
 SIGNED_TOGETHER = 1 << 20  # characters
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
+AROUND = 8_000  # characters beside an excerpt that are read for personal data: a private key is long
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class _Part:
             if result.text != found.text:
                 after = len(result.text.encode("utf-8"))
                 row.changes.append((name, size - after))
-                self._examples.add(name, "changed", found, result.notes[-1] if result.notes else "", result.text)
+                self._examples.add(name, CHANGED, found, result.notes[-1] if result.notes else "", result.text)
                 size = after
             found = result
             if not found.text or found.text.isspace():
@@ -257,7 +258,6 @@ class _Examples:
 
     def __init__(self) -> None:
         self.found: dict[str, list[tuple[int, dict[str, str]]]] = {}
-        self._hide = pii.build(pii.Config())
 
     def add(self, step: str, reason: str, document: Document, evidence: str, after: str | None = None) -> None:
         rank = int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "replace"), digest_size=6).digest(), "big")
@@ -273,10 +273,12 @@ class _Examples:
 
     def _excerpt(self, text: str, begin: int) -> str:
         """Some of a text, without the personal data that would otherwise outlive its removal."""
-        part = text[begin : begin + EXAMPLE_CHARACTERS]
-        shown = self._hide(Document("", part, ""))
-        assert isinstance(shown, Document)
-        return shown.text
+        first = max(0, begin - AROUND)
+        part, begin = text[first : begin + EXAMPLE_CHARACTERS + AROUND], begin - first
+        end = begin + EXAMPLE_CHARACTERS
+        while findings := pii.find(part):  # what is cut by an edge is found whole, and its placeholder stays whole
+            part, (begin, end) = pii.redact(part, findings), pii.moved(findings, begin, end)
+        return part[begin:end]
 
 
 def first_difference(a: str, b: str) -> int:

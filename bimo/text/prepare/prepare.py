@@ -19,16 +19,17 @@ from bimo.text import store
 from bimo.text.decode import check_encoding
 from bimo.text.document import Skipped
 from bimo.text.listing import File
-from bimo.text.prepare.assemble import Parts, decide, write_ledger, write_shards
-from bimo.text.prepare.ledger import LEDGER
+from bimo.text.prepare.assemble import Parts, decide, mixture, write_ledger, write_shards
+from bimo.text.prepare.ledger import EXAMPLES, LEDGER, READ
 from bimo.text.prepare.part import Facts, Task, grouped, identity
-from bimo.text.prepare.recipe import Recipe, fingerprint, fitted
+from bimo.text.prepare.recipe import Recipe, announcements, fingerprint, fitted, references
 from bimo.text.prepare.workers import Worker, local
 from bimo.text.readers.columns import parse_template
 from bimo.text.slices import sliced
-from bimo.text.source import Source, not_read
+from bimo.text.source import Source, not_read, open_source
+from bimo.text.split import check_shares
 
-EXAMPLES, LOCK = "examples.json", ".lock"
+LOCK = ".lock"
 TASK_BYTES = 16_000_000
 
 
@@ -61,6 +62,7 @@ def prepare(
     workers: int | None = None,
     run: Worker | None = None,
     watch: Callable[[Done], None] = lambda done: None,
+    tell: Callable[[str], None] = lambda said: None,
 ) -> dict[str, Any]:
     """Clean the documents of ``source`` and write them to the folder ``out``, with a ledger.
 
@@ -71,6 +73,7 @@ def prepare(
         workers: processes; as many as there are cores by default.
         run: does tasks in another way: yields the parts, in any order.
         watch: called whenever a part is finished.
+        tell: called before the work begins with what the user should know of it.
 
     Returns:
         The manifest, and ``unchanged``: True when ``out`` holds this already and nothing was done.
@@ -83,7 +86,11 @@ def prepare(
     recipe = recipe or Recipe()
     check_encoding(recipe.reading.encoding)
     parse_template(recipe.reading.template)
-    listed = [identity(file) for file in source.files], [str(one) for one in source.not_listed]
+    mixture(recipe.arrangement, _labels(source.files))
+    if recipe.arrangement.split_by != "none":
+        check_shares(recipe.arrangement.validation, recipe.arrangement.test)
+    learned_from = [identity(file) for name in references(recipe.clean) for file in open_source(name).files]
+    listed = [identity(file) for file in source.files], [str(one) for one in source.not_listed], learned_from
     inputs = fingerprint([recipe.work(), to_mapping(recipe), listed])
     try:
         before = _take(out, recipe)
@@ -91,6 +98,8 @@ def prepare(
             return {**before, "unchanged": True}
         with _locked(out):
             ready, work = fitted(recipe, out.absolute())  # for workers in another folder
+            for said in announcements(ready.clean):
+                tell(said)
             pieces = list(sliced(source.files, ready.reading.encoding, TASK_BYTES))
             made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), watch)
             whole = Parts(list(made), pieces)
@@ -235,6 +244,9 @@ def nothing_kept(source: Source, parts: Parts) -> DataError:
             reasons[f"{row.step}: {row.reason}"] = reasons.get(f"{row.step}: {row.reason}", 0) + 1
     if not reasons:
         return source.nothing_readable()
-    shown = "; ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items(), key=lambda one: -one[1])[:3])
+    most = sorted(reasons.items(), key=lambda one: -one[1])[:3]
+    shown = "; ".join(f"{count} x {reason.rstrip('.')}" for reason, count in most)
     fix = "Switch a step off, for example --set clean.quality.on=false, or see `bimo prepare --help`."
+    if all(reason.startswith(f"{READ}: ") for reason in reasons):
+        fix = "Nothing in it could be read; if its text is in a column, name it with --text-column."
     return DataError(f"Nothing of {source.name} was kept.", expected="text worth learning from", got=shown, fix=fix)

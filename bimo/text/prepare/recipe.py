@@ -143,6 +143,23 @@ def build_steps(clean: Clean) -> list[tuple[str, Step]]:
     return [(name, STEPS[name](config)) for name, config in chosen if config.on]
 
 
+def announcements(clean: Clean) -> list[str]:
+    """What a user must know before the steps of a fitted recipe run.
+
+    Raises:
+        DataError: what a step has learned is missing or damaged.
+    """
+    said = [language.announcement()] if clean.language.on else []
+    said += [decontaminate.announcement(clean.decontaminate)] if clean.decontaminate.on else []
+    return list(filter(None, said))
+
+
+def references(clean: Clean) -> list[str]:
+    """The files, folders and corpora that steps learn from."""
+    learning = clean.perplexity.reference if clean.perplexity.on else ()
+    return [*learning, *(clean.decontaminate.against if clean.decontaminate.on else ())]
+
+
 def fitted(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:
     """The recipe, with what its steps must have learned written to ``folder``; and a hash of what it does to a text.
 

@@ -20,8 +20,9 @@ from bimo.errors import BimoError, DataError
 from bimo.text import corpora, store
 from bimo.text.decode import Unreadable, ZstdStream, text_chunks, text_lines
 from bimo.text.document import Document, Progress
-from bimo.text.prepare.funnel import RECIPE, Integers, Totals, batches, count, open_ledger, order_of
+from bimo.text.prepare.funnel import Integers, Totals, batches, count, open_ledger, order_of
 from bimo.text.prepare.ledger import LEDGER, READ, Row, rows_at
+from bimo.text.prepare.part import DOCUMENTS
 from bimo.text.source import open_source
 
 MOST_ROWS = 10  # documents that an answer tells of one by one
@@ -30,7 +31,6 @@ MOST_NAMES = 50_000  # that a misspelt one is compared with
 LONGEST_NAME = 1_000  # characters
 NEAR = 3
 UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
-PARTS = "parts/*/documents.jsonl.zst"
 HOW = {
     "name": "by the name",
     "text": "by the hash of the text as it was read",
@@ -242,7 +242,7 @@ def _of_this_file(folder: Path, question: str, progress: Progress | None) -> tup
 def _in_kept_text(folder: Path, question: str, progress: Progress | None) -> tuple[_Found, list[str]]:
     """Documents that hold a piece of text after cleaning, of duplicates all that are still known."""
     shards = [folder / shard["file"] for shard in store.read_manifest(folder)["shards"]]
-    searched = sorted(folder.glob(PARTS)) or shards
+    searched = sorted(folder.glob(f"{store.PARTS}/*/{DOCUMENTS}")) or shards
     hits = itertools.chain.from_iterable(_lines_with(path, question) for path in searched)
     ids = set(itertools.islice(hits, MOST_FOUND))
     found = _numbers_of(folder, ids)
@@ -310,7 +310,7 @@ def _is_there(name: str) -> bool:
 
 def _again(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Iterator[Document]:
     """The documents of some inputs, read as they were when the folder was prepared."""
-    reading = files.read_json(folder / RECIPE, error=DataError).get("reading")
+    reading = files.read_json(folder / store.RECIPE, error=DataError).get("reading")
     yield from open_source(*names, **(reading if isinstance(reading, dict) else {})).watched(progress)
 
 
@@ -339,7 +339,9 @@ def story(row: Row, order: Sequence[str], instead: Row | None = None) -> list[tu
         notes.setdefault(step if known else READ, []).append(rest if known else note)
     told: list[tuple[str, str]] = []
     if row.step == READ:
-        told.append((READ, f"could not be read: {row.evidence or row.reason}"))
+        whole = row.evidence.startswith(row.reason)  # else it says where
+        where = f" ({row.evidence})" if row.evidence and not whole else ""
+        told.append((READ, f"could not be read: {row.evidence if whole else row.reason + where}"))
     else:
         what = ", ".join(["prose" if not row.kind else row.kind, f"{row.bytes_in:,} bytes", *notes.get(READ, [])])
         told.append((READ, what + (f", {row.language}" if row.language else "")))

@@ -14,10 +14,11 @@ from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from bimo.errors import DataError
+from bimo.errors import ConfigError, DataError
 from bimo.text.prepare.part import Task, make_broken_part, make_part
+from bimo.text.readers import SAFE_SUFFIXES, suffixes_of
 
-ALONE_BYTES = 4_000_000  # less is done by this process: others would take longer to start
+ALONE_BYTES = 4_000_000  # less of what cannot kill it is done by this process: others would take longer to start
 DIED = "the process that read it died"
 
 Worker = Callable[[Sequence[Task]], Iterator[Path]]
@@ -28,15 +29,25 @@ def local(workers: int | None) -> Worker:
 
     Args:
         workers: processes; as many as there are cores by default.
+
+    Raises:
+        ConfigError: there are to be fewer than one.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError("The number of workers is wrong.", expected="1 or more", got=str(workers))
 
     def run(tasks: Sequence[Task]) -> Iterator[Path]:
-        if sum(task.size for task in tasks) < ALONE_BYTES:
+        if sum(task.size for task in tasks) < ALONE_BYTES and all(map(_is_safe, tasks)):
             yield from map(make_part, tasks)
         else:
             yield from _side_by_side(tasks, min(workers or os.cpu_count() or 1, len(tasks)))
 
     return run
+
+
+def _is_safe(task: Task) -> bool:
+    """Whether no library reads its files that may bring down the process."""
+    return all(suffixes_of(file.path.name)[0] in SAFE_SUFFIXES for file in task.files)
 
 
 def _side_by_side(tasks: Sequence[Task], workers: int) -> Iterator[Path]:

@@ -56,6 +56,8 @@ READERS: dict[str, Reader] = {
     ".eml": read_eml,
     ".ipynb": read_notebook,
 }
+# Read by Python alone; for others there are libraries in C and C++, which a damaged file may bring down.
+SAFE_SUFFIXES = frozenset((*PROSE_SUFFIXES, *CODE_SUFFIXES, ".jsonl", ".ndjson", ".json", ".csv", ".tsv"))
 SHORT_FORMS = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 
 

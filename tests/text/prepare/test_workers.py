@@ -81,6 +81,17 @@ def test_a_file_that_kills_the_process_that_reads_it_is_left_out(folder, tmp_pat
     assert len(rows) == len(list(read_rows(tmp_path / "without" / LEDGER))) + 2
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("deadly_reader")
+def test_a_file_that_may_kill_is_read_in_another_process_however_small(tmp_path, texts, loose):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text(DEADLY)
+    (tmp_path / "in" / "b.html").write_text(f"<p>{texts.english()}</p>")
+    manifest = prepare(open_source(tmp_path / "in"), tmp_path / "out", loose)
+    assert [one["reason"] for one in manifest["skipped"]] == [workers.DIED]
+    assert manifest["documents"] == 1
+
+
 @pytest.mark.usefixtures("in_processes")
 def test_when_no_process_can_be_started_nothing_is_blamed_on_the_files(folder, tmp_path, loose, monkeypatch):
     (tmp_path / "site").mkdir()
