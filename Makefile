@@ -43,7 +43,7 @@ bench: $(VENV)/.dev $(PEERS)/.made $(TEXT_PEERS)/.made ## run the comparisons in
 bench-train: $(VENV)/.dev $(PEERS)/.made ## bimo against other trainers: hours, or 20 minutes with QUICK=1; goes on where it stopped
 	$(BIN)/python benchmarks/train.py $(if $(QUICK),--quick)
 
-bench-text: $(VENV)/.dev $(TEXT_PEERS)/.made ## preparing text, datatrove and others beside it: hours, or minutes with QUICK=1
+bench-text: $(VENV)/.dev $(TEXT_PEERS)/.made ## preparing text, datatrove and others beside it: an hour or two, or minutes with QUICK=1
 	$(BIN)/python benchmarks/text.py $(if $(QUICK),--quick)
 
 docs: $(VENV)/.dev ## write the generated pages of docs/

@@ -21,6 +21,7 @@ from typing import Any
 
 SHINGLE = 5
 BINS = ((0.85, 1.01), (0.75, 0.85), (0.6, 0.75), (0.0, 0.6))
+AROUND = 50  # documents around, for every copy of a kind; with 200 copies these are all articles
 ALIKE = 0.6  # two documents of one cluster that are less similar are a mistake
 MOST_COMPARED = 200  # documents of one cluster
 LEAST_WORDS, SECTION = 40, 400
@@ -87,10 +88,10 @@ CHINESE: dict[str, Edit] = {
 
 
 def english(count: int, seed: int = 0) -> list[Sample]:
-    """All articles of ``wiki-en``, and ``count`` copies of each kind."""
+    """Articles of ``wiki-en``, and ``count`` copies of each kind."""
     from bimo.text.source import open_source
 
-    texts = [document.text for document in open_source("wiki-en")]
+    texts = [document.text for document in open_source("wiki-en")][: AROUND * count]
     long = [number for number, text in enumerate(texts) if len(text.split()) >= LEAST_WORDS]
     return _planted(texts, long, [word for text in texts[:500] for word in text.split()], ENGLISH, count, seed)
 
@@ -101,6 +102,7 @@ def chinese(count: int, seed: int = 0) -> list[Sample]:
 
     chapters = [document.text for document in open_source("sanguo")]
     texts = [text[at : at + SECTION] for text in chapters for at in range(0, len(text) - SECTION // 2, SECTION)]
+    texts = texts[: AROUND * count]
     characters = [one for text in texts[:50] for one in text if "一" <= one <= "鿿"]
     return _planted(texts, list(range(len(texts))), characters, CHINESE, count, seed)
 

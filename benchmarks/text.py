@@ -53,9 +53,9 @@ def parts(cell: str, scale: Scale) -> dict[str, Work]:
     return {cell: functools.partial({"peer": speed.peer, "memory": speed.memory}[cell], scale)}
 
 
-def measure(scale: Scale, cells: list[str], limit: float) -> None:
-    """Measure what is missing; nothing is begun after ``limit`` seconds."""
-    began = time.monotonic()
+def measure(scale: Scale, cells: list[str], limit: float) -> bool:
+    """Measure what is missing; nothing is begun after ``limit`` seconds. Returns whether nothing failed."""
+    began, well = time.monotonic(), True
     for cell in cells:
         for name, work in parts(cell, scale).items():
             path = scale.result(name)
@@ -69,10 +69,16 @@ def measure(scale: Scale, cells: list[str], limit: float) -> None:
                 continue
             print(f"{name} ...", flush=True)
             load, started = machine(), time.monotonic()
-            found = work()
+            try:
+                found = work()
+            except SystemExit as failure:  # of this one: the others may run
+                print(f"{name}: {failure}", flush=True)
+                well = False
+                continue
             facts = {"cell": name, "scale": scale.name, "machine": load}
             files.write_json(path, {**facts, **found, "measured_in_seconds": round(time.monotonic() - started, 1)})
             print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+    return well
 
 
 def main() -> None:
@@ -90,15 +96,18 @@ def main() -> None:
     scale: Scale = given.scale
     if given.gigabytes:
         scale = dataclasses.replace(scale, gigabytes=given.gigabytes)
+    well = True
     if not given.table:
         try:
-            measure(scale, given.cells, given.limit)
+            well = measure(scale, given.cells, given.limit)
         except KeyboardInterrupt:
             print("\nStopped; finished cells are kept. Run the same command to go on.", flush=True)
     content = tables(scale, FULL.seeds)
     if scale.name != "tiny":
         replace_between(PAGE, "text", content)
     print(content)
+    if not well:
+        raise SystemExit("Not every cell could be measured; see above.")
 
 
 if __name__ == "__main__":

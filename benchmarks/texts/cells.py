@@ -33,7 +33,7 @@ class Scale:
         token_megabytes: that are tokenised.
         count: labelled samples of each kind and language.
         seeds: of the models.
-        budget: of each model.
+        budget: of each model, as `bimo train` takes it.
         effect_megabytes: that each model may learn from, at most.
     """
 
@@ -56,4 +56,4 @@ class Scale:
 
 FULL = Scale("full", 200, 3, 4, 25, 200, (0, 1, 2), "3m", 20)
 QUICK = Scale("quick", 20, 1, 0.2, 5, 40, (0,), "60s", 5)
-TINY = Scale("tiny", 0.6, 1, 0.002, 0.3, 2, (0,), "15s", 0.3)
+TINY = Scale("tiny", 0.6, 1, 0.002, 0.3, 2, (0,), "60k-tokens", 0.3)

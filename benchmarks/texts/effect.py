@@ -55,23 +55,27 @@ def _write(megabytes: float, folder: Path) -> dict[str, Any]:
         "held-out": ("held-out", []),
     }
     for name, (inputs, options) in prepared.items():
-        run_tree([*BIMO, "prepare", str(folder / inputs), "--out", str(folder / name), *options], f"effect-{name}")
+        run_tree(
+            [*BIMO, "prepare", str(folder / "files" / inputs), "--out", str(folder / name), *options], f"effect-{name}"
+        )
     available = {name: files.read_json(folder / name / "manifest.json")["bytes"] for name in prepared}
     size = int(min(megabytes * 1e6, available["raw"], available["cleaned"]))
     taken = {name: _take(str(folder / name), size, folder / f"{name}.jsonl") for name in KINDS}
     taken["held-out"] = _take(str(folder / "held-out"), HELD_OUT_BYTES, folder / "held-out.jsonl")
     taken["other"] = _take(OTHER, HELD_OUT_BYTES, folder / "other.jsonl")
-    for name in ("learn", "held-out", "raw", "cleaned"):
+    for name in ("files", *prepared):
         shutil.rmtree(folder / name)
     return {"available_bytes": available, "taken": taken}
 
 
 def _sort(paths: Iterable[Path], most: float, folder: Path, name: str) -> None:
-    """Copy files to ``learn`` and every tenth to ``held-out``, up to ``most`` bytes."""
+    """Copy files to ``files/learn`` and every tenth to ``files/held-out``, up to ``most`` bytes."""
     order = list(paths)
     random.Random(name).shuffle(order)
     for number, path in enumerate(order):
-        target = folder / ("held-out" if number % HELD_OUT == 0 else "learn") / name / f"{number:06d}-{path.name}"
+        target = (
+            folder / "files" / ("held-out" if number % HELD_OUT == 0 else "learn") / name / f"{number:06d}-{path.name}"
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         most -= path.stat().st_size

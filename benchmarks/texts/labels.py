@@ -32,7 +32,9 @@ HELP = {
 }  # fmt: skip
 PARAGRAPH = re.compile(r"<p\b[^>]*>(.*?)</p>", re.DOTALL)
 SHORT, SHORT_EAST = 20, 8  # characters of a short sample
+LEAST_SPACES = 4  # of a sentence, where words are set apart
 EAST = ("zh", "ja")
+NOT_SAID = re.compile("(?:This page|Title) is:|LibreOff")  # the same in every language
 
 
 def paragraphs(suffix: str) -> set[str]:
@@ -41,9 +43,8 @@ def paragraphs(suffix: str) -> set[str]:
     for path in sorted((debian(f"libreoffice-help-{suffix}") / "usr").rglob("*.html")):
         for match in PARAGRAPH.findall(path.read_text(encoding="utf-8", errors="replace")):
             text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", match)).split())
-            if sum(map(str.isalpha, text)) > len(text) / 2 and len(text) > (
-                SHORT if suffix not in EAST else SHORT_EAST
-            ):
+            long = len(text) > SHORT_EAST if suffix.partition("-")[0] in EAST else text.count(" ") >= LEAST_SPACES
+            if long and sum(map(str.isalpha, text)) > len(text) / 2 and not NOT_SAID.match(text):
                 found.add(text)
     return found
 

@@ -56,9 +56,11 @@ def real() -> Iterator[str]:
             yield from pieces(document.text, DOCUMENT_CHARACTERS)
     with gzip.open(debian("dict-gcide") / "usr/share/dictd/gcide.dict.dz") as file:
         yield from pieces(file.read().decode("utf-8", "replace"), ENTRIES_CHARACTERS)
-    for path in sorted((debian("linux-doc-6.1") / "usr/share/doc").rglob("*.gz")):
-        if path.suffixes[-2:] in ([".rst", ".gz"], [".txt", ".gz"]) and "translations" not in path.parts:
-            yield gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+    for path in sorted((debian("linux-doc-6.1") / "usr/share/doc").rglob("*")):
+        plain = path.name.removesuffix(".gz").endswith((".rst", ".txt")) and "translations" not in path.parts
+        if plain and path.is_file():
+            content = path.read_bytes()
+            yield (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8", "replace")
 
 
 def shuffled(documents: Iterator[str], seed: int) -> Iterator[str]:

@@ -25,6 +25,7 @@ from bimo import files
 
 SETTINGS = {"exact": "without MinHash", "default": "everything that is on by default"}
 TEXTS = {"jsonl": "English, JSON lines", "files": "English, one file a document", "html": "HTML"}
+LEAST_PROJECTED = 1e9  # bytes that a projection needs to mean anything
 FINDERS = ("bimo", "py3langid", "lingua", "presidio", "datatrove")
 
 Cell = dict[str, Any] | None
@@ -137,18 +138,12 @@ def memory_table(cell: Cell) -> str:
         ]
         for run in runs
     ]
-    large = [
-        _projected(runs, key, MEMORY_AT) for key in ("documents_in", "tree_bytes", "largest_process_bytes")
-    ]  # fmt: skip
-    rows.append(
-        [
-            f"{MEMORY_AT / 1e9:g} GB, projected",
-            f"{large[0]:,.0f}",
-            f"**{large[1] / 1e9:.2f} GB**",
-            f"{large[2] / 1e9:.2f} GB",
-            f"≤ {MEMORY_GOAL / 1e9:g} GB",
-        ]
-    )
+    if runs[-1]["input_bytes"] > LEAST_PROJECTED:
+        documents, tree, largest = (
+            _projected(runs, key, MEMORY_AT) for key in ("documents_in", "tree_bytes", "largest_process_bytes")
+        )
+        shown = [f"{documents:,.0f}", f"**{tree / 1e9:.2f} GB**", f"{largest / 1e9:.2f} GB"]
+        rows.append([f"{MEMORY_AT / 1e9:g} GB, projected", *shown, f"≤ {MEMORY_GOAL / 1e9:g} GB"])
     return _table(["input", "documents", "all processes together", "largest process", "goal"], rows)
 
 
