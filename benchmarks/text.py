@@ -64,8 +64,9 @@ def measure(scale: Scale, cells: list[str], limit: float) -> bool:
             if time.monotonic() - began > limit:
                 print(f"no time left for {name}", flush=True)
                 continue
-            if name == "peer" and not PEERS_PYTHON.exists():
-                print("peer: datatrove is not installed; `make bench-text` makes .venv-text-peers", flush=True)
+            if cell in ("peer", "labels") and not PEERS_PYTHON.exists():
+                print(f"{name}: its peers are not installed; `make bench-text` makes .venv-text-peers", flush=True)
+                well = False
                 continue
             print(f"{name} ...", flush=True)
             load, started = machine(), time.monotonic()

@@ -25,6 +25,7 @@ from bimo import files
 
 SETTINGS = {"exact": "without MinHash", "default": "everything that is on by default"}
 TEXTS = {"jsonl": "English, JSON lines", "files": "English, one file a document", "html": "HTML"}
+NOTHING = {"planted": 0, "touched": 0, "wrong": 0, "elsewhere": 0}
 LEAST_PROJECTED = 1e9  # bytes that a projection needs to mean anything
 FINDERS = ("bimo", "py3langid", "lingua", "presidio", "datatrove")
 
@@ -177,7 +178,7 @@ def _finders(found: dict[str, Any]) -> list[str]:
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.3f}" if whole else ""
+    return f"{part / whole:.3f}" if whole else "–"
 
 
 def language_table(cell: Cell) -> str:
@@ -210,19 +211,10 @@ def pii_table(cell: Cell) -> str:
         counts = cell["finders"]["bimo"]["kinds"].get(kind, {})
         columns = [kind, f"{counts.get('planted', 0):,}"]
         for finder in finders:
-            row = {
-                "touched": 0,
-                "wrong": 0,
-                "elsewhere": 0,
-                "planted": 0,
-                **cell["finders"][finder]["kinds"].get(kind, {}),
-            }
+            row = {**NOTHING, **cell["finders"][finder]["kinds"].get(kind, {})}
             shown = [_share(row["touched"], row["planted"]), _share(row["touched"], row["touched"] + row["wrong"])]
-            columns.append(
-                f"{' / '.join(one or '–' for one in shown)} / {row['elsewhere']}"
-                if any(row[key] for key in ("touched", "wrong"))
-                else "not looked for"
-            )
+            looked = row["touched"] + row["wrong"] + row["elsewhere"] > 0
+            columns.append(f"{' / '.join(shown)} / {row['elsewhere']}" if looked else "not looked for")
         rows.append(columns)
     rows.append(["MB/s, one core", "", *(f"{cell['finders'][one]['megabytes_per_second']:.2f}" for one in finders)])
     titles = [f"{finder}: recall / precision / in the text around" for finder in finders]
