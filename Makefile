@@ -9,14 +9,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-# Other projects' trainers, kept apart from bimo's own environment.
+# Other projects' trainers and text tools, kept apart from bimo's own environment.
 PEERS := .venv-peers
+TEXT_PEERS := .venv-text-peers
 
 # Two busy cores: two test processes, each with one arithmetic thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint bench bench-train docs clean
+.PHONY: help quickstart test test-slow lint bench bench-train bench-text docs clean
 
 help: ## list these commands
 	@echo "make COMMAND [PYTHON=python3.12] [LANGUAGE=en|zh] [BUDGET=3m]"
@@ -36,11 +37,14 @@ lint: $(VENV)/.dev ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev $(PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
+bench: $(VENV)/.dev $(PEERS)/.made $(TEXT_PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
 	set -e; for program in benchmarks/*.py; do $(BIN)/python "$$program"; done
 
 bench-train: $(VENV)/.dev $(PEERS)/.made ## bimo against other trainers: hours, or 20 minutes with QUICK=1; goes on where it stopped
 	$(BIN)/python benchmarks/train.py $(if $(QUICK),--quick)
+
+bench-text: $(VENV)/.dev $(TEXT_PEERS)/.made ## preparing text, datatrove and others beside it: an hour or two, or minutes with QUICK=1
+	$(BIN)/python benchmarks/text.py $(if $(QUICK),--quick)
 
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py
@@ -61,6 +65,12 @@ $(VENV)/.made:
 $(PEERS)/.made: benchmarks/peers/constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --constraint $< torch transformers accelerate litgpt
+	@touch $@
+
+$(TEXT_PEERS)/.made: benchmarks/peers/text-constraints.txt
+	$(PYTHON) -m venv $(TEXT_PEERS)
+	$(TEXT_PEERS)/bin/python -m pip install --constraint $< \
+	    datatrove nltk orjson xxhash zstandard spacy tokenizers presidio-analyzer py3langid lingua-language-detector
 	@touch $@
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made

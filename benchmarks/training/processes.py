@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,20 @@ def machine() -> dict[str, Any]:
     return {"processor": processor_name(), "cores": os.cpu_count(), "threads": THREADS, "load": os.getloadavg()[0]}
 
 
-def spawn(command: list[str], environment: dict[str, str], log: Path) -> tuple[int, float, int]:
-    """Run to the end: (exit code, wall-clock seconds, peak resident bytes of the process and its children)."""
+def spawn(
+    command: list[str], environment: dict[str, str], log: Path, started: Callable[[int], object] = lambda pid: None
+) -> tuple[int, float, int]:
+    """Run to the end: (exit code, wall-clock seconds, peak resident bytes of the largest process of it).
+
+    Args:
+        started: called with the process's id, to watch it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
+            started(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
         except KeyboardInterrupt:
             process.kill()
