@@ -14,7 +14,7 @@ from typing import Any
 
 from bimo import files
 from bimo.config import differences, to_mapping
-from bimo.errors import BimoError, DataError
+from bimo.errors import BimoError, ConfigError, DataError
 from bimo.text import store
 from bimo.text.decode import check_encoding
 from bimo.text.document import Skipped
@@ -236,8 +236,11 @@ def _work_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def nothing_kept(source: Source, parts: Parts) -> DataError:
+def nothing_kept(source: Source, parts: Parts) -> BimoError:
     """The error for a source of which no document is left, with the reasons."""
+    if parts.count:  # of copies, one always stays
+        fix = "Give larger weights, or a larger arrangement.target_bytes."
+        return ConfigError("The mixture leaves no text.", fix=fix)
     reasons: dict[str, int] = {}
     for row in parts.rows(("kept", "step", "reason")):
         if not row.kept:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from bimo import __version__, files
 from bimo.config import setting, to_mapping
+from bimo.errors import ConfigError
 from bimo.text.clean import (
     boilerplate,
     decontaminate,
@@ -91,6 +92,11 @@ class Duplicates:
     exact: bool = setting(True, "leave out texts that differ in case, width and white space alone")
     near: bool = setting(True, "leave out texts that are nearly the same")
     similarity: float = setting(SIMILARITY, "of the words' 5-grams, from which texts are nearly the same")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.similarity <= 1:
+            got = f"{self.similarity:g}"
+            raise ConfigError("duplicates.similarity is wrong.", expected="above 0, at most 1", got=got)
 
 
 @dataclass(frozen=True)

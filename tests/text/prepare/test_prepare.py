@@ -476,3 +476,12 @@ def test_an_excerpt_does_not_hold_half_of_personal_data(secret):
             assert set(re.sub(r"<[A-Z]+>", "", shown)) <= {"a", "b", " "}, (place, shown[:30], shown[-30:])
             assert abs(len(shown) - size) < 30
             assert shown.count("<") == shown.count(">")
+
+
+def test_a_mixture_of_nothing(folder, tmp_path):
+    recipe = from_mapping(Recipe, {"clean": {"quality": OFF}, "arrangement": {"target_bytes": 1}}, where="test")
+    with pytest.raises(ConfigError, match="mixture leaves no text"):
+        prepare(open_source(folder), tmp_path / "out", recipe)
+    for wrong in ({"arrangement": {"target_bytes": -1}}, {"duplicates": {"similarity": 7.0}}):
+        with pytest.raises(ConfigError, match="is wrong"):
+            prepare(open_source(folder), tmp_path / "out", from_mapping(Recipe, wrong, where="test"))
