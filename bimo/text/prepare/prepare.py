@@ -30,6 +30,7 @@ from bimo.text.source import Source, not_read, open_source
 from bimo.text.split import check_shares
 
 LOCK = ".lock"
+SPLIT_LOST = "Text that was split when it was prepared is put together again; only --split-by holds some of it out."
 TASK_BYTES = 16_000_000
 
 
@@ -98,7 +99,7 @@ def prepare(
             return {**before, "unchanged": True}
         with _locked(out):
             ready, work = fitted(recipe, out.absolute())  # for workers in another folder
-            for said in announcements(ready.clean):
+            for said in announcements(ready.clean) + ([SPLIT_LOST] if any(file.side for file in source.files) else []):
                 tell(said)
             pieces = list(sliced(source.files, ready.reading.encoding, TASK_BYTES))
             made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), watch)
@@ -193,10 +194,13 @@ def _check(facts: Facts, strict: bool) -> None:
 
 
 def _assemble(source: Source, whole: Parts, recipe: Recipe, out: Path, inputs: str) -> dict[str, Any]:
+    if not whole.count:
+        raise nothing_kept(source, whole)
     with _work_folder(out) as folder:
         decided = decide(whole, recipe, _labels([stretch.file for stretch in whole.stretches]), folder)
         if not len(decided.order):
-            raise nothing_kept(source, whole)
+            fix = "Give larger weights, or a larger arrangement.target_bytes."
+            raise ConfigError("The mixture leaves no text.", fix=fix)
         new = folder / "new"
         new.mkdir()
         manifest = write_shards(whole, decided, new)
@@ -236,11 +240,8 @@ def _work_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def nothing_kept(source: Source, parts: Parts) -> BimoError:
+def nothing_kept(source: Source, parts: Parts) -> DataError:
     """The error for a source of which no document is left, with the reasons."""
-    if parts.count:  # of copies, one always stays
-        fix = "Give larger weights, or a larger arrangement.target_bytes."
-        return ConfigError("The mixture leaves no text.", fix=fix)
     reasons: dict[str, int] = {}
     for row in parts.rows(("kept", "step", "reason")):
         if not row.kept:

@@ -161,9 +161,16 @@ def announcements(clean: Clean) -> list[str]:
 
 
 def references(clean: Clean) -> list[str]:
-    """The files, folders and corpora that steps learn from."""
+    """The files, folders and corpora that steps learn from.
+
+    Raises:
+        ConfigError: standard input is among them, which can be read once only.
+    """
     learning = clean.perplexity.reference if clean.perplexity.on else ()
-    return [*learning, *(clean.decontaminate.against if clean.decontaminate.on else ())]
+    named = [*learning, *(clean.decontaminate.against if clean.decontaminate.on else ())]
+    if "-" in named:
+        raise ConfigError("Standard input can be prepared, but not learned from.", fix="Write it to a file first.")
+    return named
 
 
 def fitted(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:

@@ -485,3 +485,26 @@ def test_a_mixture_of_nothing(folder, tmp_path):
     for wrong in ({"arrangement": {"target_bytes": -1}}, {"duplicates": {"similarity": 7.0}}):
         with pytest.raises(ConfigError, match="is wrong"):
             prepare(open_source(folder), tmp_path / "out", from_mapping(Recipe, wrong, where="test"))
+
+
+def test_nothing_readable_is_told_before_there_is_too_little_to_split(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG")
+    recipe = from_mapping(Recipe, {"arrangement": {"split_by": "document"}}, where="test")
+    with pytest.raises(DataError, match=r"no readable text.*a\.png"):
+        prepare(open_source(tmp_path / "in"), tmp_path / "out", recipe)
+
+
+def test_a_split_that_is_lost_is_told(folder, tmp_path, loose):
+    split = from_mapping(Recipe, {"clean": {"quality": OFF}, "arrangement": {"split_by": "document"}}, where="test")
+    told = []
+    prepare(open_source(folder), tmp_path / "split", split, tell=told.append)
+    assert module.SPLIT_LOST not in told
+    prepare(open_source(tmp_path / "split"), tmp_path / "again", loose, tell=told.append)
+    assert told[-1] == module.SPLIT_LOST
+
+
+def test_standard_input_is_no_reference(folder, tmp_path):
+    recipe = from_mapping(Recipe, {"clean": {"decontaminate": {"against": ["-"]}}}, where="test")
+    with pytest.raises(ConfigError, match="not learned from"):
+        prepare(open_source(folder), tmp_path / "out", recipe)
