@@ -95,7 +95,7 @@ def prepare(
     inputs = fingerprint([recipe.work(), to_mapping(recipe), listed])
     try:
         before = _take(out, recipe)
-        if before.get("inputs_sha256") == inputs:
+        if before.get("inputs_sha256") == inputs and not (source.strict and before["skipped"]):
             return {**before, "unchanged": True}
         with _locked(out):
             ready, work = fitted(recipe, out.absolute())  # for workers in another folder

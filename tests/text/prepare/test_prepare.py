@@ -370,11 +370,13 @@ def test_under_strict_a_file_that_cannot_be_read_is_an_error(folder, tmp_path, l
     (folder / "picture.png").unlink()
     prepare(open_source(folder), tmp_path / "out", loose)
     for out in ("out", "new"):
-        (tmp_path / out / "manifest.json").unlink(missing_ok=True)
         with pytest.raises(DataError, match=r"binary.txt: binary file.*--strict"):
             prepare(open_source(folder, strict=True), tmp_path / out, loose)
     (folder / "binary.txt").unlink()
     prepare(open_source(folder, strict=True), tmp_path / "new", loose)
+    (folder / "broken.jsonl").write_text("{\n{\n")
+    with pytest.raises(DataError, match=r"broken.jsonl: not JSON \(2 records, first line 1\)"):
+        prepare(open_source(folder, strict=True), tmp_path / "new", loose)
 
 
 def test_a_prepared_folder_is_prepared_again_with_all_that_is_known(folder, tmp_path, loose):
