@@ -114,7 +114,8 @@ def test_prepare_raw_does_what_other_options_ask_for(bimo: Any, tmp_path: Path) 
 
 def test_prepare_refuses_before_it_works(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
     out = tmp_path / "out"
-    assert "no source: 'wikki'" in bimo("prepare", text_folder, "--out", out, "--mix", "wikki=2").problem
+    problem = bimo("prepare", text_folder, "--out", out, "--mix", "wikki=2").problem
+    assert "no source: 'wikki'" in problem and problem.endswith(f"Known: {text_folder.name}.")
     shares = ("--split-by", "document", "--set", "arrangement.test=0.9")
     assert "at most 0.5" in bimo("prepare", text_folder, "--out", out, *shares).problem
     assert "1 or more" in bimo("prepare", text_folder, "--out", out, "--workers", "0").problem

@@ -87,7 +87,7 @@ def prepare(
     recipe = recipe or Recipe()
     check_encoding(recipe.reading.encoding)
     parse_template(recipe.reading.template)
-    mixture(recipe.arrangement, _labels(source.files))
+    mixture(recipe.arrangement, list(dict.fromkeys(_labels(source.files))))
     if recipe.arrangement.split_by != "none":
         check_shares(recipe.arrangement.validation, recipe.arrangement.test)
     learned_from = [identity(file) for name in references(recipe.clean) for file in open_source(name).files]
