@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from cyclopts import App, CycloptsError, Parameter
 
 from bimo import __version__
+from bimo.commands.results import visible
 from bimo.errors import BimoError
 
 COMMANDS = {
@@ -105,7 +106,7 @@ def _shown_default(value: object) -> str | None:
 def _report(problem: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"error: {' '.join(problem.split())}" if problem else "interrupted", file=sys.stderr)
+    print(f"error: {visible(' '.join(problem.split()))}" if problem else "interrupted", file=sys.stderr)
     return code
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bimo.commands.results import counted, print_table
+from bimo.commands.results import counted, print_table, visible
 from bimo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _summary(out: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
     funnel, skipped = manifest["funnel"], [Skipped(**one) for one in manifest["skipped"]]
     dropped = [(reason, count) for reason, count in funnel["reasons"].items() if not reason.startswith(f"{READ}: ")]
-    reasons = summary(skipped)
+    reasons = list(map(visible, summary(skipped)))
     rows = [
         ("folder", str(out)),
         ("found", f"{counted(funnel['documents_in'], 'document')}, {funnel['bytes_in']:,} bytes"),

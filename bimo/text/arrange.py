@@ -78,6 +78,8 @@ def numbers_by_source(option: str, text: str) -> dict[str, float]:
 
 def check_mix(names: Sequence[str], mix: Mix) -> None:
     """Raise a :class:`ConfigError` if a name is no source, or a number is negative."""
+    if mix.target_bytes < 0:
+        raise ConfigError("arrangement.target_bytes is wrong.", expected="0 or more", got=f"{mix.target_bytes}")
     for option, values in (("--mix", mix.weights), ("--most-epochs", mix.most_epochs)):
         for name, value in values.items():
             if name not in names:

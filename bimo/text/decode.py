@@ -124,11 +124,14 @@ class Decompressed:
         Raises:
             EOFError: the file ends too early.
             OSError: the bytes are damaged or not of this format.
+            CutShort: all before these was, and is whole.
             Unreadable: they expand beyond reason.
         """
         try:
             data = self._read(size if size >= 0 else CHUNK)
         except self._damage as cause:
+            if self._given and "Not a gzipped file" in str(cause):
+                raise CutShort("followed by bytes that are not compressed") from None
             raise OSError(str(cause)) from None
         self._given += len(data)
         if self._given > EXPANSION_FREE + EXPANSION * self._taken:

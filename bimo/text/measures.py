@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bimo.text import scripts
 from bimo.text.document import Drop
 
 CHARACTERS_A_WORD = 1.6  # jieba's words of modern Chinese prose have 1.5 to 1.7 characters
@@ -23,21 +24,6 @@ LONGEST = 1 << 20  # of a longer text, the first so many characters are measured
 MOST_TOKENS_OF = 1 << 17  # and the tokens of so many: the longer a text, the more of its phrases come again
 
 BREAK, LETTER, UNSPACED, DIGIT = 1, 2, 4, 8  # bits that say what a character is; 0: a mark inside a word
-_UNSPACED_RANGES = (
-    (0x0E01, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17DD),  # Khmer
-    (0x2E80, 0x2FDF),  # radicals
-    (0x3005, 0x3007),
-    (0x3021, 0x3029),
-    (0x3041, 0x30FA),  # kana
-    (0x30FC, 0x312F),
-    (0x31A0, 0x31FF),
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),
-)
 _BREAK_RANGES = (  # dashes, quotes, marks of Chinese and Japanese: they part words without a space
     (0x2010, 0x2018),
     (0x201A, 0x205E),
@@ -55,7 +41,7 @@ def _class_of(code: int) -> int:
     character = chr(code)
     if character.isspace() or code < 32 or any(first <= code <= last for first, last in _BREAK_RANGES):
         return BREAK
-    if any(first <= code <= last for first, last in _UNSPACED_RANGES):
+    if any(first <= code <= last for first, last in scripts.UNSPACED):
         return UNSPACED
     kind = unicodedata.category(character)[0]
     return LETTER if kind in "LM" else DIGIT if kind == "N" else 0

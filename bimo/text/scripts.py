@@ -45,6 +45,12 @@ SCRIPTS: dict[str, tuple[float, str, tuple[tuple[int, int], ...]]] = {
     "Kana": (KANA_WEIGHT, "ja", ((0x3041, 0x3096), (0x30A1, 0x30FA), (0x31F0, 0x31FF), (0xFF66, 0xFF9D))),
     "Han": (5, "zh", ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xD840, 0xD888))),
 }
+# First and last characters of scripts that are written without spaces: Thai, Lao, Burmese, Khmer, radicals, the marks,
+# kana and bopomofo of East Asia, Han, kana of half width. Dashes, brackets and stops among them are still separators.
+UNSPACED = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x312F), (0x31A0, 0x31FF)),
+    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F)),
+)
 LANGUAGES = frozenset(" ".join(languages for _, languages, _ in SCRIPTS.values()).split())
 _NAMES = ("", *SCRIPTS)
 _WEIGHTS = np.array([0, *(weight for weight, _, _ in SCRIPTS.values())])

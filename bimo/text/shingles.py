@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bimo.text.scripts import UNSPACED
+
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.bool_]
 
-UNSPACED = [(0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x312F), (0x31A0, 0x31FF)]
-UNSPACED += [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F)]
 FIRST_IDEOGRAPH = 0x20000  # of those above the basic plane
 PICTURES = (0x1F000, 0x1FAFF)  # emoji and other signs: they separate words
 BLOCK = 1 << 15  # characters hashed at once, and the longest word that is told from its longer beginnings

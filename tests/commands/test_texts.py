@@ -114,7 +114,8 @@ def test_prepare_raw_does_what_other_options_ask_for(bimo: Any, tmp_path: Path) 
 
 def test_prepare_refuses_before_it_works(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
     out = tmp_path / "out"
-    assert "no source: 'wikki'" in bimo("prepare", text_folder, "--out", out, "--mix", "wikki=2").problem
+    problem = bimo("prepare", text_folder, "--out", out, "--mix", "wikki=2").problem
+    assert "no source: 'wikki'" in problem and problem.endswith(f"Known: {text_folder.name}.")
     shares = ("--split-by", "document", "--set", "arrangement.test=0.9")
     assert "at most 0.5" in bimo("prepare", text_folder, "--out", out, *shares).problem
     assert "1 or more" in bimo("prepare", text_folder, "--out", out, "--workers", "0").problem
@@ -127,3 +128,11 @@ def test_prepare_takes_a_file_of_settings(bimo: Any, tmp_path: Path) -> None:
     assert "too few words" in bimo("prepare", tmp_path / "in.txt", "--out", tmp_path / "one").problem
     called = bimo("prepare", tmp_path / "in.txt", "--out", tmp_path / "two", "--config", tmp_path / "r.yaml")
     assert called.code == 0 and "written   1 document, 3 bytes" in called.out
+
+
+def test_names_of_files_cannot_write_to_a_terminal(bimo: Any, tmp_path: Path, text_folder: Path) -> None:
+    (text_folder / "\x1b[31mred.png").write_bytes(b"")
+    called = bimo("prepare", text_folder, "--out", tmp_path / "out")
+    assert r"\x1b[31mred.png" in called.out and "\x1b" not in called.out
+    problem = bimo("prepare", text_folder, "--out", tmp_path / "out2", "--strict").problem
+    assert r"\x1b[31mred.png" in problem and "\x1b" not in problem

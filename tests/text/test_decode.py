@@ -117,6 +117,15 @@ def test_what_was_written_of_half_a_file_is_read(suffix, compress):
     assert len("".join(pieces)) > len(text) / 5
 
 
+def test_what_precedes_garbage_is_read():
+    stream = decompressed(io.BytesIO(gzip.compress(b"good ") + gzip.compress(b"night") + b"garbage"), ".gz")
+    pieces = []
+    with pytest.raises(CutShort, match="followed by bytes that are not compressed"):
+        for piece in text_chunks(stream, "utf-8"):
+            pieces.append(piece)
+    assert "".join(pieces) == "good night"
+
+
 @pytest.mark.parametrize(("suffix", "compress"), COMPRESSIONS)
 def test_a_compression_bomb_is_no_file(suffix, compress, monkeypatch):
     monkeypatch.setattr("bimo.text.decode.EXPANSION_FREE", 1 << 18)

@@ -29,7 +29,7 @@ def test_what_is_prepared_is_read_back(folder, tmp_path, loose, monkeypatch):
     assert len(manifest["shards"]) == len(back.files) > 2
     assert manifest["documents"] == 7
     assert manifest["bytes"] == sum(len(document.text.encode("utf-8")) for document in back)
-    assert manifest["skipped"] == [{"file": "x.png", "reason": "unknown suffix .png", "count": 1}]
+    assert manifest["skipped"] == [{"file": "x.png", "reason": "unknown suffix .png", "count": 1, "size": 1}]
     assert manifest["data_hash"] == split_source(back, seed=2).data_hash
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
     assert back.bytes_done == back.total_bytes

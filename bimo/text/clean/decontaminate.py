@@ -57,9 +57,11 @@ class Config:
         if not 1 <= self.words <= self.characters or min(self.threshold, self.shortest, self.most_pieces) < 1:
             got = f"words {self.words}, characters {self.characters}, threshold {self.threshold}"
             got += f", shortest {self.shortest}, most_pieces {self.most_pieces}"
-            raise ConfigError("decontaminate is wrong.", expected="numbers from 1 up, words <= characters", got=got)
+            expected = "numbers from 1 up, words <= characters"
+            raise ConfigError("clean.decontaminate is wrong.", expected=expected, got=got)
         if self.around < 0:
-            raise ConfigError("decontaminate.around is wrong.", expected="a number from 0 up", got=str(self.around))
+            expected = "a number from 0 up"
+            raise ConfigError("clean.decontaminate.around is wrong.", expected=expected, got=str(self.around))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _fit_against(config: Config) -> Grams:
     grams = fit(open_source(*config.against).watched(None), config.words, config.characters)
     if not len(grams.hashes):
         expected = f"texts of at least {config.words} words, or {config.characters} characters of unspaced scripts"
-        got, fix = f"{len(grams.names)} shorter ones", "Set decontaminate.words lower; Brown et al. went down to 8."
+        got, fix = f"{len(grams.names)} shorter", "Set clean.decontaminate.words lower; Brown et al. went down to 8."
         raise DataError(f"{', '.join(config.against)} is too short.", expected=expected, got=got, fix=fix)
     return grams
 

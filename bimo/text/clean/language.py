@@ -79,7 +79,7 @@ def build(config: Config) -> Step:
         if language not in LANGUAGES:
             expected = "ISO 639-1 codes such as en, zh and ja"
             raise ConfigError(
-                "language.keep is wrong.", expected=expected, got=language, fix=did_you_mean(language, LANGUAGES)
+                "clean.language.keep is wrong.", expected=expected, got=language, fix=did_you_mean(language, LANGUAGES)
             )
 
     def step(document: Document) -> Document | Drop:

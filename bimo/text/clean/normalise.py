@@ -110,7 +110,7 @@ def _require_ftfy() -> None:
     try:
         import ftfy  # noqa: F401
     except ModuleNotFoundError:
-        fix = "pip install 'bimo[text]', or switch it off: normalise.mojibake=false."
+        fix = "pip install 'bimo[text]', or --set clean.normalise.mojibake=false."
         raise DataError("Repairing mojibake needs ftfy.", fix=fix) from None
 
 

@@ -45,12 +45,12 @@ def fitted(config: Config, folder: Path, progress: Progress | None = None) -> Co
     if not config.reference:
         expected = "paths or corpora of clean text"
         raise ConfigError(
-            "perplexity.reference is missing.",
+            "clean.perplexity.reference is missing.",
             expected=expected,
-            fix="For example: --set perplexity.reference=[wiki-en]",
+            fix="For example: --set clean.perplexity.reference=[wiki-en]",
         )
     if not 0 <= config.percentile <= 100:
-        raise ConfigError("perplexity.percentile is wrong.", expected="0 to 100", got=f"{config.percentile:g}")
+        raise ConfigError("clean.perplexity.percentile is wrong.", expected="0 to 100", got=f"{config.percentile:g}")
     path = folder / MODEL_FILE
     character_model.fit(_in_turn(config.reference, progress)).save(path)
     return replace(config, model=str(path))

@@ -34,6 +34,7 @@ DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
 ARRAYS = {"exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
 SIGNED_TOGETHER = 1 << 20  # characters
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
+NOTHING_IN_IT = ("empty", "no records")
 AROUND = 8_000  # characters beside an excerpt that are read for personal data: a private key is long
 
 
@@ -77,7 +78,7 @@ class Facts:
         files: of each, its :func:`identity`, its rows in the ledger, how many of these are of documents, and how many
             the steps kept.
         examples: of what the steps did, by ``step: reason``, each with a number by which some are chosen.
-        unread: files that could not be read, or not to their end, and why.
+        unread: files that gave no text though there is something in them, or could not be read to their end, and why.
     """
 
     work: str = ""
@@ -186,7 +187,8 @@ class _Part:
         unread = source.skipped if not rows else source.unread
         for number, skipped in enumerate(unread, start=rows):
             self._lose(file.name, file, number, skipped.reason.partition(" (")[0], skipped.reason)
-        self.facts.unread += map(asdict, source.unread)
+        useless = [one for one in source.skipped if not one.reason.startswith(NOTHING_IN_IT)]
+        self.facts.unread += map(asdict, source.unread if documents else useless)
         self._count(file, rows + len(unread), documents, kept)
 
     def refuse(self, file: File, cause: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bimo import files
 from bimo.config import differences, to_mapping
-from bimo.errors import BimoError, DataError
+from bimo.errors import BimoError, ConfigError, DataError
 from bimo.text import store
 from bimo.text.decode import check_encoding
 from bimo.text.document import Skipped
@@ -30,6 +30,7 @@ from bimo.text.source import Source, not_read, open_source
 from bimo.text.split import check_shares
 
 LOCK = ".lock"
+SPLIT_LOST = "Text that was split when it was prepared is put together again; only --split-by holds some of it out."
 TASK_BYTES = 16_000_000
 
 
@@ -86,7 +87,7 @@ def prepare(
     recipe = recipe or Recipe()
     check_encoding(recipe.reading.encoding)
     parse_template(recipe.reading.template)
-    mixture(recipe.arrangement, _labels(source.files))
+    mixture(recipe.arrangement, list(dict.fromkeys(_labels(source.files))))
     if recipe.arrangement.split_by != "none":
         check_shares(recipe.arrangement.validation, recipe.arrangement.test)
     learned_from = [identity(file) for name in references(recipe.clean) for file in open_source(name).files]
@@ -94,11 +95,11 @@ def prepare(
     inputs = fingerprint([recipe.work(), to_mapping(recipe), listed])
     try:
         before = _take(out, recipe)
-        if before.get("inputs_sha256") == inputs:
+        if before.get("inputs_sha256") == inputs and not (source.strict and before["skipped"]):
             return {**before, "unchanged": True}
         with _locked(out):
             ready, work = fitted(recipe, out.absolute())  # for workers in another folder
-            for said in announcements(ready.clean):
+            for said in announcements(ready.clean) + ([SPLIT_LOST] if any(file.side for file in source.files) else []):
                 tell(said)
             pieces = list(sliced(source.files, ready.reading.encoding, TASK_BYTES))
             made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), watch)
@@ -193,10 +194,13 @@ def _check(facts: Facts, strict: bool) -> None:
 
 
 def _assemble(source: Source, whole: Parts, recipe: Recipe, out: Path, inputs: str) -> dict[str, Any]:
+    if not whole.count:
+        raise nothing_kept(source, whole)
     with _work_folder(out) as folder:
         decided = decide(whole, recipe, _labels([stretch.file for stretch in whole.stretches]), folder)
         if not len(decided.order):
-            raise nothing_kept(source, whole)
+            fix = "Give larger weights, or a larger arrangement.target_bytes."
+            raise ConfigError("The mixture leaves no text.", fix=fix)
         new = folder / "new"
         new.mkdir()
         manifest = write_shards(whole, decided, new)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from bimo import __version__, files
 from bimo.config import setting, to_mapping
+from bimo.errors import ConfigError
 from bimo.text.clean import (
     boilerplate,
     decontaminate,
@@ -92,6 +93,11 @@ class Duplicates:
     near: bool = setting(True, "leave out texts that are nearly the same")
     similarity: float = setting(SIMILARITY, "of the words' 5-grams, from which texts are nearly the same")
 
+    def __post_init__(self) -> None:
+        if not 0 < self.similarity <= 1:
+            got = f"{self.similarity:g}"
+            raise ConfigError("duplicates.similarity is wrong.", expected="above 0, at most 1", got=got)
+
 
 @dataclass(frozen=True)
 class Arrangement:
@@ -155,9 +161,16 @@ def announcements(clean: Clean) -> list[str]:
 
 
 def references(clean: Clean) -> list[str]:
-    """The files, folders and corpora that steps learn from."""
+    """The files, folders and corpora that steps learn from.
+
+    Raises:
+        ConfigError: standard input is among them, which can be read once only.
+    """
     learning = clean.perplexity.reference if clean.perplexity.on else ()
-    return [*learning, *(clean.decontaminate.against if clean.decontaminate.on else ())]
+    named = [*learning, *(clean.decontaminate.against if clean.decontaminate.on else ())]
+    if "-" in named:
+        raise ConfigError("Standard input can be prepared, but not learned from.", fix="Write it to a file first.")
+    return named
 
 
 def fitted(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:

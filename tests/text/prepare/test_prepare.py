@@ -1,8 +1,5 @@
 import hashlib
 import json
-import os
-import re
-import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,9 +11,7 @@ from hypothesis import strategies as st
 from bimo.config import from_mapping
 from bimo.errors import BimoError, ConfigError, DataError
 from bimo.text import source as source_module
-from bimo.text import store
-from bimo.text.clean import language
-from bimo.text.prepare import assemble, part, workers
+from bimo.text.prepare import part, workers
 from bimo.text.prepare import prepare as module
 from bimo.text.prepare.ledger import LEDGER, read_rows
 from bimo.text.prepare.part import make_part
@@ -370,11 +365,13 @@ def test_under_strict_a_file_that_cannot_be_read_is_an_error(folder, tmp_path, l
     (folder / "picture.png").unlink()
     prepare(open_source(folder), tmp_path / "out", loose)
     for out in ("out", "new"):
-        (tmp_path / out / "manifest.json").unlink(missing_ok=True)
         with pytest.raises(DataError, match=r"binary.txt: binary file.*--strict"):
             prepare(open_source(folder, strict=True), tmp_path / out, loose)
     (folder / "binary.txt").unlink()
     prepare(open_source(folder, strict=True), tmp_path / "new", loose)
+    (folder / "broken.jsonl").write_text("{\n{\n")
+    with pytest.raises(DataError, match=r"broken.jsonl: not JSON \(2 records, first line 1\)"):
+        prepare(open_source(folder, strict=True), tmp_path / "new", loose)
 
 
 def test_a_prepared_folder_is_prepared_again_with_all_that_is_known(folder, tmp_path, loose):
@@ -401,36 +398,6 @@ def test_the_manifest_says_what_was_read(folder, tmp_path, loose):
     assert all(0 < len(some) <= part.EXAMPLES for some in examples.values())
 
 
-def test_an_evaluation_set_that_changed_is_looked_for_again(tmp_path, texts, loose):
-    (tmp_path / "in").mkdir()
-    for number in range(3):
-        (tmp_path / "in" / f"{number}.txt").write_text(texts.english(40))
-    held = tmp_path / "held.txt"
-    recipe = from_mapping(Recipe, {"clean": {"decontaminate": {"against": [str(held)]}, "quality": OFF}}, where="test")
-    removed = []
-    for number in range(2):
-        held.write_text((tmp_path / "in" / f"{number}.txt").read_text()[500:800] + " " * number)
-        assert not prepare(open_source(tmp_path / "in"), tmp_path / "out", recipe)["unchanged"]
-        removed.append([row.id for row in read_rows(tmp_path / "out" / LEDGER) if row.bytes_in != row.bytes_out])
-    assert removed == [["0.txt"], ["1.txt"]]
-    assert prepare(open_source(tmp_path / "in"), tmp_path / "out", recipe)["unchanged"]
-
-
-def test_what_must_be_known_is_told_before_the_work(tmp_path, texts, monkeypatch):
-    (tmp_path / "in.txt").write_text(texts.english(40))
-    (tmp_path / "held.jsonl").write_text(json.dumps({"text": texts.english(40)}) + '\n{"text": "a short one"}\n')
-    against = {"clean": {"decontaminate": {"against": [str(tmp_path / "held.jsonl")]}}}
-    monkeypatch.setattr(language, "_classifier", lambda: None)
-    told = []
-    recipe = from_mapping(Recipe, against, where="test")
-    prepare(
-        open_source(tmp_path / "in.txt"), tmp_path / "out", recipe, watch=lambda done: told.append(""), tell=told.append
-    )
-    assert told[0] == language.FALLBACK
-    assert told[1].startswith("1 of 2 evaluation texts are not looked for")
-    assert not any(told[2:])
-
-
 def test_a_folder_inside_its_own_input_is_no_input(folder, tmp_path, loose):
     out = folder / "out"
     first = prepare(open_source(folder, out=out), out, loose)
@@ -449,30 +416,18 @@ def test_files_that_are_not_tried_count_with_all_their_bytes(folder, tmp_path, l
     assert (funnel["documents_in"], funnel["bytes_in"]) == (len(rows), sum(row.bytes_in for row in rows.values()))
 
 
-def test_many_shards_need_few_open_files(tmp_path, texts, loose, monkeypatch):
-    lines = [json.dumps({"text": texts.english()}) for _ in range(200)]
-    (tmp_path / "in.jsonl").write_text("\n".join(lines))
-    prepare(open_source(tmp_path / "in.jsonl"), tmp_path / "one", loose)
-    monkeypatch.setattr(store, "SHARD_BYTES", 1)
-    monkeypatch.setattr(assemble, "SPOOLED", 2_000)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, before[1]))
-    try:
-        prepare(open_source(tmp_path / "in.jsonl"), tmp_path / "many", loose)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert len(list((tmp_path / "many").glob("documents-*"))) > 150
-    assert kept(tmp_path / "many") == kept(tmp_path / "one")
-    assert not list((tmp_path / "many").glob("*.spool"))
+def test_a_mixture_of_nothing(folder, tmp_path):
+    recipe = from_mapping(Recipe, {"clean": {"quality": OFF}, "arrangement": {"target_bytes": 1}}, where="test")
+    with pytest.raises(ConfigError, match="mixture leaves no text"):
+        prepare(open_source(folder), tmp_path / "out", recipe)
+    for wrong in ({"arrangement": {"target_bytes": -1}}, {"duplicates": {"similarity": 7.0}}):
+        with pytest.raises(ConfigError, match="is wrong"):
+            prepare(open_source(folder), tmp_path / "out", from_mapping(Recipe, wrong, where="test"))
 
 
-@pytest.mark.parametrize("secret", ["jane.doe@example-mail.com", "13812345678", "jane@b.org 13812345678"])
-def test_an_excerpt_does_not_hold_half_of_personal_data(secret):
-    begin, size = 700, part.EXAMPLE_CHARACTERS
-    for edge in (begin, begin + size):
-        for place in range(edge - len(secret) - 1, edge + 2):
-            text = "a " * (place // 2) + " " * (place % 2) + secret + " b" * 2_000
-            shown = part._Examples()._excerpt(text, begin)
-            assert set(re.sub(r"<[A-Z]+>", "", shown)) <= {"a", "b", " "}, (place, shown[:30], shown[-30:])
-            assert abs(len(shown) - size) < 30
-            assert shown.count("<") == shown.count(">")
+def test_nothing_readable_is_told_before_there_is_too_little_to_split(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG")
+    recipe = from_mapping(Recipe, {"arrangement": {"split_by": "document"}}, where="test")
+    with pytest.raises(DataError, match=r"no readable text.*a\.png"):
+        prepare(open_source(tmp_path / "in"), tmp_path / "out", recipe)
