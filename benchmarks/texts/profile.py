@@ -28,7 +28,8 @@ MOST_BYTES = 20_000_000  # of the files, the first ones
 
 def profile(folder: Path) -> dict[str, Any]:
     """Seconds of each part of the work, on the first files of a folder."""
-    chosen, size = [], 0
+    chosen: list[str] = []
+    size = 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if not chosen or size + path.stat().st_size <= MOST_BYTES:
             chosen, size = [*chosen, str(path)], size + path.stat().st_size

@@ -74,22 +74,22 @@ def measure(megabytes: float, repeats: int) -> dict[str, Any]:
     for vocabulary in VOCABULARIES:
         seconds: dict[str, list[float]] = defaultdict(list)
         for _ in range(repeats):
-            tokenizer = _timed(seconds["train bimo"], lambda size=vocabulary: train_tokenizer(texts, size))
-            _timed(seconds["train library"], lambda size=vocabulary: learn_with_library(texts, size))
+            tokenizer = _timed(seconds["train bimo"], train_tokenizer, texts, vocabulary)
+            _timed(seconds["train library"], learn_with_library, texts, vocabulary)
         same = tokenizers.Tokenizer.from_str(tokenizer.definition.decode("utf-8"))
         few = texts[:CHECKED]
         assert tokenizer.encode_batch(few) == [one.ids for one in same.encode_batch(few)], "not the same ids"
         for _ in range(repeats):
-            count = _timed(seconds["encode bimo"], lambda one=tokenizer: write_shard(read, one))
-            again = _timed(seconds["encode library"], lambda one=same: encode_with_library(texts, one))
+            count = _timed(seconds["encode bimo"], write_shard, read, tokenizer)
+            again = _timed(seconds["encode library"], encode_with_library, texts, same)
         assert count == again, "not the same number of ids"
         found[str(vocabulary)] = {"tokens": count, "seconds": dict(seconds)}
     return found
 
 
-def _timed(seconds: list[float], work: Callable[[], Any]) -> Any:
+def _timed(seconds: list[float], work: Callable[..., Any], *given: Any) -> Any:
     began = time.perf_counter()
-    result = work()
+    result = work(*given)
     seconds.append(round(time.perf_counter() - began, 4))
     return result
 
