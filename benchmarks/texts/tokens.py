@@ -1,8 +1,8 @@
 """Tokenising: bimo's writing of token shards and its training of tokenizers against the tokenizers library by itself.
 
-Bimo uses that library: its tokens are encoded by ``encode_batch_fast``, its merges learned by ``BpeTrainer``. What is
-measured is what bimo adds (checks, control tokens taken for text, the shard on the disk) and its other pattern of words
-(Qwen2's in place of GPT-2's). Run as ``python -m benchmarks.texts.tokens RESULT MEGABYTES REPEATS``.
+Bimo learns merges with that library's ``BpeTrainer`` and encodes batches with tiktoken, to the same ids. What it adds
+(checks, control tokens taken for text, the shard on the disk) counts, and so does its other pattern of words (Qwen2's
+in place of GPT-2's). Run as ``python -m benchmarks.texts.tokens RESULT MEGABYTES REPEATS``.
 """
 
 from __future__ import annotations
