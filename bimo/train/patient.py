@@ -30,7 +30,7 @@ from bimo.train.loop import Loss
 
 ROWS, LENGTH = 4, 32  # of the slice that most proofs compute on
 TINY_ROWS, TINY_LENGTH = 2, 16  # of the batch that is to be overfitted
-OVERFIT_STEPS, OVERFIT_SECONDS = 60, 8.0
+OVERFIT_STEPS, OVERFIT_SECONDS = 120, 8.0
 OVERFIT_RATE = 0.45  # divided by the width: measured from 24 to 448, see docs/experiments.md
 OVERFITTED = 0.03  # share of the first loss that counts as near zero, above what the text itself leaves open
 MOST_BATCHES = 1024  # of an epoch that are read

@@ -41,7 +41,7 @@ def test_all_processes_of_a_tree_are_found() -> None:
         while len(found := list(descendants(process.pid))) < 2 and process.poll() is None:
             pass
         assert found[0] == process.pid and found[1] != process.pid
-        assert all(1e6 < resident_bytes(pid) < 1e9 for pid in found)
+        assert all(0 < resident_bytes(pid) < 1e9 for pid in found)  # one may just have begun
         process.communicate(b"\n")
     assert resident_bytes(process.pid) == 0
     assert resident_bytes(os.getpid()) > 1e7
