@@ -274,6 +274,7 @@ print([(document.id, document.text) for document in source], source.skipped)
         (example(".zip", "zipped"), [("stdin.zip!a.txt", "zipped")]),
         (bz2.compress(example(".tar", "in a tar")), [("stdin.tar.bz2!a.txt", "in a tar")]),
     ],
+    ids=["txt", "jsonl", "json.gz", "txt.zst", "zip", "tar.bz2"],  # not the bytes: some hold the time
 )
 def test_standard_input_is_read_as_what_it_is(data, expected):
     called = subprocess.run([sys.executable, "-c", STDIN, "-"], input=data, capture_output=True, check=True)
