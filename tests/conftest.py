@@ -85,3 +85,27 @@ def prepared_dirt(dirt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "data"
     prepare(open_source(dirt), out, workers=1)
     return out
+
+
+DEADLY = "This kills whoever reads it."
+READER = f"""
+import os
+from bimo.text import readers
+
+def deadly(stream, options, read=readers.READERS[".txt"]):
+    for record in read(stream, options):
+        if record.text == {DEADLY!r}:
+            os._exit(9)
+        yield record
+
+readers.READERS[".txt"] = deadly
+"""
+
+
+@pytest.fixture
+def deadly_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A text that kills every new Python process that reads it from a .txt file."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(READER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[1])]))
+    return DEADLY

@@ -20,6 +20,7 @@ from bimo.text.document import DataHash, Document, text_digest
 FORMAT = "bimo-documents-1"
 MANIFEST = "manifest.json"
 FIRST_SHARD = "documents-00000.jsonl.zst"
+FURTHER = ("kind", "language", "time")  # of a document, where they are known
 RECIPE, PARTS = "recipe.json", "parts"  # how it was prepared, and the finished work of all files
 SHARD_BYTES = 128_000_000
 REPAIR = "Delete the folder and prepare it again."
@@ -79,7 +80,7 @@ def read_shard(file: BinaryIO, path: Path, sha256: str) -> Iterator[Document]:
     try:
         for _, line in text_lines(text_chunks(ZstdStream(raw), "utf-8"), limit=1 << 62):
             record = json.loads(line or "")
-            further = {name: record[name] for name in ("kind", "language", "time") if name in record}
+            further = {name: record[name] for name in FURTHER if name in record}
             yield Document(record["id"], record["text"], record["source"], **further)
     except (Unreadable, ValueError, KeyError, TypeError) as cause:
         raise DataError(f"{path} is damaged.", got=str(cause), fix=REPAIR) from None
@@ -147,27 +148,39 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_shards(documents: Iterable[Document], folder: Path) -> dict[str, Any]:
+def write_shard(folder: Path, number: int, lines: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write records, each a line of JSON with its end, as one shard; returns its entry in the manifest."""
     import zstandard
 
+    path = folder / FIRST_SHARD.replace("00000", f"{number:05d}")
+    with path.open("wb") as file:
+        with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
+            for line in lines:
+                writer.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"file": path.name, "size": path.stat().st_size, "sha256": files.sha256_file(path)}
+
+
+def _write_shards(documents: Iterable[Document], folder: Path) -> dict[str, Any]:
     stream, data_hash = iter(documents), DataHash()
     shards: list[dict[str, Any]] = []
     count = total = 0
     document = next(stream, None)
-    while document is not None:
-        path = folder / FIRST_SHARD.replace("00000", f"{len(shards):05d}")
+
+    def lines() -> Iterator[bytes]:
+        """Those of one shard."""
+        nonlocal document, count, total
         size = 0
-        with path.open("wb") as file:
-            with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
-                while document is not None and size < SHARD_BYTES:
-                    record = {"id": document.id, "text": document.text, "source": document.source}
-                    writer.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
-                    data_hash.add(text_digest(document.text))
-                    size += len(document.text.encode("utf-8"))
-                    count += 1
-                    document = next(stream, None)
-            file.flush()
-            os.fsync(file.fileno())
+        while document is not None and size < SHARD_BYTES:
+            record = {"id": document.id, "text": document.text, "source": document.source}
+            yield json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+            data_hash.add(text_digest(document.text))
+            size += len(document.text.encode("utf-8"))
+            count += 1
+            document = next(stream, None)
         total += size
-        shards.append({"file": path.name, "size": path.stat().st_size, "sha256": files.sha256_file(path)})
+
+    while document is not None:
+        shards.append(write_shard(folder, len(shards), lines()))
     return {"format": FORMAT, "documents": count, "bytes": total, "data_hash": data_hash.hex(), "shards": shards}

@@ -224,11 +224,11 @@ class Tokenizer:
     @functools.cached_property
     def _fast(self) -> fast.Fast | None:
         """The same encoder in tiktoken, where added tokens have no part in text."""
-        if any(token.content not in self._secret_names for token in self._added.values()):
+        names, vocabulary = self._secret_names, self._full.get_vocab(with_added_tokens=False)
+        if any(token.content not in names for token in self._added.values()):
             return None
-        pieces = {piece: self._pieces[id] for piece, id in self._full.get_vocab(with_added_tokens=False).items()}
-        names = self._secret_names
-        return fast.fast(json.loads(self._definition), {k: v for k, v in pieces.items() if k not in names})
+        pieces = {piece: self._pieces[id] for piece, id in vocabulary.items() if piece not in names}
+        return fast.fast(json.loads(self._definition), pieces)
 
     @functools.cached_property
     def _pieces(self) -> list[bytes]:

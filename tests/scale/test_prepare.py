@@ -1,4 +1,3 @@
-import os
 import random
 import sys
 from pathlib import Path
@@ -13,19 +12,6 @@ from bimo.text.source import open_source
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "king", "of", "and", "to", "said", "that", "moon", "with", "night", "have", "be", "ship", "harbour"]
-DEADLY = "This kills whoever reads it."
-READER = f"""
-import os
-from bimo.text import readers
-
-def deadly(stream, options, read=readers.READERS[".txt"]):
-    for record in read(stream, options):
-        if record.text == {DEADLY!r}:
-            os._exit(9)
-        yield record
-
-readers.READERS[".txt"] = deadly
-"""
 
 
 @pytest.fixture
@@ -44,12 +30,9 @@ def written(out):
 
 
 @pytest.mark.slow
-def test_a_cluster_writes_what_one_machine_does_whatever_dies(folder, tmp_path, monkeypatch):
+def test_a_cluster_writes_what_one_machine_does_whatever_dies(deadly_text, folder, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data")
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(READER)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), str(ROOT)]))
     monkeypatch.chdir(tmp_path)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
@@ -57,7 +40,7 @@ def test_a_cluster_writes_what_one_machine_does_whatever_dies(folder, tmp_path, 
         prepare(open_source("in"), Path("ray"), run=on_ray())
         assert written(tmp_path / "ray") == written(tmp_path / "local")
         assert ray.is_initialized() and ray.data.DataContext.get_current().max_errored_blocks == 0
-        (folder / "7b.txt").write_text(DEADLY)
+        (folder / "7b.txt").write_text(deadly_text)
         manifest = prepare(open_source("in"), Path("ray"), run=on_ray())
         assert [one["file"] for one in manifest["skipped"]] == ["7b.txt"] and manifest["documents"] == 12
     finally:

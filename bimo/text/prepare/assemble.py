@@ -7,10 +7,8 @@ Shapes: D documents that the steps kept, in the order of the listing; R document
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bimo import files
 from bimo.text import store
 from bimo.text.arrange import NO_SIDE, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
 from bimo.text.decode import ZstdStream
@@ -167,6 +164,7 @@ class Decided:
 
     Attributes:
         sizes: UTF-8 bytes (D,).
+        digests: of their texts (D, 32).
         order: numbers of documents as they are written (R,), those of one side together.
         sides: how many of them are on each side, by name; one nameless side where nothing is held out.
         side: of each document (D,): an index of ``SIDES`` or ``NO_SIDE``.
@@ -174,6 +172,7 @@ class Decided:
 
     ids: list[str]
     sizes: Integers
+    digests: npt.NDArray[np.uint8]
     duplicates: Duplicates
     order: Integers
     sides: dict[str, int]
@@ -237,7 +236,8 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
                 mix=mix if number == TRAIN else None, source=source, names=names, sizes=sizes,
             )  # fmt: skip
     sides = {name if arrangement.split_by != "none" else "": len(order) for name, order in parts_of.items()}
-    return Decided(ids, sizes, duplicates, np.concatenate(list(parts_of.values())), sides, side)
+    order, digests = np.concatenate(list(parts_of.values())), parts.array("digest", folder)
+    return Decided(ids, sizes, digests, duplicates, order, sides, side)
 
 
 def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
@@ -245,12 +245,14 @@ def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
 
 
 def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> Duplicates:
-    exact, check = parts.array("exact", folder), parts.array("check", folder)
-    bands = parts.array("bands", folder)
-    wanted = recipe.duplicates
+    exact, wanted = parts.array("exact", folder), recipe.duplicates
+    check = np.empty((len(exact), 0), dtype=np.uint8)
+    columns: Iterator[npt.NDArray[np.uint64]] = iter(())
+    if wanted.near:
+        check, bands = parts.array("check", folder), parts.array("bands", folder)
+        columns = (bands[:, number] for number in range(bands.shape[1]))
     if not wanted.exact:  # every document gets a hash of its own
         exact = np.stack([np.arange(len(exact), dtype=np.uint64)] * 2, axis=1)
-    columns = (bands[:, number] for number in range(bands.shape[1] if wanted.near else 0))
     return find_duplicates(exact, columns, check, np.zeros(len(sizes)), sizes, least=wanted.similarity)
 
 
@@ -259,35 +261,22 @@ def write_shards(parts: Parts, decided: Decided, folder: Path) -> dict[str, Any]
 
     Lines are spooled to a file for each shard as the parts give them, then each shard is sorted in memory.
     """
-    import zstandard
-
     sizes = decided.sizes[decided.order]
     shard_of, sides = _shards(sizes, decided.sides)
     by_document = np.argsort(decided.order, kind="stable")
     begins = np.searchsorted(decided.order[by_document], np.arange(parts.count + 1))
     count = int(shard_of[-1]) + 1 if len(shard_of) else 0
     shards: list[dict[str, Any]] = []
-    digests = np.zeros((parts.count, 32), dtype=np.uint8)
     spools = _Spools(folder)
     for number, line in parts.lines():
-        places = by_document[begins[number] : begins[number + 1]]
-        if len(places):
-            digests[number] = np.frombuffer(hashlib.sha256(_text_of(line)).digest(), dtype=np.uint8)
-        for place in places.tolist():
+        for place in by_document[begins[number] : begins[number + 1]].tolist():
             spools.add(int(shard_of[place]), place, line)
     for number in range(count):
-        path = folder / store.FIRST_SHARD.replace("00000", f"{number:05d}")
-        with path.open("wb") as file:
-            with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
-                for view in spools.sorted_lines(number):
-                    writer.write(view)
-            file.flush()
-            os.fsync(file.fileno())
-        shard = {"file": path.name, "size": path.stat().st_size, "sha256": files.sha256_file(path)}
+        shard = store.write_shard(folder, number, spools.sorted_lines(number))
         shards.append(shard | ({"split": sides[number]} if sides[number] else {}))
     data_hash = DataHash()
     for number in decided.order.tolist():
-        data_hash.add(digests[number].tobytes())
+        data_hash.add(decided.digests[number].tobytes())
     return {
         "format": store.FORMAT,
         "documents": len(decided.order),
@@ -309,11 +298,6 @@ def _shards(sizes: Integers, sides: dict[str, int]) -> tuple[Integers, list[str]
         names += [name] * (int(own[-1]) + 1 if count else 0)
         begin += count
     return shard_of, names
-
-
-def _text_of(line: bytes) -> bytes:
-    text: str = json.loads(line)["text"]
-    return text.encode("utf-8")
 
 
 class _Spools:

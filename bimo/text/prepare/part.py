@@ -22,16 +22,18 @@ import numpy as np
 
 from bimo import files
 from bimo.errors import DataError
+from bimo.text import store
 from bimo.text.clean import pii
-from bimo.text.document import Document, Drop, Skipped
+from bimo.text.document import Document, Drop, Skipped, text_digest
 from bimo.text.listing import File, Listing
 from bimo.text.prepare.ledger import CHANGED, LEDGER, READ, LedgerWriter, Row
 from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
-from bimo.text.signatures import signatures
+from bimo.text.signatures import exact_hashes, signatures
 from bimo.text.source import Source
 
 DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
-ARRAYS = {"exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
+ARRAYS = {"digest": (np.uint8, 32), "exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
+NEAR = ("bands", "check")  # made only where near duplicates are looked for
 SIGNED_TOGETHER = 1 << 20  # characters
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
 NOTHING_IN_IT = ("empty", "no records")
@@ -148,7 +150,7 @@ class _Part:
     """The files of a part while it is made."""
 
     def __init__(self, folder: Path, task: Task) -> None:
-        self._folder, self._reading = folder, task.recipe.reading
+        self._folder, self._reading, self._near = folder, task.recipe.reading, task.recipe.duplicates.near
         self._steps = build_steps(task.recipe.clean)
         self._examples = _Examples()
         self._texts: list[str] = []
@@ -164,7 +166,9 @@ class _Part:
         raw = self._stack.enter_context((self._folder / DOCUMENTS).open("wb"))
         self._documents = self._stack.enter_context(zstandard.ZstdCompressor(level=1).stream_writer(raw, closefd=False))
         self._arrays: dict[str, BinaryIO] = {
-            name: self._stack.enter_context((self._folder / f"{name}.bin").open("wb")) for name in ARRAYS
+            name: self._stack.enter_context((self._folder / f"{name}.bin").open("wb"))
+            for name in ARRAYS
+            if self._near or name not in NEAR
         }
         return self
 
@@ -239,7 +243,7 @@ class _Part:
 
     def _keep(self, document: Document) -> None:
         record = {"id": document.id, "text": document.text, "source": document.source}
-        further = {name: getattr(document, name) for name in ("kind", "language", "time")}
+        further = {name: getattr(document, name) for name in store.FURTHER}
         record |= {name: value for name, value in further.items() if value and value != "prose"}
         self._documents.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
         self._texts.append(document.text)
@@ -249,9 +253,14 @@ class _Part:
 
     def _sign(self) -> None:
         if self._texts:
-            signed = signatures(self._texts)
-            for name, (dtype, _) in ARRAYS.items():
-                self._arrays[name].write(np.ascontiguousarray(getattr(signed, name), dtype=dtype).tobytes())
+            made: dict[str, Any] = {"digest": np.frombuffer(b"".join(map(text_digest, self._texts)), dtype=np.uint8)}
+            if self._near:
+                signed = signatures(self._texts)
+                made |= {"exact": signed.exact, "bands": signed.bands, "check": signed.check}
+            else:
+                made["exact"] = exact_hashes(self._texts)
+            for name, values in made.items():
+                self._arrays[name].write(np.ascontiguousarray(values, dtype=ARRAYS[name][0]).tobytes())
         self._texts, self._waiting = [], 0
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -242,14 +243,11 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 def nothing_kept(source: Source, parts: Parts) -> DataError:
     """The error for a source of which no document is left, with the reasons."""
-    reasons: dict[str, int] = {}
-    for row in parts.rows(("kept", "step", "reason")):
-        if not row.kept:
-            reasons[f"{row.step}: {row.reason}"] = reasons.get(f"{row.step}: {row.reason}", 0) + 1
+    rows = parts.rows(("kept", "step", "reason"))
+    reasons = Counter(f"{row.step}: {row.reason}" for row in rows if not row.kept)
     if not reasons:
         return source.nothing_readable()
-    most = sorted(reasons.items(), key=lambda one: -one[1])[:3]
-    shown = "; ".join(f"{count} x {reason.rstrip('.')}" for reason, count in most)
+    shown = "; ".join(f"{count} x {reason.rstrip('.')}" for reason, count in reasons.most_common(3))
     fix = "Switch a step off, for example --set clean.quality.on=false, or see `bimo prepare --help`."
     if all(reason.startswith(f"{READ}: ") for reason in reasons):
         fix = "Nothing in it could be read; if its text is in a column, name it with --text-column."

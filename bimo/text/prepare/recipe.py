@@ -28,10 +28,8 @@ from bimo.text.clean import (
     toxicity,
     unwrap,
 )
-from bimo.text.decode import check_encoding
 from bimo.text.document import Step
 from bimo.text.duplicates import SIMILARITY
-from bimo.text.readers.columns import parse_template
 from bimo.text.readers.record import Options
 
 
@@ -124,7 +122,8 @@ class Recipe:
 
     def work(self) -> dict[str, Any]:
         """What decides about a document by itself, as plain values: with other values, finished parts are useless."""
-        return {"bimo": __version__, "reading": to_mapping(self.reading), "clean": to_mapping(self.clean)}
+        own = {"reading": to_mapping(self.reading), "clean": to_mapping(self.clean), "near": self.duplicates.near}
+        return {"bimo": __version__, **own}
 
 
 PASSAGES = "passages.npz"
@@ -179,8 +178,6 @@ def fitted(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:
     Raises:
         BimoError: a reference or an evaluation set cannot be read, or a step is wrongly configured.
     """
-    check_encoding(recipe.reading.encoding)
-    parse_template(recipe.reading.template)
     clean, learned = recipe.clean, {}
     if clean.perplexity.on:
         clean = dataclasses.replace(clean, perplexity=perplexity.fitted(clean.perplexity, folder))

@@ -16,19 +16,6 @@ from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
 
 ROOT = Path(__file__).parents[3]
-DEADLY = "This kills whoever reads it."
-READER = f"""
-import os
-from bimo.text import readers
-
-def deadly(stream, options, read=readers.READERS[".txt"]):
-    for record in read(stream, options):
-        if record.text == {DEADLY!r}:
-            os._exit(9)
-        yield record
-
-readers.READERS[".txt"] = deadly
-"""
 PREPARE = """
 import sys
 from pathlib import Path
@@ -51,26 +38,18 @@ def in_processes(monkeypatch):
     monkeypatch.setattr(module, "TASK_BYTES", 3_000)
 
 
-@pytest.fixture
-def deadly_reader(tmp_path, monkeypatch):
-    """Every new Python process reads text files with a reader that one text kills."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(READER)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), str(ROOT)]))
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("in_processes", "deadly_reader")
-def test_a_file_that_kills_the_process_that_reads_it_is_left_out(folder, tmp_path, loose, written):
+@pytest.mark.usefixtures("in_processes")
+def test_a_file_that_kills_the_process_that_reads_it_is_left_out(deadly_text, folder, tmp_path, loose, written):
     deadly = [folder / "2b.txt", folder / "deep" / "中9.txt"]
     for path in deadly:
-        path.write_text(DEADLY)
+        path.write_text(deadly_text)
     manifest = prepare(open_source(folder), tmp_path / "out", loose, workers=2)
     died = {one["file"] for one in manifest["skipped"] if one["reason"] == workers.DIED}
     assert died == {"2b.txt", "deep/中9.txt"}
     rows = list(read_rows(tmp_path / "out" / LEDGER))
     (row,) = [row for row in rows if row.id == "2b.txt"]
-    assert row.reason == workers.DIED and row.bytes_dropped == row.bytes_in == len(DEADLY)
+    assert row.reason == workers.DIED and row.bytes_dropped == row.bytes_in == len(deadly_text)
     with pytest.raises(DataError, match="2b.txt: the process that read it died"):
         (tmp_path / "out" / "manifest.json").unlink()
         prepare(open_source(folder / "2b.txt", folder / "1.txt", strict=True), tmp_path / "two", loose, workers=2)
@@ -82,10 +61,9 @@ def test_a_file_that_kills_the_process_that_reads_it_is_left_out(folder, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("deadly_reader")
-def test_a_file_that_may_kill_is_read_in_another_process_however_small(tmp_path, texts, loose):
+def test_a_file_that_may_kill_is_read_in_another_process_however_small(deadly_text, tmp_path, texts, loose):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text(DEADLY)
+    (tmp_path / "in" / "a.txt").write_text(deadly_text)
     (tmp_path / "in" / "b.html").write_text(f"<p>{texts.english()}</p>")
     manifest = prepare(open_source(tmp_path / "in"), tmp_path / "out", loose)
     assert [one["reason"] for one in manifest["skipped"]] == [workers.DIED]
