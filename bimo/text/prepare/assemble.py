@@ -1,4 +1,4 @@
-"""Finished parts become one prepared folder: duplicates left out, documents arranged, shards and ledger written.
+"""What becomes of all documents together: duplicates left out, the rest arranged; and the ledger that says so.
 
 Everything here follows the order of the listing, whichever part holds a file and whenever that part was made.
 
@@ -8,7 +8,6 @@ Shapes: D documents that the steps kept, in the order of the listing; R document
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,144 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bimo.text import store
-from bimo.text.arrange import NO_SIDE, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
-from bimo.text.decode import ZstdStream
-from bimo.text.document import DataHash, Skipped
-from bimo.text.duplicates import Duplicates, find_duplicates
-from bimo.text.listing import File
-from bimo.text.prepare.ledger import COLUMNS, DUPLICATES, LEDGER, MIX, READ, LedgerWriter, Row, read_rows
-from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
+from bimo.text.arrange import NO_SIDE, Integers, Marks, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
+from bimo.text.document import Skipped
+from bimo.text.duplicates import Duplicates, Numbers, find_duplicates
+from bimo.text.prepare.ledger import DUPLICATES, MIX, READ, LedgerWriter, Row, table_of
+from bimo.text.prepare.parts import Parts
 from bimo.text.prepare.recipe import Arrangement, Recipe
+from bimo.text.shingles import Hashes
 from bimo.text.source import MOST_REASONS, skipped_records
 from bimo.text.split import SIDES, TRAIN
 
-Integers = npt.NDArray[np.int64]
-SPOOLED = 1 << 26  # bytes of lines that wait in memory for their shards
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """The documents of one file, or of one slice of a file: where they lie in a part, and where in the whole.
-
-    Attributes:
-        before: rows of the slices of the same file before this one.
-        lost: bytes of the file, if this is its beginning and no document was in it.
-        row: of its first one in the part's ledger, of which it has ``rows``.
-        place: among the kept documents of the part; ``first``: among all, of which it has ``kept``.
-    """
-
-    part: Path
-    file: File
-    row: int
-    rows: int
-    place: int
-    kept: int
-    first: int
-    before: int
-    lost: int
-
-
-class Parts:
-    """All finished parts of a listing."""
-
-    def __init__(self, parts: Sequence[Path], listed: Sequence[File]) -> None:
-        found: dict[str, tuple[Path, int, int, int, int, int]] = {}
-        self.facts: list[Facts] = []
-        for part in parts:
-            facts = Facts.read(part)
-            self.facts.append(facts)
-            row = place = 0
-            for name, rows, documents, kept in facts.files:
-                found[json.dumps(name)] = (part, row, rows, documents, place, kept)
-                row, place = row + rows, place + kept
-        self.stretches: list[Stretch] = []
-        first = 0
-        for _, slices in itertools.groupby(listed, key=lambda file: file.path):
-            places = [(file, *found[json.dumps(identity(file))]) for file in slices]
-            empty = not any(documents for _, _, _, _, documents, _, _ in places)
-            lost = sum(file.size for file, *_ in places) if empty else 0
-            before = 0
-            for file, part, row, rows, _, place, kept in places:
-                self.stretches.append(Stretch(part, file, row, rows, place, kept, first, before, lost))
-                first, before, lost = first + kept, before + rows, 0 if rows else lost
-        self.count = first
-
-    def array(self, name: str, folder: Path) -> npt.NDArray[Any]:
-        """One of ``ARRAYS`` for all documents (D, ...), in a temporary file of ``folder``."""
-        dtype, width = ARRAYS[name]
-        size = np.dtype(dtype).itemsize * width
-        target = folder / f"{name}.bin"
-        with target.open("wb") as out:
-            for part, run in itertools.groupby(self.stretches, key=lambda one: one.part):
-                with (part / f"{name}.bin").open("rb") as file:
-                    for stretch in run:
-                        file.seek(stretch.place * size)
-                        _copy(file, out, stretch.kept * size)
-        if not self.count:
-            return np.empty((0, width), dtype=dtype)
-        return np.memmap(target, dtype=dtype, mode="r", shape=(self.count, width))
-
-    def rows(self, columns: tuple[str, ...] = COLUMNS) -> Iterator[Row]:
-        """The rows of all ledgers, in the order of the listing."""
-        last = {stretch.part: stretch for stretch in self.stretches}
-        opened: dict[Path, tuple[Iterator[Row], int]] = {}  # parts stay open between their stretches, at a row
-        for stretch in self.stretches:
-            rows, at = opened.pop(stretch.part, (iter(()), stretch.row + 1))
-            if at > stretch.row:
-                rows, at = read_rows(stretch.part / LEDGER, columns, first=stretch.row), stretch.row
-            lost = stretch.lost
-            for row in itertools.islice(rows, stretch.row - at, stretch.row - at + stretch.rows):
-                row.number += stretch.before
-                row.bytes_in, row.bytes_dropped, lost = row.bytes_in + lost, row.bytes_dropped + lost, 0
-                yield row
-            if stretch is not last[stretch.part]:
-                opened[stretch.part] = rows, stretch.row + stretch.rows
-
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Every kept document as its line of JSON and its number among all, part by part."""
-        by_part: dict[Path, list[Stretch]] = {}
-        for stretch in self.stretches:
-            by_part.setdefault(stretch.part, []).append(stretch)
-        for part, stretches in by_part.items():
-            with (part / DOCUMENTS).open("rb") as raw:
-                lines = _lines(ZstdStream(raw))
-                at = 0
-                for stretch in sorted(stretches, key=lambda one: one.place):
-                    for number, line in enumerate(
-                        itertools.islice(lines, stretch.place - at, stretch.place - at + stretch.kept)
-                    ):
-                        yield stretch.first + number, line
-                    at = stretch.place + stretch.kept
-
-    def examples(self) -> dict[str, list[dict[str, str]]]:
-        """A few documents for everything that a step did."""
-        found: dict[str, list[tuple[int, dict[str, str]]]] = {}
-        for facts in self.facts:
-            for reason, some in facts.examples.items():
-                found.setdefault(reason, []).extend((rank, example) for rank, example in some)
-        chosen = {
-            reason: sorted(some, key=lambda one: (one[0], one[1]["id"]))[:EXAMPLES] for reason, some in found.items()
-        }
-        return {reason: [example for _, example in chosen[reason]] for reason in sorted(chosen)}
-
-
-def _copy(source: Any, target: Any, size: int) -> None:
-    while size:
-        data = source.read(min(size, 1 << 24))
-        assert data, "a part is shorter than its facts say"
-        target.write(data)
-        size -= len(data)
-
-
-def _lines(stream: Any) -> Iterator[bytes]:
-    rest: list[bytes] = []
-    while chunk := stream.read(1 << 18):
-        *ended, last = chunk.split(b"\n")
-        for piece in ended:
-            yield b"".join((*rest, piece)) + b"\n" if rest else piece + b"\n"
-            rest = []
-        rest = [*rest, last] if last else rest
+DROPPED = ("file", "step", "reason", "evidence")  # columns that say what was left out
 
 
 @dataclass
@@ -163,6 +35,7 @@ class Decided:
     """What becomes of the documents that the steps kept.
 
     Attributes:
+        ids: of those that were kept in place of others, by their numbers.
         sizes: UTF-8 bytes (D,).
         digests: of their texts (D, 32).
         order: numbers of documents as they are written (R,), those of one side together.
@@ -170,7 +43,7 @@ class Decided:
         side: of each document (D,): an index of ``SIDES`` or ``NO_SIDE``.
     """
 
-    ids: list[str]
+    ids: dict[int, str]
     sizes: Integers
     digests: npt.NDArray[np.uint8]
     duplicates: Duplicates
@@ -204,14 +77,9 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
         ConfigError: the mixture or the shares make no sense.
         DataError: there is too little text to hold some out.
     """
-    ids, sizes, times = [], np.zeros(parts.count, dtype=np.int64), []
-    for number, row in enumerate(row for row in parts.rows(("bytes_out", "kept", "time")) if row.kept):
-        ids.append(row.id)
-        times.append(row.time)
-        sizes[number] = row.bytes_out
+    hashes, sizes, times = _looked_up(parts, with_times=recipe.arrangement.split_by == "time")
     duplicates = _duplicates(parts, recipe, sizes, folder)
     kept, arrangement = duplicates.kept, recipe.arrangement
-    hashes = id_hashes(ids)
     names = list(dict.fromkeys(inputs))
     per_file = np.array([stretch.kept for stretch in parts.stretches], dtype=np.int64)
     source = np.repeat(np.array([names.index(name) for name in inputs], dtype=np.int64), per_file)
@@ -225,7 +93,7 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
         side = split(
             key, sizes, kept, duplicates.cluster, seed=arrangement.seed,
             validation=arrangement.validation, test=arrangement.test,
-            times=times if arrangement.split_by == "time" else None,
+            times=times,
         )  # fmt: skip
     mix = mixture(arrangement, names)
     parts_of: dict[str, Integers] = {}
@@ -237,7 +105,34 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
             )  # fmt: skip
     sides = {name if arrangement.split_by != "none" else "": len(order) for name, order in parts_of.items()}
     order, digests = np.concatenate(list(parts_of.values())), parts.array("digest", folder)
-    return Decided(ids, sizes, digests, duplicates, order, sides, side)
+    return Decided(_ids(parts, duplicates.instead), sizes, digests, duplicates, order, sides, side)
+
+
+def _looked_up(parts: Parts, *, with_times: bool) -> tuple[Hashes, Integers, list[str] | None]:
+    """Of the documents that the steps kept: hashes of their ids (D,), sizes (D,), and when they were written (D,)."""
+    hashes, sizes = np.empty(parts.count, dtype=np.uint64), np.empty(parts.count, dtype=np.int64)
+    times: list[str] = []
+    at = 0
+    for table in parts.tables(("id", "bytes_out", "kept", *(["time"] if with_times else []))):
+        table = table.filter(table["kept"])
+        here = slice(at, at + table.num_rows)
+        hashes[here], sizes[here] = id_hashes(table["id"].to_pylist()), table["bytes_out"].to_numpy()
+        times += table["time"].to_pylist() if with_times else []
+        at = here.stop
+    return hashes, sizes, times if with_times else None
+
+
+def _ids(parts: Parts, instead: Numbers) -> dict[int, str]:
+    """The ids of the documents that were kept in place of others, by their numbers."""
+    wanted = np.unique(instead[instead >= 0])
+    found: dict[int, str] = {}
+    at = 0
+    for table in parts.tables(("id", "kept")) if len(wanted) else ():
+        ids = table.filter(table["kept"])["id"]
+        here = wanted[np.searchsorted(wanted, at) : np.searchsorted(wanted, at + len(ids))]
+        found |= zip(here.tolist(), ids.take(here - at).to_pylist(), strict=True)
+        at += len(ids)
+    return found
 
 
 def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
@@ -256,89 +151,6 @@ def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> 
     return find_duplicates(exact, columns, check, np.zeros(len(sizes)), sizes, least=wanted.similarity)
 
 
-def write_shards(parts: Parts, decided: Decided, folder: Path) -> dict[str, Any]:
-    """Write the documents in their order, and return what the manifest says of them.
-
-    Lines are spooled to a file for each shard as the parts give them, then each shard is sorted in memory.
-    """
-    sizes = decided.sizes[decided.order]
-    shard_of, sides = _shards(sizes, decided.sides)
-    by_document = np.argsort(decided.order, kind="stable")
-    begins = np.searchsorted(decided.order[by_document], np.arange(parts.count + 1))
-    count = int(shard_of[-1]) + 1 if len(shard_of) else 0
-    shards: list[dict[str, Any]] = []
-    spools = _Spools(folder)
-    for number, line in parts.lines():
-        for place in by_document[begins[number] : begins[number + 1]].tolist():
-            spools.add(int(shard_of[place]), place, line)
-    for number in range(count):
-        shard = store.write_shard(folder, number, spools.sorted_lines(number))
-        shards.append(shard | ({"split": sides[number]} if sides[number] else {}))
-    data_hash = DataHash()
-    for number in decided.order.tolist():
-        data_hash.add(decided.digests[number].tobytes())
-    return {
-        "format": store.FORMAT,
-        "documents": len(decided.order),
-        "bytes": int(sizes.sum()),
-        "data_hash": data_hash.hex(),
-        "shards": shards,
-    }
-
-
-def _shards(sizes: Integers, sides: dict[str, int]) -> tuple[Integers, list[str]]:
-    """The shard of every written document (R,), and the side that each shard belongs to."""
-    shard_of, begin = np.zeros(len(sizes), dtype=np.int64), 0
-    names: list[str] = []
-    for name, count in sides.items():
-        ends = np.cumsum(sizes[begin : begin + count])
-        own = (ends - sizes[begin : begin + count]) // store.SHARD_BYTES
-        _, own = np.unique(own, return_inverse=True)
-        shard_of[begin : begin + count] = own + len(names)
-        names += [name] * (int(own[-1]) + 1 if count else 0)
-        begin += count
-    return shard_of, names
-
-
-class _Spools:
-    """Lines for many shards, each with its place; no file stays open, as there may be more than a process may have."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._held: dict[int, list[bytes]] = {}
-        self._size = 0
-
-    def add(self, shard: int, place: int, line: bytes) -> None:
-        """Keep a line."""
-        record = place.to_bytes(8, "little") + len(line).to_bytes(8, "little") + line
-        self._held.setdefault(shard, []).append(record)
-        self._size += len(record)
-        if self._size > SPOOLED:
-            self._flush()
-
-    def _flush(self) -> None:
-        for shard, records in self._held.items():
-            with self._path(shard).open("ab") as file:
-                file.writelines(records)
-        self._held, self._size = {}, 0
-
-    def _path(self, shard: int) -> Path:
-        return self._folder / f"{shard}.spool"
-
-    def sorted_lines(self, shard: int) -> list[memoryview]:
-        """The lines of a shard in the order of their places; they are forgotten here."""
-        self._flush()
-        data = memoryview(self._path(shard).read_bytes())
-        self._path(shard).unlink()
-        found, at = [], 0
-        while at < len(data):
-            place, size = int.from_bytes(data[at : at + 8], "little"), int.from_bytes(data[at + 8 : at + 16], "little")
-            found.append((place, data[at + 16 : at + 16 + size]))
-            at += 16 + size
-        found.sort(key=lambda one: one[0])
-        return [line for _, line in found]
-
-
 def write_ledger(
     parts: Parts, decided: Decided, not_listed: Sequence[Skipped], path: Path
 ) -> tuple[dict[str, Any], list[Skipped]]:
@@ -348,41 +160,85 @@ def write_ledger(
         How many documents and bytes were read, and how many documents were dropped for which reason; and what no
         reader could read, equal reasons of one file together.
     """
+    from pyarrow import compute
+
     reasons: Counter[str] = Counter()
-    documents = size = 0
+    documents = size = number = 0
     unread = _Unread()
     copies = np.bincount(decided.order, minlength=parts.count)
-    duplicates = decided.duplicates
-    number = 0
     ledger = LedgerWriter(path)
-    for row in parts.rows():
-        if row.kept:
-            row.cluster = int(duplicates.cluster[number])
-            if duplicates.instead[number] >= 0:
-                row.copy_of = decided.ids[duplicates.instead[number]]
-                reason, evidence = duplicates.evidence(number, row.copy_of)
-                row.drop(DUPLICATES, reason, evidence)
-            elif not copies[number]:
-                row.drop(MIX, "not in the mixture", "its input is read less than once")
-            else:
-                row.copies = int(copies[number])
-                row.split = SIDES[decided.side[number]] if "" not in decided.sides else ""
-            number += 1
-        elif row.step == READ:
-            unread.add(row)
-        if not row.kept:
-            reasons[f"{row.step}: {row.reason}"] += 1
-        documents, size = documents + 1, size + row.bytes_in
-        ledger.add(row)
-    for skipped in not_listed:
-        row = Row(skipped.file, skipped.file, 0, bytes_in=skipped.size, bytes_dropped=skipped.size)
-        row.drop(READ, skipped.reason, skipped.reason)
-        documents, size = documents + 1, size + row.bytes_in
-        reasons[f"{row.step}: {row.reason}"] += 1
-        ledger.add(row)
+    others = table_of(list(map(_not_read, not_listed)))
+    for table in itertools.chain(parts.tables(), [others]):
+        kept = np.asarray(table["kept"], dtype=bool)
+        settled = _settled(table, kept, decided, copies, number)
+        number += int(np.count_nonzero(kept))
+        for row in settled.select(DROPPED).filter(compute.invert(settled["kept"])).to_pylist():
+            reasons[f"{row['step']}: {row['reason']}"] += 1
+            if row["step"] == READ and table is not others:
+                unread.add(row["file"], row["reason"], row["evidence"])
+        documents, size = documents + table.num_rows, size + int(np.sum(table["bytes_in"]))
+        ledger.extend(settled)
     ledger.close()
     funnel = {"documents_in": documents, "bytes_in": size, "reasons": dict(reasons.most_common())}
     return funnel, [*not_listed, *unread.skipped()]
+
+
+def _not_read(skipped: Skipped) -> Row:
+    row = Row(skipped.file, skipped.file, 0, bytes_in=skipped.size, bytes_dropped=skipped.size)
+    row.drop(READ, skipped.reason, skipped.reason)
+    return row
+
+
+def _settled(table: Any, kept: Marks, decided: Decided, copies: Integers, first: int) -> Any:
+    """Rows of a ledger, with what was decided about all documents together.
+
+    Args:
+        kept: which of the rows are of documents that the steps kept, the number ``first`` and those that follow.
+        copies: how often each document is written (D,).
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    documents = np.arange(first, first + int(np.count_nonzero(kept)))
+    duplicates, written = decided.duplicates, kept.copy()
+    written[kept] = copies[documents] > 0
+    lost = kept & ~written
+    bytes_out = np.asarray(table["bytes_out"])
+    columns: dict[str, Any] = {
+        "kept": written,
+        "cluster": _spread(duplicates.cluster[documents], kept, -1),
+        "copies": _spread(copies[documents], kept, 0),
+        "bytes_out": bytes_out * written,
+        "bytes_dropped": np.asarray(table["bytes_dropped"]) + bytes_out * lost,
+    }
+    if "" not in decided.sides:
+        side = _spread(decided.side[documents], kept, NO_SIDE)
+        columns["split"] = pa.array([*SIDES, ""]).take(pa.array(np.where(written, side, len(SIDES))))
+    if lost.any():
+        reasons = [_reason(number, decided) for number in documents[lost[kept]].tolist()]
+        for name, values in zip(("step", "reason", "evidence", "copy_of"), zip(*reasons, strict=True), strict=True):
+            text = pa.array(values, pa.string())
+            columns[name] = compute.replace_with_mask(table[name].combine_chunks(), pa.array(lost), text)
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.field(place), pa.array(values))
+    return table
+
+
+def _spread(values: npt.NDArray[Any], kept: Marks, other: int) -> Integers:
+    """Values of documents as those of rows, of which some are of none."""
+    found = np.full(len(kept), other, dtype=np.int64)
+    found[kept] = values
+    return found
+
+
+def _reason(number: int, decided: Decided) -> tuple[str, str, str, str]:
+    """Step, reason and evidence for not writing a document that the steps kept, and the id of its better copy."""
+    instead = int(decided.duplicates.instead[number])
+    if instead < 0:
+        return MIX, "not in the mixture", "its input is read less than once", ""
+    id = decided.ids[instead]
+    return DUPLICATES, *decided.duplicates.evidence(number, id), id
 
 
 class _Unread:
@@ -391,10 +247,10 @@ class _Unread:
     def __init__(self) -> None:
         self._found: dict[str, dict[str, tuple[str, int]]] = {}
 
-    def add(self, row: Row) -> None:
-        reasons = self._found.setdefault(row.file, {})
-        whole = row.evidence.startswith(row.reason)  # of a file: the evidence says it all
-        reason, where = (row.evidence, "") if whole else (row.reason, row.evidence)
+    def add(self, file: str, reason: str, evidence: str) -> None:
+        reasons = self._found.setdefault(file, {})
+        whole = evidence.startswith(reason)  # of a file: the evidence says it all
+        reason, where = (evidence, "") if whole else (reason, evidence)
         if reason not in reasons and len(reasons) >= MOST_REASONS:
             reason = "other reasons"
         first, count = reasons.get(reason, (where, 0))

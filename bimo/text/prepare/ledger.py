@@ -6,7 +6,11 @@ Bytes are UTF-8 bytes of text; of a file that gave none, those of the file. In e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import bisect
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +73,8 @@ class Row:
 
 
 COLUMNS = tuple(Row.__dataclass_fields__)
+DIFFERENT = ("id", "hash", "evidence")  # columns of which a value hardly comes twice
+_values = operator.attrgetter(*COLUMNS)
 
 
 def schema() -> Any:
@@ -83,33 +89,112 @@ def schema() -> Any:
     return pa.schema([(name, types[name]) for name in COLUMNS])
 
 
+def table_of(rows: Sequence[Row]) -> Any:
+    """Rows as a table of pyarrow."""
+    import pyarrow as pa
+
+    types = schema()
+    if not rows:
+        return types.empty_table()
+    columns: dict[str, Any] = dict(zip(COLUMNS, zip(*map(_values, rows), strict=True), strict=True))
+    changes = list(itertools.chain.from_iterable(columns["changes"]))
+    steps = pa.array([step for step, _ in changes], pa.string())
+    taken = pa.array([taken for _, taken in changes], pa.int64())
+    ends = itertools.accumulate(map(len, columns["changes"]), initial=0)
+    structs = pa.StructArray.from_arrays([steps, taken], fields=list(types.field("changes").type.value_type))
+    columns["changes"] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), structs)
+    return pa.table(columns, schema=types)
+
+
 class LedgerWriter:
-    """Writes rows to a Parquet file, a few at a time."""
+    """Writes rows to a Parquet file, always as many at a time, however they come."""
 
     def __init__(self, path: Path) -> None:
         from pyarrow import parquet
 
-        self._file = parquet.ParquetWriter(path, schema(), compression="zstd")
+        repeated = [name for name in COLUMNS if name not in DIFFERENT]
+        self._file = parquet.ParquetWriter(path, schema(), compression="zstd", use_dictionary=repeated)
         self._rows: list[Row] = []
+        self._tables: list[Any] = []
+        self._held = 0  # rows in the tables
 
     def add(self, row: Row) -> None:
         """Write a row, soon."""
         self._rows.append(row)
         if len(self._rows) == ROWS_AT_ONCE:
-            self._flush()
+            self.extend(schema().empty_table())
+
+    def extend(self, table: Any) -> None:
+        """Write the rows of a table of this schema, soon."""
+        self._tables += [table_of(self._rows), table]
+        self._held += len(self._rows) + table.num_rows
+        self._rows = []
+        if self._held >= ROWS_AT_ONCE:
+            self._flush(ROWS_AT_ONCE)
 
     def close(self) -> None:
         """Write what is left and the end of the file."""
-        self._flush()
+        self.extend(schema().empty_table())
+        self._flush(1)
         self._file.close()
 
-    def _flush(self) -> None:
+    def _flush(self, least: int) -> None:
+        """Write groups of rows, until fewer than ``least`` are left."""
         import pyarrow as pa
 
-        columns = {name: [getattr(row, name) for row in self._rows] for name in COLUMNS}
-        columns["changes"] = [[{"step": s, "bytes": b} for s, b in changes] for changes in columns["changes"]]
-        self._file.write_table(pa.table(columns, schema=schema()))
-        self._rows = []
+        table = pa.concat_tables(self._tables)
+        while table.num_rows >= least:
+            self._file.write_table(table.slice(0, ROWS_AT_ONCE).combine_chunks())
+            table = table.slice(ROWS_AT_ONCE)
+        self._tables, self._held = [table], table.num_rows
+
+
+class LedgerReader:
+    """Reads rows of a ledger from any place on; the group of rows that was read last is kept.
+
+    Args:
+        columns: those that are read.
+
+    Raises:
+        DataError: there is no ledger, or it is damaged; so do the methods.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+        from pyarrow import parquet
+
+        self._path, self._columns = path, list(columns)
+        with _damage_told(path):
+            self._file = parquet.ParquetFile(path)
+            groups = map(self._file.metadata.row_group, range(self._file.num_row_groups))
+            self._ends = list(itertools.accumulate(group.num_rows for group in groups))
+        self._group, self._table = -1, None
+
+    @property
+    def count(self) -> int:
+        """Rows of the ledger."""
+        return self._ends[-1] if self._ends else 0
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def tables(self, first: int, count: int) -> Iterator[Any]:
+        """``count`` rows from the number ``first`` on, as tables."""
+        while count > 0 and first < self.count:
+            group = bisect.bisect_right(self._ends, first)
+            if group != self._group:
+                with _damage_told(self._path):
+                    self._group, self._table = group, self._file.read_row_group(group, self._columns)
+            assert self._table is not None, "it was read just now"
+            some = self._table.slice(first - (self._ends[group] - self._table.num_rows), count)
+            yield some
+            first, count = first + some.num_rows, count - some.num_rows
 
 
 def read_rows(path: Path, columns: tuple[str, ...] = COLUMNS, first: int = 0) -> Iterator[Row]:
@@ -121,20 +206,9 @@ def read_rows(path: Path, columns: tuple[str, ...] = COLUMNS, first: int = 0) ->
     Raises:
         DataError: there is no ledger, or it is damaged.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    wanted = tuple(dict.fromkeys(("id", "file", "number", *columns)))
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(wanted)):
-                if first >= batch.num_rows:
-                    first -= batch.num_rows
-                    continue
-                yield from map(_row, batch.slice(first).to_pylist())
-                first = 0
-    except (OSError, pa.ArrowException) as cause:
-        raise damaged_ledger(path, expected="the ledger of prepared text", got=str(cause)) from None
+    with LedgerReader(path, tuple(dict.fromkeys(("id", "file", "number", *columns)))) as reader:
+        for table in reader.tables(first, reader.count - first):
+            yield from map(_row, table.to_pylist())
 
 
 def rows_at(path: Path, numbers: Iterable[int]) -> list[Row]:
@@ -143,23 +217,20 @@ def rows_at(path: Path, numbers: Iterable[int]) -> list[Row]:
     Raises:
         DataError: there is no ledger, or it is damaged.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
+    with LedgerReader(path) as reader:
+        return [
+            _row(row) for number in sorted(numbers) for table in reader.tables(number, 1) for row in table.to_pylist()
+        ]
 
-    found: list[Row] = []
-    left = sorted(numbers)
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
-        with parquet.ParquetFile(path) as file:
-            first = 0
-            for group in range(file.num_row_groups if left else 0):
-                after = first + file.metadata.row_group(group).num_rows
-                here = [number - first for number in left if first <= number < after]
-                if here:
-                    found += map(_row, file.read_row_group(group).take(here).to_pylist())
-                first = after
+        yield
     except (OSError, pa.ArrowException) as cause:
         raise damaged_ledger(path, expected="the ledger of prepared text", got=str(cause)) from None
-    return found
 
 
 def _row(values: dict[str, Any]) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -20,10 +21,12 @@ from bimo.text import store
 from bimo.text.decode import check_encoding
 from bimo.text.document import Skipped
 from bimo.text.listing import File
-from bimo.text.prepare.assemble import Parts, decide, mixture, write_ledger, write_shards
+from bimo.text.prepare.assemble import decide, mixture, write_ledger
 from bimo.text.prepare.ledger import EXAMPLES, LEDGER, READ
 from bimo.text.prepare.part import Facts, Task, grouped, identity
+from bimo.text.prepare.parts import Parts
 from bimo.text.prepare.recipe import Recipe, announcements, fingerprint, fitted, references
+from bimo.text.prepare.shards import write_shards
 from bimo.text.prepare.workers import Worker, local
 from bimo.text.readers.columns import parse_template
 from bimo.text.slices import sliced
@@ -243,8 +246,8 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 def nothing_kept(source: Source, parts: Parts) -> DataError:
     """The error for a source of which no document is left, with the reasons."""
-    rows = parts.rows(("kept", "step", "reason"))
-    reasons = Counter(f"{row.step}: {row.reason}" for row in rows if not row.kept)
+    rows = itertools.chain.from_iterable(table.to_pylist() for table in parts.tables(("step", "reason")))
+    reasons = Counter(f"{row['step']}: {row['reason']}" for row in rows)
     if not reasons:
         return source.nothing_readable()
     shown = "; ".join(f"{count} x {reason.rstrip('.')}" for reason, count in reasons.most_common(3))

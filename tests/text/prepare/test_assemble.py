@@ -5,7 +5,7 @@ import os
 import resource
 
 from bimo.text import store
-from bimo.text.prepare import assemble
+from bimo.text.prepare import shards
 from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
 
@@ -15,7 +15,7 @@ def test_many_shards_need_few_open_files(tmp_path, texts, loose, monkeypatch):
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     prepare(open_source(tmp_path / "in.jsonl"), tmp_path / "one", loose)
     monkeypatch.setattr(store, "SHARD_BYTES", 1)
-    monkeypatch.setattr(assemble, "SPOOLED", 2_000)
+    monkeypatch.setattr(shards, "SPOOLED", 2_000)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, before[1]))
     try:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bimo.config import from_mapping
 from bimo.errors import BimoError, ConfigError, DataError
 from bimo.text import source as source_module
-from bimo.text.prepare import part, workers
+from bimo.text.prepare import part, parts, workers
 from bimo.text.prepare import prepare as module
 from bimo.text.prepare.ledger import LEDGER, read_rows
 from bimo.text.prepare.part import make_part
@@ -134,8 +134,8 @@ def test_slices_of_a_large_file_are_one_file_in_all_that_is_written(lines, size)
         prepare(open_source(out / "in"), out / "one", recipe)
         patch.setattr(module, "TASK_BYTES", size)
         prepare(open_source(out / "in"), out / "two", recipe, run=backwards)
-        parts = len(list((out / "two" / "parts").iterdir()))
-        assert parts > 2 or len("\n".join(lines).encode()) < 6 * size + 500
+        count = len(list((out / "two" / "parts").iterdir()))
+        assert count > 2 or len("\n".join(lines).encode()) < 6 * size + 500
         for path in (path for path in (out / "one").iterdir() if path.is_file()):
             assert path.read_bytes() == (out / "two" / path.name).read_bytes(), path.name
 
@@ -256,8 +256,8 @@ def test_thousands_of_small_files_do_not_open_the_ledger_anew_for_each(tmp_path,
     for number in range(300):
         (tmp_path / "in" / f"{number}.txt").write_text(f"Number {number} is a text of its own.")
     calls = []
-    original = read_rows
-    monkeypatch.setattr("bimo.text.prepare.assemble.read_rows", lambda *a, **k: calls.append(a) or original(*a, **k))
+    original = parts.LedgerReader
+    monkeypatch.setattr(parts, "LedgerReader", lambda *a: calls.append(a) or original(*a))
     assert prepare(open_source(tmp_path / "in"), tmp_path / "out", loose)["documents"] > 0
     assert len(calls) == 2
 
