@@ -311,8 +311,10 @@ def text_lines(chunks: Iterable[str], limit: int) -> Iterator[tuple[int, str | N
     for chunk in chunks:
         *ended, rest = chunk.split("\n")
         for piece in ended:
-            yield number, "".join((*held, piece)) if length + len(piece) <= limit else None
-            held.clear()
+            if length:
+                length, piece = length + len(piece), "".join((*held, piece))
+                held.clear()
+            yield number, piece if max(length, len(piece)) <= limit else None
             number, length = number + 1, 0
         length += len(rest)
         if length <= limit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 KINDS = ("prose", "code", "web", "mail", "table")
@@ -38,7 +38,8 @@ class Document:
         """This document with another text, and a note on why; itself where the text is the same."""
         if text == self.text:
             return self
-        return replace(self, text=text, notes=(*self.notes, note) if note else self.notes)
+        notes = (*self.notes, note) if note else self.notes
+        return Document(self.id, text, self.source, self.kind, self.language, self.time, self.side, notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from bimo.text.listing import SAME, File, Listing, list_inputs, open_regular
 from bimo.text.readers import READERS, kind_of, suffixes_of
 from bimo.text.readers.columns import parse_template
 from bimo.text.readers.plain import read_text
-from bimo.text.readers.record import Bad, Options, Record
+from bimo.text.readers.record import Bad, Options, Record, Text
 from bimo.text.slices import opened_slice
 
 MOST_REASONS = 20  # a file; what comes after is counted under one
@@ -31,7 +31,6 @@ class Source:
         licence: of a corpus or prepared folder, where known.
         files: what is read.
         total_bytes: size of these files on disk.
-        bytes_done: how far the pass that began last has come.
         not_listed: what no reader takes, and why.
         skipped: what gave no document and why; begins anew with each pass, whole when the pass has ended.
         unread: those of ``skipped`` that are files, or the rest of one, that were listed but could not be read.
@@ -44,10 +43,20 @@ class Source:
         self._listing = listing  # whose temporary files live as long as it does
         self.licence = ", ".join(dict.fromkeys(listing.licences)) or None
         self.total_bytes = sum(file.size for file in self.files)
-        self.bytes_done = 0
+        self._bytes_before = 0  # of the files that the pass that began last has ended
+        self._reading: tuple[BinaryIO, File] | None = None
         self.not_listed = tuple(listing.skipped)
         self.skipped = list(self.not_listed)
         self.unread: list[Skipped] = []
+
+    @property
+    def bytes_done(self) -> int:
+        """How far the pass that began last has come."""
+        here = 0
+        if self._reading and not self._reading[0].closed:
+            raw, file = self._reading
+            here = min(raw.tell() - file.begin, file.size)
+        return self._bytes_before + here
 
     def __iter__(self) -> Iterator[Document]:
         return (found for found in self.records() if isinstance(found, Document))
@@ -55,19 +64,18 @@ class Source:
     def records(self) -> Iterator[Document | Bad]:
         """Documents and, between them, the records that gave none."""
         self.skipped, self.unread = list(self.not_listed), []
-        self.bytes_done = before = 0
+        self._bytes_before = 0
         for file in self.files:
             try:
                 with open_regular(file.path) as raw:
-                    for found in self._read_shard(raw, file) if file.sha256 else self._read(raw, file):
-                        self.bytes_done = before + min(raw.tell() - file.begin, file.size)
-                        yield found
+                    self._reading = raw, file
+                    yield from self._read_shard(raw, file) if file.sha256 else self._read(raw, file)
             except OSError as cause:
                 if file.sha256:
                     raise DataError(f"{file.path} cannot be read.", got=str(cause), fix=store.REPAIR) from None
                 self._skip(file, f"cannot be opened: {cause.strerror or cause}")
-            before += file.size
-            self.bytes_done = before
+            self._reading = None
+            self._bytes_before += file.size
 
     def watched(self, progress: Progress | None) -> Iterator[Document]:
         """Iterate, and call ``progress(bytes done, bytes in all)`` at most about 200 times on the way.
@@ -106,7 +114,7 @@ class Source:
             stream, options = opened_slice(raw, file), replace(options, encoding="utf-8", first_line=file.line)
         bad: Counter[str] = Counter()
         first: dict[str, str] = {}
-        given = 0
+        given, named = 0, kind_of(file.path.name)
         try:
             for record in READERS.get(suffix, read_text)(stream, options):
                 record = _checked(record)
@@ -117,8 +125,8 @@ class Source:
                     yield record
                 else:
                     given += 1
-                    id, kind = file.name + record.key, record.kind or kind_of(file.path.name)
-                    yield Document(id, record.text, file.name, kind=kind, time=record.time, notes=record.notes)
+                    key, text, kind, time, notes = record
+                    yield Document(file.name + key, text, file.name, kind or named, "", time, "", notes)
         except Unreadable as cause:
             before = f" ({given} document{'s' * (given > 1)} before this {'were' if given > 1 else 'was'} read)"
             self._skip(file, f"{cause}{before if given else ''}")
@@ -153,14 +161,18 @@ def not_read(skipped: list[Skipped]) -> DataError:
 def _checked(record: Record) -> Record:
     if isinstance(record, Bad):
         return Bad(_sound(record.where), _sound(record.reason))
-    where = record.key[1:] if record.key.startswith("!") else f"record {record.key[1:]}" if record.key else ""
     if not record.text or record.text.isspace():
-        return Bad(where, "empty")
-    try:
-        record.text.encode("utf-8")
-    except UnicodeEncodeError:
-        return Bad(where, "half of a surrogate pair, which is no character")
+        return Bad(_where(record), "empty")
+    if not record.text.isascii():
+        try:
+            record.text.encode("utf-8")
+        except UnicodeEncodeError:
+            return Bad(_where(record), "half of a surrogate pair, which is no character")
     return record._replace(notes=tuple(map(_sound, record.notes))) if record.notes else record
+
+
+def _where(record: Text) -> str:
+    return record.key[1:] if record.key.startswith("!") else f"record {record.key[1:]}" if record.key else ""
 
 
 def _sound(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ FIRST_SHARD = "documents-00000.jsonl.zst"
 FURTHER = ("kind", "language", "time")  # of a document, where they are known
 RECIPE, PARTS = "recipe.json", "parts"  # how it was prepared, and the finished work of all files
 SHARD_BYTES = 128_000_000
+CONTROLS = bytes({*range(32)} - set(b"\n"))  # characters that JSON escapes, but for those that are frequent
+quoted = json.JSONEncoder(ensure_ascii=False).encode  # a string as JSON
 REPAIR = "Delete the folder and prepare it again."
 
 
@@ -146,6 +149,27 @@ def _new_folder(out: Path) -> Iterator[Path]:
         files.sync_folder(out.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def line_of(document: Document, raw: bytes) -> bytes:
+    """A document as a line of JSON with its end: what ``json.dumps`` makes of it, several times as fast.
+
+    Args:
+        raw: its text in UTF-8.
+    """
+    further = _further(document.kind, document.language, document.time)
+    head, tail = f'{{"id": {quoted(document.id)}, "text": "', f'", "source": {quoted(document.source)}{further}}}\n'
+    if len(raw.translate(None, CONTROLS)) < len(raw):
+        text = quoted(document.text)[1:-1].encode("utf-8")
+    else:
+        text = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    return b"".join((head.encode("utf-8"), text, tail.encode("utf-8")))
+
+
+@functools.lru_cache(maxsize=1)  # most documents have the same
+def _further(*values: str) -> str:
+    known = zip(FURTHER, values, strict=True)
+    return "".join(f', "{name}": {quoted(value)}' for name, value in known if value and value != "prose")
 
 
 def write_shard(folder: Path, number: int, lines: Iterable[bytes | memoryview]) -> dict[str, Any]:

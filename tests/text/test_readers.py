@@ -1,13 +1,14 @@
 import csv
 import io
 import json
+from pathlib import PurePath
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bimo.text.decode import Unreadable
-from bimo.text.readers import READERS, sections
+from bimo.text.readers import READERS, SHORT_FORMS, sections, suffixes_of
 from bimo.text.readers import records as record_readers
 from bimo.text.readers.record import Bad, Options
 
@@ -195,3 +196,14 @@ def test_damaged_arrow_never_crashes(data):
         assert len(read(".arrow", bytes(damaged))) < 1_000_000
     except Unreadable:
         pass
+
+
+@given(st.lists(st.sampled_from([".", "a", ".gz", ".tgz", ".TXT", ".tar", "/", " "]), max_size=5).map("".join))
+def test_the_suffixes_of_a_name_are_those_of_pathlib(name):
+    path = PurePath(name.lower())
+    if path.suffix in SHORT_FORMS:
+        path = path.with_suffix(SHORT_FORMS[path.suffix])
+    if path.suffix in (".gz", ".zst", ".bz2", ".xz"):
+        assert suffixes_of(name) == (PurePath(path.stem).suffix, path.suffix)
+    else:
+        assert suffixes_of(name) == (path.suffix, "")

@@ -1,9 +1,12 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bimo.errors import DataError
 from bimo.text import store
+from bimo.text.document import KINDS, Document
 from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
 from bimo.text.split import split_source
@@ -88,3 +91,17 @@ def test_damage_is_an_error_that_names_the_file(folder, tmp_path, loose, damage)
     name = damage(out)
     with pytest.raises(DataError, match=name):
         list(open_source(out))
+
+
+@given(
+    st.text(alphabet=st.characters(exclude_categories=["Cs"])) | st.text(alphabet='ab\\"\n\t\x00\x1f\x7f中é\u2028'),
+    st.sampled_from(KINDS),
+    st.sampled_from(["", "en"]),
+    st.sampled_from(["", "2024-01-31T23:59:59Z"]),
+)
+def test_a_line_is_what_json_makes_of_it(text, kind, language, time):
+    document = Document('a"\n中', text, "\\b", kind, language, time)
+    record = {"id": document.id, "text": text, "source": document.source}
+    record |= {name: value for name in store.FURTHER if (value := getattr(document, name)) not in ("", "prose")}
+    line = store.line_of(document, text.encode("utf-8"))
+    assert line == json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"

@@ -6,9 +6,9 @@ needs to know. What is in it depends on its files and on the recipe alone.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
-import json
 import os
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ from bimo import files
 from bimo.errors import DataError
 from bimo.text import store
 from bimo.text.clean import pii
-from bimo.text.document import Document, Drop, Skipped, text_digest
+from bimo.text.document import Document, Drop, Skipped
 from bimo.text.listing import File, Listing
 from bimo.text.prepare.ledger import CHANGED, LEDGER, READ, LedgerWriter, Row
 from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
@@ -34,7 +34,7 @@ from bimo.text.source import Source
 DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
 ARRAYS = {"digest": (np.uint8, 32), "exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
 NEAR = ("bands", "check")  # made only where near duplicates are looked for
-SIGNED_TOGETHER = 1 << 20  # characters
+SIGNED_TOGETHER = 1 << 20  # bytes of text
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
 NOTHING_IN_IT = ("empty", "no records")
 AROUND = 8_000  # characters beside an excerpt that are read for personal data: a private key is long
@@ -153,8 +153,10 @@ class _Part:
         self._folder, self._reading, self._near = folder, task.recipe.reading, task.recipe.duplicates.near
         self._steps = build_steps(task.recipe.clean)
         self._examples = _Examples()
-        self._texts: list[str] = []
-        self._waiting = 0
+        self._texts: list[str] = []  # of documents that are kept, with their lines and digests
+        self._lines: list[bytes] = []
+        self._digests: list[bytes] = []
+        self._waiting = 0  # bytes of these texts
         self.facts = Facts(task.work)
 
     def __enter__(self) -> _Part:
@@ -215,45 +217,42 @@ class _Part:
     def _take(self, document: Document, number: int) -> bool:
         raw = document.text.encode("utf-8")
         row = Row(document.id, document.source, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
-        row.bytes_in = size = len(raw)
+        row.bytes_in = len(raw)
         found = document
         for name, step in self._steps:
             result = step(found)
             if isinstance(result, Drop):
                 self._examples.add(name, result.reason, found, result.evidence)
-                row.bytes_dropped = size
+                row.bytes_dropped = len(raw)
                 row.drop(name, result.reason, result.evidence)
                 break
-            if result.text != found.text:
-                after = len(result.text.encode("utf-8"))
-                row.changes.append((name, size - after))
+            if result is not found and result.text != found.text:
+                before, raw = len(raw), result.text.encode("utf-8")
+                row.changes.append((name, before - len(raw)))
                 self._examples.add(name, CHANGED, found, result.notes[-1] if result.notes else "", result.text)
-                size = after
             found = result
             if not found.text or found.text.isspace():
-                row.bytes_dropped = size
+                row.bytes_dropped = len(raw)
                 row.drop(name, "nothing left", f"of {row.bytes_in:,} bytes")
                 break
         else:
-            row.kept, row.bytes_out, row.copies = True, size, 1
-            self._keep(found)
+            row.kept, row.bytes_out, row.copies = True, len(raw), 1
+            self._keep(found, raw)
         row.kind, row.language, row.time, row.notes = found.kind, found.language, found.time, found.notes
         self._ledger.add(row)
         return row.kept
 
-    def _keep(self, document: Document) -> None:
-        record = {"id": document.id, "text": document.text, "source": document.source}
-        further = {name: getattr(document, name) for name in store.FURTHER}
-        record |= {name: value for name, value in further.items() if value and value != "prose"}
-        self._documents.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+    def _keep(self, document: Document, raw: bytes) -> None:
+        self._lines.append(store.line_of(document, raw))
+        self._digests.append(hashlib.sha256(raw).digest())
         self._texts.append(document.text)
-        self._waiting += len(document.text)
+        self._waiting += len(raw)
         if self._waiting > SIGNED_TOGETHER:
             self._sign()
 
     def _sign(self) -> None:
         if self._texts:
-            made: dict[str, Any] = {"digest": np.frombuffer(b"".join(map(text_digest, self._texts)), dtype=np.uint8)}
+            made: dict[str, Any] = {"digest": np.frombuffer(b"".join(self._digests), dtype=np.uint8)}
             if self._near:
                 signed = signatures(self._texts)
                 made |= {"exact": signed.exact, "bands": signed.bands, "check": signed.check}
@@ -261,7 +260,8 @@ class _Part:
                 made["exact"] = exact_hashes(self._texts)
             for name, values in made.items():
                 self._arrays[name].write(np.ascontiguousarray(values, dtype=ARRAYS[name][0]).tobytes())
-        self._texts, self._waiting = [], 0
+            self._documents.write(b"".join(self._lines))
+        self._texts, self._lines, self._digests, self._waiting = [], [], [], 0
 
 
 class _Examples:
@@ -271,7 +271,7 @@ class _Examples:
         self.found: dict[str, list[tuple[int, dict[str, str]]]] = {}
 
     def add(self, step: str, reason: str, document: Document, evidence: str, after: str | None = None) -> None:
-        rank = int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "replace"), digest_size=6).digest(), "big")
+        rank = _rank(document.id)
         kept = self.found.setdefault(f"{step}: {reason}", [])
         if len(kept) == EXAMPLES and rank >= kept[-1][0]:
             return
@@ -290,6 +290,12 @@ class _Examples:
         while findings := pii.find(part):  # what is cut by an edge is found whole, and its placeholder stays whole
             part, (begin, end) = pii.redact(part, findings), pii.moved(findings, begin, end)
         return part[begin:end]
+
+
+@functools.lru_cache(maxsize=1)  # several steps change a document
+def _rank(id: str) -> int:
+    """A number by which examples are chosen."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "replace"), digest_size=6).digest(), "big")
 
 
 def first_difference(a: str, b: str) -> int:

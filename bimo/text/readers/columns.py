@@ -25,6 +25,7 @@ class Columns:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._pieces = parse_template(options.template)
+        self._simple = not (self._pieces or options.time_column)
 
     def needed(self, names: Collection[str]) -> list[str]:
         """Which of the columns of a table are read.
@@ -40,6 +41,10 @@ class Columns:
 
     def text(self, key: str, where: str, record: Any) -> Record:
         """The text of a record, which is a mapping or, in JSON, the text itself."""
+        if self._simple and isinstance(record, dict):  # what nearly every record is
+            text = record.get(self._options.text_column)
+            if isinstance(text, str):
+                return Text(key, with_newlines(text))
         notes: tuple[str, ...] = ()
         time = ""
         if isinstance(record, dict):

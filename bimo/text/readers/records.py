@@ -22,18 +22,18 @@ ROWS = 64  # at a time of a table in columns
 def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
     """One JSON string or object a line; a line that is broken or too long is left out, empty lines mean nothing."""
     columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    parsed = json.JSONDecoder().decode
     for number, line in text_lines(chunks, RECORD_CHARACTERS):
         number += options.first_line - 1
-        where = f"line {number}"
         if line is None:
-            yield Bad(where, "larger than 64 MB")
+            yield Bad(f"line {number}", "larger than 64 MB")
         elif line.strip():
             try:
-                record = json.loads(line)
+                record = parsed(line)
             except (ValueError, RecursionError):
-                yield Bad(where, "not JSON")
+                yield Bad(f"line {number}", "not JSON")
                 continue
-            yield _noted(columns.text(f":{number}", where, record), chunks)
+            yield _noted(columns.text(f":{number}", f"line {number}", record), chunks)
 
 
 def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
