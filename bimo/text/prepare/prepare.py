@@ -35,7 +35,9 @@ from bimo.text.split import check_shares
 
 LOCK = ".lock"
 SPLIT_LOST = "Text that was split when it was prepared is put together again; only --split-by holds some of it out."
-TASK_BYTES = 16_000_000
+TASK_BYTES = 16_000_000  # of a large text; of a small one, each process has TASKS_A_WORKER, so that all end together
+TASKS_A_WORKER = 16
+SLICE_BYTES = 1_000_000  # always the same, so that slices of an earlier call are those of this one; the least of a task
 
 
 @dataclass
@@ -105,8 +107,9 @@ def prepare(
             ready, work = fitted(recipe, out.absolute())  # for workers in another folder
             for said in announcements(ready.clean) + ([SPLIT_LOST] if any(file.side for file in source.files) else []):
                 tell(said)
-            pieces = list(sliced(source.files, ready.reading.encoding, TASK_BYTES))
-            made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), watch)
+            pieces = list(sliced(source.files, ready.reading.encoding, min(SLICE_BYTES, TASK_BYTES)))
+            processes = workers or os.cpu_count() or 1
+            made = _work(pieces, source.strict, ready, work, out / store.PARTS, run or local(workers), processes, watch)
             whole = Parts(list(made), pieces)
             return {**_assemble(source, whole, recipe, out, inputs), "unchanged": False}
     except OSError as cause:
@@ -162,6 +165,7 @@ def _work(
     work: str,
     folder: Path,
     run: Worker,
+    workers: int,
     watch: Callable[[Done], None],
 ) -> Iterator[Path]:
     """The parts of all files: those that are finished, then those that are made now."""
@@ -184,7 +188,8 @@ def _work(
             shutil.rmtree(part, ignore_errors=True)
     watch(done)
     left = [file for file in pieces if str(identity(file)) not in known]
-    for part in run([Task(group, recipe, work, str(folder)) for group in grouped(left, TASK_BYTES)]):
+    each = max(sum(file.size for file in left) // (TASKS_A_WORKER * workers), SLICE_BYTES)
+    for part in run([Task(group, recipe, work, str(folder)) for group in grouped(left, min(each, TASK_BYTES))]):
         facts = Facts.read(part)
         _check(facts, strict)
         done.add(facts)

@@ -18,7 +18,7 @@ from bimo.errors import ConfigError, DataError
 from bimo.text.prepare.part import Task, make_broken_part, make_part
 from bimo.text.readers import SAFE_SUFFIXES, suffixes_of
 
-ALONE_BYTES = 4_000_000  # less of what cannot kill it is done by this process: others would take longer to start
+ALONE_BYTES = 8_000_000  # less of what cannot kill it is done by this process: others would take longer to start
 DIED = "the process that read it died"
 
 Worker = Callable[[Sequence[Task]], Iterator[Path]]
