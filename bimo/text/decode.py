@@ -15,6 +15,7 @@ from bimo.errors import ConfigError
 from bimo.text.encodings import FEW_BAD, MOST_BAD, NotText, detect
 
 CHUNK = 1 << 18
+FIRST = 1 << 15  # bytes that are asked for first: most files have fewer, and memory for many is slow to get
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 EXPANSION = 200  # text compresses 3 to 20 times, logs up to 100; deflate can 1,000, bzip2 a million
 EXPANSION_FREE = 1 << 28  # bytes that may come out whatever went in
@@ -158,9 +159,10 @@ def byte_chunks(stream: ByteStream) -> Iterator[bytes]:
         CutShort: the compressed bytes end too early.
         Unreadable: they are damaged, or the disk cannot be read.
     """
+    size = FIRST
     while True:
         try:
-            chunk = stream.read(CHUNK)
+            chunk = stream.read(size)
         except EOFError:
             raise CutShort("cut short: the compressed data end too early") from None
         except (OSError, zlib.error) as cause:
@@ -168,6 +170,8 @@ def byte_chunks(stream: ByteStream) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+        if len(chunk) == size:
+            size = CHUNK - FIRST if size == FIRST else CHUNK
 
 
 @contextmanager

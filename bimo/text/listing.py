@@ -9,7 +9,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -67,12 +67,14 @@ class Listing:
 
     Attributes:
         kept_open: temporary files that live as long as the listing.
+        input: that files are added of now.
     """
 
     files: list[File] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     licences: list[str] = field(default_factory=list)
     kept_open: list[Any] = field(default_factory=list)
+    input: str = ""
 
 
 def list_inputs(names: Iterable[str], progress: Progress | None, out: Path | None = None) -> Listing:
@@ -86,7 +88,7 @@ def list_inputs(names: Iterable[str], progress: Progress | None, out: Path | Non
     """
     listing, names = Listing(), list(names)
     for name in names:
-        before = len(listing.files)
+        listing.input = name
         if name == STDIN:
             if not listing.kept_open:
                 _list_stdin(listing)
@@ -101,7 +103,6 @@ def list_inputs(names: Iterable[str], progress: Progress | None, out: Path | Non
                 raise DataError(f"'{name}' is neither a path nor a corpus.", fix=fix)
             path = corpora.fetch(name, progress)
         _list_input(path, prefix, listing, out)
-        listing.files[before:] = [replace(file, input=name) for file in listing.files[before:]]
     _drop_repeated(listing)
     return listing
 
@@ -116,7 +117,7 @@ def open_regular(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("not a regular file")
-    return os.fdopen(descriptor, "rb")
+    return io.BufferedReader(io.FileIO(descriptor))  # what `open` makes, without asking for what is known
 
 
 def _list_stdin(listing: Listing) -> None:
@@ -176,9 +177,14 @@ def summary(skipped: Iterable[Skipped]) -> list[str]:
 
 
 def _drop_repeated(listing: Listing) -> None:
-    kept: dict[Path, File] = {}
+    kept: dict[str, File] = {}
+    folders: dict[str, str] = {}
     for file in listing.files:
-        first = kept.setdefault(file.path.resolve(), file)
+        folder, name = os.path.split(file.path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        link = os.path.islink(file.path)
+        first = kept.setdefault(os.path.realpath(file.path) if link else os.path.join(folders[folder], name), file)
         if first is not file:
             listing.skipped.append(Skipped(file.name or file.path.name, f"{SAME[0]} {first.name}"))
     listing.files = list(kept.values())
@@ -204,7 +210,7 @@ def _list_prepared(folder: Path, prefix: str, listing: Listing) -> None:
         listing.licences.append(str(manifest["licence"]))
     for shard in manifest["shards"]:
         path, side = folder / shard["file"], shard.get("split", "")
-        listing.files.append(File(path, prefix, shard["size"], 0, shard["sha256"], side=side))
+        listing.files.append(File(path, prefix, shard["size"], 0, shard["sha256"], listing.input, side))
 
 
 def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) -> None:
@@ -213,7 +219,7 @@ def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) ->
         listing.skipped.append(Skipped(f"{prefix}{where}/", f"cannot be listed: {cause.strerror}"))
 
     seen: dict[tuple[int, int], Path] = {}
-    found: list[Path] = []
+    found: list[tuple[tuple[str, ...], Path]] = []  # with the folders below the root and the name
     for folder, folders, names in os.walk(root, onerror=refused, followlinks=True):
         here = Path(folder)
         try:
@@ -233,9 +239,10 @@ def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) ->
                 listing.skipped.append(Skipped(name, reason))
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [here / name for name in names if not name.startswith(".")]
-    for path in _without_bookkeeping(sorted(found, key=lambda path: path.relative_to(root).parts)):
-        name = prefix + _printable(path.relative_to(root).as_posix())
+        parts = here.relative_to(root).parts
+        found += [((*parts, name), here / name) for name in names if not name.startswith(".")]
+    for parts, path in _without_bookkeeping(sorted(found)):
+        name = prefix + _printable("/".join(parts))
         suffix, compression = suffixes_of(path.name)
         if suffix in READERS:
             _list_file(path, name, listing)
@@ -243,14 +250,16 @@ def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) ->
             listing.skipped.append(Skipped(name, f"unknown suffix {suffix}{compression}", size=_size(path)))
 
 
-def _without_bookkeeping(paths: list[Path]) -> list[Path]:
+def _without_bookkeeping(found: list[tuple[tuple[str, ...], Path]]) -> list[tuple[tuple[str, ...], Path]]:
     """Without the files that `datasets` keeps beside its records: descriptions and caches."""
-    records = {path.parent for path in paths if path.suffix in RECORD_FILES}
+    records = {path.parent for _, path in found if path.suffix in RECORD_FILES}
+    if not records:
+        return found
     records |= {folder.parent for folder in records}
-    saved = {path.parent for path in paths if path.name == BOOKKEEPING[0] and path.parent in records}
+    saved = {path.parent for _, path in found if path.name == BOOKKEEPING[0] and path.parent in records}
     return [
-        path
-        for path in paths
+        (parts, path)
+        for parts, path in found
         if not (path.name in BOOKKEEPING and path.parent in records)
         and not (path.name.startswith("cache-") and path.suffix == ".arrow" and path.parent in saved)
     ]
@@ -272,7 +281,8 @@ def _list_file(path: Path, name: str, listing: Listing) -> None:
         listing.skipped.append(Skipped(name, f"cannot be opened: {cause.strerror or cause}"))
         return
     if stat.S_ISREG(status.st_mode):
-        listing.files.append(File(path, _printable(name), status.st_size, status.st_mtime_ns))
+        size, modified = status.st_size, status.st_mtime_ns
+        listing.files.append(File(path, _printable(name), size, modified, input=listing.input))
     else:
         listing.skipped.append(Skipped(name, "not a regular file"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
+import json
 import os
 import shutil
 import tempfile
@@ -66,9 +67,9 @@ class Task:
         return sum(file.size for file in self.files)
 
 
-def identity(file: File) -> list[Any]:
+def identity(file: File) -> tuple[Any, ...]:
     """What makes a file the same as before."""
-    return [file.name, file.size, file.modified, file.sha256, file.begin]
+    return (file.name, file.size, file.modified, file.sha256, file.begin)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Facts:
     """
 
     work: str = ""
-    files: list[tuple[list[Any], int, int, int]] = field(default_factory=list)
+    files: list[tuple[tuple[Any, ...], int, int, int]] = field(default_factory=list)
     documents: int = 0
     kept: int = 0
     bytes_in: int = 0
@@ -100,8 +101,9 @@ class Facts:
         """
         values = files.read_json(part / FACTS, error=DataError, expected="a finished part")
         try:
+            values["files"] = [(tuple(name), *counts) for name, *counts in values["files"]]
             return cls(**values)
-        except TypeError as cause:
+        except (TypeError, KeyError, ValueError) as cause:
             raise DataError(f"{part} is of another version.", got=str(cause)) from None
 
 
@@ -132,7 +134,7 @@ def _new_part(part: Path, task: Task) -> Iterator[_Part]:
         temporary.chmod(0o755)  # mkdtemp's 0700 would hide it from workers of other users
         with _Part(temporary, task) as making:
             yield making
-        files.write_json(temporary / FACTS, asdict(making.facts))
+        (temporary / FACTS).write_text(json.dumps(vars(making.facts)), encoding="utf-8")
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -150,7 +152,7 @@ class _Part:
     """The files of a part while it is made."""
 
     def __init__(self, folder: Path, task: Task) -> None:
-        self._folder, self._reading, self._near = folder, task.recipe.reading, task.recipe.duplicates.near
+        self._folder, self._options, self._near = folder, task.recipe.reading.options(), task.recipe.duplicates.near
         self._steps = build_steps(task.recipe.clean)
         self._examples = _Examples()
         self._texts: list[str] = []  # of documents that are kept, with their lines and digests
@@ -182,7 +184,7 @@ class _Part:
 
     def add(self, file: File) -> None:
         """Read a file, clean its documents and write them down."""
-        source = Source(file.name, Listing([file]), self._reading.options())
+        source = Source(file.name, Listing([file]), self._options)
         rows = documents = kept = 0
         for rows, found in enumerate(source.records(), start=1):
             if isinstance(found, Document):

@@ -6,7 +6,6 @@ Shapes: D documents that the steps kept.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,19 +49,19 @@ class Parts:
     """All finished parts of a listing."""
 
     def __init__(self, parts: Sequence[Path], listed: Sequence[File]) -> None:
-        found: dict[str, tuple[Path, int, int, int, int, int]] = {}
+        found: dict[Any, tuple[Path, int, int, int, int, int]] = {}
         self.facts: list[Facts] = []
         for part in parts:
             facts = Facts.read(part)
             self.facts.append(facts)
             row = place = 0
             for name, rows, documents, kept in facts.files:
-                found[json.dumps(name)] = (part, row, rows, documents, place, kept)
+                found[name] = (part, row, rows, documents, place, kept)
                 row, place = row + rows, place + kept
         self.stretches: list[Stretch] = []
         first = 0
         for _, slices in itertools.groupby(listed, key=lambda file: file.path):
-            places = [(file, *found[json.dumps(identity(file))]) for file in slices]
+            places = [(file, *found[identity(file)]) for file in slices]
             empty = not any(documents for _, _, _, _, documents, _, _ in places)
             lost = sum(file.size for file, *_ in places) if empty else 0
             before = 0

@@ -170,15 +170,15 @@ def _work(
 ) -> Iterator[Path]:
     """The parts of all files: those that are finished, then those that are made now."""
     folder.mkdir(exist_ok=True)
-    wanted = {str(identity(file)) for file in pieces}
-    known: set[str] = set()
+    wanted = set(map(identity, pieces))
+    known: set[tuple[Any, ...]] = set()
     done = Done(sum(file.size for file in pieces))
     for part in sorted(folder.iterdir()):
         try:
             facts = Facts.read(part)
         except DataError:
             facts = Facts()  # left behind by a process that was killed
-        names = {str(name) for name, *_ in facts.files}
+        names = {name for name, *_ in facts.files}
         if facts.work == work and names <= wanted and not names & known:
             known |= names
             _check(facts, strict)
@@ -187,7 +187,7 @@ def _work(
         else:
             shutil.rmtree(part, ignore_errors=True)
     watch(done)
-    left = [file for file in pieces if str(identity(file)) not in known]
+    left = [file for file in pieces if identity(file) not in known]
     each = max(sum(file.size for file in left) // (TASKS_A_WORKER * workers), SLICE_BYTES)
     for part in run([Task(group, recipe, work, str(folder)) for group in grouped(left, min(each, TASK_BYTES))]):
         facts = Facts.read(part)
@@ -233,7 +233,8 @@ def _assemble(source: Source, whole: Parts, recipe: Recipe, out: Path, inputs: s
 
 def _labels(listed: Sequence[File]) -> list[str]:
     """The name of each file's input, as ``--mix`` knows it: without folder and suffix, where that is clear."""
-    names = {file.input: Path(file.input).name.partition(".")[0] or file.input for file in listed}
+    inputs = dict.fromkeys(file.input for file in listed)
+    names = {name: Path(name).name.partition(".")[0] or name for name in inputs}
     clear = {name: label for name, label in names.items() if list(names.values()).count(label) == 1}
     return [clear.get(file.input, file.input) for file in listed]
 
