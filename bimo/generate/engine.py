@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bimo.generate.backend import Backend
-from bimo.generate.request import End, Event, Request
+from bimo.generate.request import Event, Request
 
 
 @dataclass(frozen=True)

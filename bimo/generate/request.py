@@ -17,7 +17,7 @@ from bimo.generate.sampling import Sampling
 
 MOST_ALTERNATIVES = 20  # log-probabilities a position, as in OpenAI's chat API
 
-# "stop" after an end token or where a constraint is complete, "length" at a limit, "done" where nothing was to be drawn.
+# "stop" after an end token or a complete constraint, "length" at a limit, "done" where nothing was to be drawn.
 Reason: TypeAlias = Literal["stop", "length", "done", "cancelled", "error"]
 
 
