@@ -96,6 +96,8 @@ def test_generate_passes_every_option_on(bimo: Any, finished_run: Path, monkeypa
         "top_p": 0.9,
         "min_p": 0.1,
         "repetition_penalty": 1.5,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
         "seed": 4,
     }
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
