@@ -33,7 +33,10 @@ from bimo.models import kernels, llama
 SOURCE = Path(__file__).with_name("native.c")
 HEADER = Path(__file__).with_name("native_tile.h")
 # Sums keep their order, so neither -ffast-math nor parts of it: that is what makes results independent of the batch.
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp")
+FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno"),
+    *("-std=gnu11", "-shared", "-fPIC", "-fopenmp"),
+)
 DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 BLOCK = 32  # channels that lie together
 GROUP = 64  # inputs that share a scale; inputs are padded to a multiple of it
