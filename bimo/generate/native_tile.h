@@ -1,0 +1,144 @@
+// Dot products of a few rows with one block of 32 channels: the only product that native.c computes, of matrices, of
+// queries with keys, and of weights with values.
+//
+// A block holds, for each group of neighbouring inputs that one instruction takes (1 float32, 2 bfloat16, 4 int8), that
+// group of all 32 channels one after the other. Every channel of every row is a sum of its own, kept in one lane of a
+// register from the first input to the last: the order of additions is the same however many rows are computed at once.
+//
+//     float32     block: float [in][32]                                row: float [in]
+//     bfloat16    block: uint16 [in / 2][32][2]                        row: uint16 [in]
+//     int8        block: per 64 inputs uint8 [16][32][4], value + 128, row: per 64 inputs int8 [64], float scale,
+//                        then float scale [32]                              int32 -128 * sum
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+enum { LANES = 16, ROWS = 12 };  // rows computed at once: with 32 channels their sums fill the registers
+#elif defined(__AVX__)
+enum { LANES = 8, ROWS = 3 };
+#else
+enum { LANES = 4, ROWS = 3 };
+#endif
+enum { BLOCK = 32, PARTS = BLOCK / LANES, GROUP = 64, ROW_GROUP = GROUP + 8, BLOCK_GROUP = GROUP * BLOCK + 4 * BLOCK };
+enum { AHEAD = 4096 };  // bytes between what is read and what is fetched from memory
+enum { FLOAT32, BFLOAT16, INT8 };
+
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef float vector_at __attribute__((vector_size(4 * LANES), aligned(4), may_alias));  // anywhere in memory
+typedef uint32_t bits_at __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t int_at __attribute__((may_alias));
+typedef float float_at __attribute__((may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+#define EACH_ROW _Pragma("GCC unroll 12") for (int r = 0; r < n; r++)
+#define EACH_PART _Pragma("GCC unroll 8") for (int c = 0; c < PARTS; c++)
+
+INLINE vector load(const float *from) { return *(const vector_at *)from; }
+INLINE void store(float *to, vector v) { *(vector_at *)to = v; }
+INLINE vector all(float x) { return x - (vector){0}; }
+INLINE bits load_bits(const char *from) { return *(const bits_at *)from; }
+INLINE void fetch(const char *block) {
+    __builtin_prefetch(block + AHEAD);
+    __builtin_prefetch(block + AHEAD + 64);
+}
+
+INLINE vector dot_pairs(vector sum, bits w, uint32_t x) {
+#ifdef __AVX512BF16__
+    return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32((int)x));
+#else
+    bits pair = x - (bits){0};
+    sum += (vector)(w << 16) * (vector)(pair << 16);
+    return sum + (vector)(w & 0xffff0000u) * (vector)(pair & 0xffff0000u);
+#endif
+}
+
+INLINE integers dot_quads(integers sum, bits w, int32_t x) {  // exact, so the same on every processor
+#ifdef __AVX512VNNI__
+    return (integers)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(x));
+#else
+    for (int i = 0; i < 4; i++) sum += (integers)(w >> (8 * i) & 255u) * (int32_t)(int8_t)((uint32_t)x >> (8 * i));
+    return sum;
+#endif
+}
+
+INLINE void tile_float32(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+    vector sum[ROWS][PARTS], w[PARTS];
+    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    for (int64_t k = 0; k < in; k++, block += 4 * BLOCK, rows += 4) {
+        fetch(block);
+        EACH_PART w[c] = load((const float *)block + c * LANES);
+        EACH_ROW {
+            vector x = all(*(const float_at *)(rows + r * stride));
+            EACH_PART sum[r][c] += w[c] * x;
+        }
+    }
+    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
+}
+
+INLINE void tile_bfloat16(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+    vector sum[ROWS][PARTS];
+    bits w[PARTS];
+    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    for (int64_t k = 0; k < in; k += 2, block += 4 * BLOCK, rows += 4) {
+        fetch(block);
+        EACH_PART w[c] = load_bits(block + c * 4 * LANES);
+        EACH_ROW {
+            uint32_t x = (uint32_t)*(const int_at *)(rows + r * stride);
+            EACH_PART sum[r][c] = dot_pairs(sum[r][c], w[c], x);
+        }
+    }
+    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
+}
+
+INLINE void tile_int8(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+    vector sum[ROWS][PARTS], scale[PARTS];
+    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    for (int64_t k = 0; k < in; k += GROUP, rows += ROW_GROUP) {
+        integers exact[ROWS][PARTS];
+        bits w[PARTS];
+        EACH_ROW EACH_PART exact[r][c] = *(const int_at *)(rows + r * stride + GROUP + 4) - (integers){0};
+        for (int q = 0; q < GROUP; q += 4, block += 4 * BLOCK) {
+            fetch(block);
+            EACH_PART w[c] = load_bits(block + c * 4 * LANES);
+            EACH_ROW {
+                int32_t x = *(const int_at *)(rows + r * stride + q);
+                EACH_PART exact[r][c] = dot_quads(exact[r][c], w[c], x);
+            }
+        }
+        fetch(block);
+        EACH_PART scale[c] = load((const float *)block + c * LANES);
+        block += 4 * BLOCK;
+        EACH_ROW {
+            vector x = all(*(const float_at *)(rows + r * stride + GROUP));
+            EACH_PART sum[r][c] += __builtin_convertvector(exact[r][c], vector) * (scale[c] * x);
+        }
+    }
+    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
+}
+
+#define SIZE(type, n) case n: tile_##type(n, block, rows, stride, in, out); break;
+#define FEW(type) SIZE(type, 1) SIZE(type, 2) SIZE(type, 3)
+#ifdef __AVX512F__
+#define MANY(type) SIZE(type, 4) SIZE(type, 5) SIZE(type, 6) SIZE(type, 7) SIZE(type, 8) SIZE(type, 9) SIZE(type, 10) \
+                   SIZE(type, 11) SIZE(type, 12)
+#else
+#define MANY(type)
+#endif
+#define SIZES(type, name)                                                                                            \
+    static __attribute__((noinline)) void name(int n, const char *block, const char *rows, int64_t stride,           \
+                                               int64_t in, float *out) {                                             \
+        switch (n) { FEW(type) MANY(type) }                                                                          \
+    }
+SIZES(float32, dot_float32)
+SIZES(bfloat16, dot_bfloat16)
+SIZES(int8, dot_int8)
+
+// out [n][32] = the products of n <= ROWS rows, ``stride`` bytes apart, with the 32 channels of a block.
+INLINE void dot(int type, int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+    if (type == FLOAT32) dot_float32(n, block, rows, stride, in, out);
+    else if (type == BFLOAT16) dot_bfloat16(n, block, rows, stride, in, out);
+    else dot_int8(n, block, rows, stride, in, out);
+}
