@@ -26,6 +26,7 @@ COMMANDS = {
     "sweep": "bimo.commands.sweep:sweep",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
+    "detect-watermark": "bimo.commands.detect_watermark:detect_watermark",
     "generate": "bimo.commands.generate:generate",
     "chat": "bimo.commands.chat:chat",
     "info": "bimo.commands.info:info",
