@@ -63,6 +63,10 @@ class Watermark:
         context = np.array([before[len(before) - self.width :]], dtype=np.uint64)  # (1, width)
         return self._is_green(context, np.arange(vocab_size, dtype=np.uint64))
 
+    def bonus(self, before: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
+        """What the logits of the next token gain (V,)."""
+        return self.green(before, vocab_size) * np.float32(self.delta)
+
     def _is_green(self, contexts: Words, tokens: Words) -> NDArray[np.bool_]:
         """Of each context (M or 1, width) and the token after it (M,)."""
         state = np.full(len(contexts), _number(self.key), dtype=np.uint64)

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.errors import UsageError
+from bimo.generate.engine import Engine
+from bimo.generate.request import Request, Token
+from bimo.generate.sampling import Sampling, next_token
 from bimo.generate.watermark import Detection, Watermark
+from tests.generate.fake import FakeBackend
 
 V = 211
 MARK = Watermark("a secret of mine")
@@ -82,3 +86,26 @@ def test_what_is_green_never_changes() -> None:
 def test_wrong_values_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="is wrong|too short"):
         Watermark(**{"key": "a secret of mine", **wrong})  # type: ignore[arg-type]
+
+
+def test_the_engine_writes_the_mark_whatever_is_computed_beside_it() -> None:
+    sampling = Sampling(max_new_tokens=120, temperature=1.0, top_k=40)
+    marked = Request([3, 1, 4], sampling, seed=7, eos_ids=frozenset(), watermark=MARK)
+    plain = Request([3, 1, 4], sampling, seed=7, eos_ids=frozenset())
+    engine = Engine(FakeBackend(vocab_size=V, pages=64, context=256))
+    handles = [engine.submit(request) for request in (marked, plain, marked)]
+    engine.close(drain=True)
+    first, other, again = ([event.id for event in handle if isinstance(event, Token)] for handle in handles)
+    assert first == again != other
+    assert MARK.detect(first).p_value < 1e-4 < 1e-2 < MARK.detect(other).p_value
+
+
+def test_a_mark_brings_nothing_in_that_a_rule_has_left_out() -> None:
+    logits = np.array([5.0, 4.0, 3.0, 0.0, 0.0], dtype=np.float32)
+    bonus = np.array([0.0, 0.0, 0.0, 20.0, 20.0], dtype=np.float32)
+    for sampling in (Sampling(top_k=3), Sampling(top_p=0.9), Sampling(min_p=0.05)):
+        drawn = {next_token(logits, sampling, uniform=u / 50, bonus=bonus).token for u in range(50)}
+        assert drawn <= {0, 1, 2}
+    greedy = Sampling(temperature=0)
+    assert next_token(logits, greedy, bonus=bonus * np.float32(0.2)).token == 0
+    assert next_token(logits, greedy, bonus=bonus).token == 3
