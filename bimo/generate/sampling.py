@@ -251,7 +251,8 @@ def next_token(
     """Choose the next token, applying the rules in the order that transformers does.
 
     That is: what is allowed, logit bias, repetition, presence and frequency penalty, temperature, top k, top p, min p;
-    at last a bonus, so that it brings nothing in that a rule has left out. Without chance the likeliest token is taken after the penalties, of equal ones the lowest id.
+    at last a bonus, so that it brings nothing in that a rule has left out. Without chance the likeliest token is taken
+    after the penalties, of equal ones the lowest id.
 
     Args:
         history: what the penalties need; not needed without them.

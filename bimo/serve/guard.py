@@ -1,7 +1,7 @@
 """What may go into a model and come out of it: word lists, personal data, toxic passages; off unless asked for.
 
-A guard is a filter, not a promise: it knows words, patterns and one small classifier, and who wants to gets round it. It
-is for mistakes and for what the law wants left out; what a model must not know must not be in its training text.
+A guard is a filter, not a promise: it knows words, patterns and one small classifier, and who wants to gets round it.
+It is for mistakes and for what the law wants left out; what a model must not know must not be in its training text.
 
 What was stopped is written into a log: when, on which side, by which rule; personal data themselves never.
 """
