@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "bimo.commands.import_:import_",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
+    "detect-watermark": "bimo.commands.detect_watermark:detect_watermark",
     "generate": "bimo.commands.generate:generate",
     "chat": "bimo.commands.chat:chat",
     "info": "bimo.commands.info:info",

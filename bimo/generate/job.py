@@ -136,6 +136,7 @@ class Job:
             history=self._history,
             uniform=0.0 if sampling.greedy else self.uniforms[drawn],
             allowed=allowed,
+            bonus=None if request.watermark is None else request.watermark.bonus(self.tokens, len(logits)),
         )
         self.tokens.append(token)
         if self._history is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bimo.errors import BimoError
 from bimo.generate.sampling import Sampling
+from bimo.generate.watermark import Watermark
 
 MOST_ALTERNATIVES = 20  # log-probabilities a position, as in OpenAI's chat API
 
@@ -65,6 +66,7 @@ class Request:
         prompt_logprobs: the same for the tokens of the prompt, its first one excepted.
         constraint: what the new tokens must obey; an end token is allowed where the constraint allows it.
         embed: give the hidden states after the last norm, as their mean or the last one.
+        watermark: the mark that the new tokens carry.
         priority: among waiting requests the highest starts first, then the earliest.
         salt: only requests of the same salt share the keys and values of equal beginnings, which time would tell.
     """
@@ -77,6 +79,7 @@ class Request:
     prompt_logprobs: int | None = None
     constraint: Constraint | None = None
     embed: Literal["mean", "last"] | None = None
+    watermark: Watermark | None = None
     priority: int = 0
     salt: bytes = b""
 

@@ -246,16 +246,19 @@ def next_token(
     history: History | None = None,
     uniform: float = 0.0,
     allowed: NDArray[np.bool_] | None = None,
+    bonus: Row | None = None,
 ) -> Draw:
     """Choose the next token, applying the rules in the order that transformers does.
 
-    That is: what is allowed, logit bias, repetition, presence and frequency penalty, temperature, top k, top p, min p.
-    Without chance the likeliest token is taken after the penalties, of equal ones the lowest id.
+    That is: what is allowed, logit bias, repetition, presence and frequency penalty, temperature, top k, top p, min p;
+    at last a bonus, so that it brings nothing in that a rule has left out. Without chance the likeliest token is taken
+    after the penalties, of equal ones the lowest id.
 
     Args:
         history: what the penalties need; not needed without them.
         uniform: a number in [0, 1); not read when greedy.
         allowed: bool (V,), at least one of them true.
+        bonus: what some tokens gain (V,): a watermark.
 
     Raises:
         ModelError: the logits are not numbers.
@@ -273,7 +276,7 @@ def next_token(
         logits = presence_penalty(logits, tokens, sampling.presence_penalty)
         logits = frequency_penalty(logits, tokens, counts, sampling.frequency_penalty)
     if sampling.greedy:
-        return Draw(int(logits.argmax()), 0.0)
+        return Draw(int((logits if bonus is None else logits + bonus).argmax()), 0.0)
     logits = temperature(logits, sampling.temperature)
     if sampling.top_k and sampling.top_k < len(logits):
         logits = top_k(logits, sampling.top_k)
@@ -284,5 +287,7 @@ def next_token(
         logits = top_p(logits, sampling.top_p)
     if sampling.min_p is not None:
         logits = min_p(logits, sampling.min_p)
+    if bonus is not None:
+        logits = logits + (bonus if left is None else bonus[left])
     draw = sample(logits, uniform)
     return draw if left is None else Draw(int(left[draw.token]), draw.logprob)

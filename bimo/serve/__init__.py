@@ -1,0 +1,1 @@
+"""HTTP: an API that OpenAI clients speak, and what guards it."""
