@@ -174,5 +174,8 @@ class ScriptedEngine:
     def running(self) -> int:
         return self._running
 
+    def alive(self) -> bool:
+        return self.failure is None
+
     async def close(self) -> None:
         self.release()

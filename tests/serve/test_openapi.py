@@ -30,7 +30,7 @@ def exchanges() -> Iterator[tuple[str, dict[str, Any], type[BaseModel], type[Bas
     yield "/detokenize", {"tokens": [5, 6]}, answers.Detokenized, None
 
 
-@pytest.mark.parametrize(("path", "body", "answer", "chunk"), exchanges(), ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("path", "body", "answer", "chunk"), list(exchanges()), ids=lambda value: str(value)[:30])
 def test_answers_obey_the_schema(live: Any, path: str, body: Any, answer: Any, chunk: Any) -> None:
     answer.model_validate(live.send(path, {"model": "tiny", **body}).json, strict=True)
     if chunk is not None:
@@ -97,6 +97,7 @@ def test_schemathesis_finds_nothing(live: Any, path: str) -> None:
     """Requests made from the schema, right and wrong, get an answer that the schema describes, and never a 500."""
     import hypothesis
     import schemathesis
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{live.port}/openapi.json")
     (operation,) = [one for one in (found.ok() for found in schema.get_all_operations()) if one.path == path]
@@ -111,6 +112,7 @@ def test_schemathesis_finds_nothing(live: Any, path: str) -> None:
                     case.body[name] = min(case.body[name], 5)
         answer = case.call(base_url=f"http://127.0.0.1:{live.port}")
         assert answer.status_code < 500, answer.text
-        case.validate_response(answer)
+        # What a schema cannot say: the fields of a role, the vocabulary, the context, one of two fields.
+        case.validate_response(answer, excluded_checks=[positive_data_acceptance])
 
     check()
