@@ -30,6 +30,7 @@ COMMANDS = {
     "detect-watermark": "bimo.commands.detect_watermark:detect_watermark",
     "generate": "bimo.commands.generate:generate",
     "chat": "bimo.commands.chat:chat",
+    "serve": "bimo.commands.serve:serve",
     "info": "bimo.commands.info:info",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells count

@@ -1,1 +1,1 @@
-"""HTTP: an API that OpenAI clients speak, and what guards it."""
+"""An HTTP server that speaks OpenAI's API over any engine; its modules import freely what ``bimo[serve]`` installs."""
