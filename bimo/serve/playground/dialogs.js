@@ -9,7 +9,7 @@ import { say } from "./words.js";
 function dialog(name, title, ...children) {
   const element = h("dialog", { class: name, "aria-labelledby": name + "-title" });
   const close = iconButton("close", "close", () => element.close());
-  element.append(h("header", {}, h("h2", { id: name + "-title", t: title }), close), ...children);
+  element.append(h("div", { class: "dialog-head" }, h("h2", { id: name + "-title", t: title }), close), ...children);
   element.addEventListener("click", (event) => {
     if (event.target === element) element.close(); // beside the sheet
   });

@@ -45,6 +45,7 @@ export class Draft {
 
   /** The text was changed by hand. */
   edit(text, kind, now) {
+    if (text === this.text) return;
     const session = this.#session || { tree: this.tree, at: this.at };
     const pause = now - this.#typed.time > PAUSE || kind !== this.#typed.kind || kind === "insertFromPaste";
     if (pause) this.step();

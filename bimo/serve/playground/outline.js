@@ -54,8 +54,8 @@ export class Variants {
     const looks = JSON.stringify([current, nodes.map((node) => [node.id, node.parts.length, node.end])]);
     if (looks === this.#shown) return;
     this.#shown = looks;
-    if (nodes.length < 2) return;
-    this.element.replaceChildren(...nodes.map((node, index) => this.#card(tree, node, index, current)));
+    const cards = nodes.length < 2 ? [] : nodes;
+    this.element.replaceChildren(...cards.map((node, index) => this.#card(tree, node, index, current)));
   }
 
   #card(tree, node, index, current) {
