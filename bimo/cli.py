@@ -28,6 +28,7 @@ COMMANDS = {
     "score": "bimo.commands.score:score",
     "generate": "bimo.commands.generate:generate",
     "chat": "bimo.commands.chat:chat",
+    "serve": "bimo.commands.serve:serve",
     "info": "bimo.commands.info:info",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells count

@@ -55,6 +55,14 @@ class TrainingError(BimoError):
     """Training cannot start or go on (budget too short, NaN or Inf loss, nothing to learn from)."""
 
 
+class EngineError(BimoError):
+    """The engine cannot take or finish a request (it is closed, or what computes failed)."""
+
+
+class Busy(EngineError):
+    """The engine has as many requests waiting as it may; the same request can be sent again later."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"Did you mean 'x'?"`` for the nearest of ``known``, or the list of them when none is near."""
     known = sorted(known)

@@ -169,16 +169,23 @@ def distributions(requirements: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_are_declared(path: Path) -> None:
-    """At the top of a module stands what is always installed; what an extra installs, in the function that needs it."""
+    """At the top of a module stands what is always installed; what an extra installs, in the function that needs it.
+
+    The server is made of its extra as a whole: nothing imports it but its command, and inside a function.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     always = distributions(project["dependencies"]) | set(sys.stdlib_module_names) | {"bimo"}
     extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
     optional = distributions([name for names in extras for name in names])
+    if layer_of(path) == "serve":
+        always |= distributions(project["optional-dependencies"]["serve"])
     for name, line, deferred in imports_of(path):
         package = name.partition(".")[0]
         allowed = always | optional | {"pip"} if deferred else always  # pip is part of every environment
         wanted = "declared" if deferred else "a core dependency"
         assert package in allowed, f"{shown(path, line)}: {package} is not {wanted}"
+        inside = deferred or layer_of(path) == "serve" or not name.startswith("bimo.serve")
+        assert inside, f"{shown(path, line)}: import the server in the function that starts it"
 
 
 def test_files_are_short() -> None:

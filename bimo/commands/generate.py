@@ -27,6 +27,8 @@ def generate(
     top_p: float | None = None,
     min_p: float | None = None,
     repetition_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    frequency_penalty: float | None = None,
     stop: list[str] | None = None,
     seed: int | None = None,
     n: int = 1,
@@ -51,6 +53,8 @@ def generate(
         top_p: draw from the likeliest tokens that together have this probability
         min_p: drop tokens less likely than this share of the likeliest one
         repetition_penalty: above 1, tokens seen before become less likely
+        presence_penalty: taken off the logit of each token generated before
+        frequency_penalty: taken off the logit of a token for each time it was generated before
         stop: a text that ends the generation and is not printed; can be given several times
         seed: repeats a result; drawn at random, and told, if not given
         n: how many continuations
@@ -69,6 +73,8 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
         "stop": tuple(stop) if stop else None,
         "seed": seed,
     }

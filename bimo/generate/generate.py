@@ -5,7 +5,6 @@ Shape legend: B rows still running, P prompt length, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 
 from bimo.device import seed_for
-from bimo.errors import ModelError, UsageError
+from bimo.errors import UsageError
 from bimo.generate.cache import KVCache
-from bimo.generate.sampling import Sampling, next_tokens, uniforms
+from bimo.generate.sampling import History, Sampling, Uniforms, next_token
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -89,30 +88,31 @@ def generate_ids(
     logits = prefill(model, prompt, cache).expand(len(rows), -1)  # (B, V)
     if len(rows) > 1:
         cache.select([0] * len(rows))
-    draws = uniforms(seeds, room, device) if not sampling.greedy else None  # (room, B)
-    seen = _seen(prompt, logits) if sampling.repetition_penalty != 1 else None  # (B, V)
+    uniforms = [Uniforms(seed) for seed in seeds]
+    histories = [History(prompt) if sampling.looks_back else None for _ in seeds]
     for step in range(room):
-        chosen = next_tokens(logits, sampling, seen=seen, uniform=None if draws is None else draws[step])  # (B,)
-        logprobs = (logits.gather(1, chosen[:, None]).squeeze(1) - logits.logsumexp(-1)).tolist()
+        table = logits.cpu().numpy()
+        chosen = [
+            next_token(table[place], sampling, history=histories[row], uniform=uniforms[row][step])[0]
+            for place, row in enumerate(rows)
+        ]
+        given = torch.tensor(chosen, device=device)[:, None]  # (B, 1)
+        logprobs = (logits.gather(1, given).squeeze(1) - logits.logsumexp(-1)).tolist()
         running = []
-        for place, (row, token, logprob) in enumerate(zip(rows, chosen.tolist(), logprobs, strict=True)):
-            if math.isnan(logprob):
-                raise ModelError("The model's output is not a number.", fix="Its weights are damaged: train it again.")
+        for place, (row, token, logprob) in enumerate(zip(rows, chosen, logprobs, strict=True)):
+            if (history := histories[row]) is not None:
+                history.add(token)
             finish_reason = "stop" if token in eos_ids else "length" if step == room - 1 else None
             yield Step(row, token, logprob, finish_reason)
             if finish_reason is None and row not in stopped:
                 running.append(place)
         if not running:
             return
-        if seen is not None:
-            seen.scatter_(1, chosen[:, None], True)
         if len(running) < len(rows):
             rows = [rows[place] for place in running]
             cache.select(running)
-            chosen = chosen[running]
-            seen = None if seen is None else seen[running]
-            draws = None if draws is None else draws[:, running]
-        logits = model(chosen[:, None], cache=cache)[:, -1].float()
+            given = given[running]
+        logits = model(given, cache=cache)[:, -1].float()
 
 
 def prefill(model: Model, prompt: Sequence[int], cache: KVCache) -> Tensor:
@@ -135,9 +135,3 @@ def new_cache(model: Model, capacity: int) -> KVCache:
         dtype=model.compute_dtype or weight.dtype,
         device=weight.device,
     )
-
-
-def _seen(prompt: Sequence[int], logits: Tensor) -> Tensor:
-    seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-    seen[:, torch.tensor(prompt, device=logits.device)] = True
-    return seen

@@ -39,6 +39,7 @@ def render(
     names: Mapping[str, str],
     variables: Mapping[str, str],
     add_generation_prompt: bool,
+    tools: Sequence[Message] | None = None,
 ) -> str:
     """Render ``messages`` and put ``names[token]`` wherever the template, and not a message, wrote a control token.
 
@@ -48,6 +49,7 @@ def render(
         names: control token -> what stands for it in the result.
         variables: further values for the template, such as ``eos_token``.
         add_generation_prompt: end with the beginning of an assistant message.
+        tools: functions that the model may call, as JSON schemas; what they say is masked as messages are.
 
     Raises:
         TokenizerError: the template is not valid or refuses these messages.
@@ -60,7 +62,7 @@ def render(
         rendered = _compile(template).render(
             messages=masked,
             add_generation_prompt=add_generation_prompt,
-            **{"tools": None, "documents": None, **variables},
+            **{"documents": None, **variables, "tools": _mask(tools, names, nonce)},
         )
     except (jinja2.TemplateError, TypeError) as cause:
         raise TokenizerError(

@@ -145,8 +145,16 @@ class Tokenizer:
         """The bytes one token stands for, a space included; of an added token its name, of an unused id nothing."""
         return self._pieces[id] if 0 <= id < self.vocab_size else b""
 
-    def encode_chat(self, messages: Sequence[chat.Message], add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[chat.Message],
+        add_generation_prompt: bool = True,
+        tools: Sequence[chat.Message] | None = None,
+    ) -> list[int]:
         """The ids of a conversation as the chat template renders it; what messages say can never be a control token.
+
+        Args:
+            tools: functions that the model may call, for templates that know how to tell it.
 
         Raises:
             TokenizerError: there is no chat template, or it refuses these messages.
@@ -162,6 +170,7 @@ class Tokenizer:
             names=self._secret_names,
             variables={key: name for key, value in self._config.items() if (name := _token_name(value))},
             add_generation_prompt=add_generation_prompt,
+            tools=tools,
         )
         return self.encode(text)
 

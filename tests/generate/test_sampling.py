@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,51 +14,87 @@ from transformers.generation import logits_process as witness
 
 from bimo.errors import UsageError
 from bimo.generate import sampling
-from bimo.generate.sampling import Sampling, next_tokens, sample, uniforms
+from bimo.generate.sampling import BLOCK, History, Row, Sampling, Uniforms, largest, next_token, sample
 
-B, V = 3, 11
-
-
-@pytest.fixture
-def logits() -> torch.Tensor:
-    return torch.randn(B, V, generator=torch.Generator().manual_seed(5)) * 3
+V = 2 * BLOCK + 11  # two whole blocks and a part of one
+SIZES = (11, V)
 
 
-IDS = torch.zeros(B, 2, dtype=torch.long)  # what the witnesses want as context, mostly unread
+def logits(size: int = V) -> Row:
+    return (np.random.default_rng(size).standard_normal(size) * 3).astype(np.float32)
 
 
+def witnessed(processor: Callable[..., torch.Tensor], row: Row, ids: tuple[int, ...] = (0,)) -> Row:
+    result: Row = processor(torch.tensor([ids]), torch.from_numpy(row)[None])[0].numpy()
+    return result
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("value", [0.3, 1.0, 1.7])
-def test_temperature(logits: torch.Tensor, value: float) -> None:
-    assert torch.equal(sampling.temperature(logits, value), witness.TemperatureLogitsWarper(value)(IDS, logits))
+def test_temperature(size: int, value: float) -> None:
+    row = logits(size)
+    np.testing.assert_array_equal(
+        sampling.temperature(row, value), witnessed(witness.TemperatureLogitsWarper(value), row)
+    )
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, V, 50])
-def test_top_k(logits: torch.Tensor, k: int) -> None:
-    assert torch.equal(sampling.top_k(logits, k), witness.TopKLogitsWarper(k)(IDS, logits))
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("k", [1, 2, 5, 11, 50, 2 * V])
+def test_top_k(size: int, k: int) -> None:
+    row = logits(size)
+    row[7] = row[3]  # a tie
+    np.testing.assert_array_equal(sampling.top_k(row, k), witnessed(witness.TopKLogitsWarper(k), row))
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999, 1.0])
-def test_top_p(logits: torch.Tensor, p: float) -> None:
-    assert torch.equal(sampling.top_p(logits, p), witness.TopPLogitsWarper(p)(IDS, logits))
+def test_top_p(size: int, p: float) -> None:
+    row = logits(size)
+    np.testing.assert_array_equal(sampling.top_p(row, p), witnessed(witness.TopPLogitsWarper(p), row))
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("p", [0.0, 0.01, 0.2, 0.9, 1.0])
-def test_min_p(logits: torch.Tensor, p: float) -> None:
-    assert torch.equal(sampling.min_p(logits, p), witness.MinPLogitsWarper(p)(IDS, logits))
+def test_min_p(size: int, p: float) -> None:
+    row = logits(size)
+    np.testing.assert_array_equal(sampling.min_p(row, p), witnessed(witness.MinPLogitsWarper(p), row))
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3])
-def test_repetition_penalty(logits: torch.Tensor, penalty: float) -> None:
-    ids = torch.tensor([[1, 4, 4, 9], [0, 0, 0, 0], [10, 2, 3, 1]])
-    seen = torch.zeros(B, V, dtype=torch.bool).scatter_(1, ids, True)
-    expected = witness.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
-    assert torch.equal(sampling.repetition_penalty(logits, seen, penalty), expected)
+def test_repetition_penalty(penalty: float) -> None:
+    row, ids = logits(), (1, 4, 4, 9, V - 1)
+    expected = witnessed(witness.RepetitionPenaltyLogitsProcessor(penalty), row, ids)
+    np.testing.assert_array_equal(sampling.repetition_penalty(row, History(ids).seen(), penalty), expected)
 
 
-def test_the_rules_combine_in_transformers_order(logits: torch.Tensor) -> None:
-    ids = torch.tensor([[1, 4], [0, 7], [10, 2]])
+def test_logit_bias() -> None:
+    row, bias = logits(), {3: 2.5, V - 1: -100.0}
+    expected = witnessed(witness.SequenceBiasLogitsProcessor([[[id], value] for id, value in bias.items()]), row)
+    np.testing.assert_array_equal(sampling.logit_bias(row, tuple(bias.items())), expected)
+
+
+def test_presence_and_frequency_count_what_was_generated() -> None:
+    """The formula in OpenAI's API reference: mu[j] - c[j] * frequency - (c[j] > 0) * presence."""
+    row, history, generated = logits(), History([5, 6]), [2, 9, 2, 2]
+    for token in generated:
+        history.add(token)
+    settings_ = Sampling(temperature=0, presence_penalty=0.7, frequency_penalty=0.3)
+    count = np.bincount(generated, minlength=V)
+    expected = row - count * 0.3 - (count > 0) * 0.7
+    tokens, counts = history.counted()
+    found = sampling.frequency_penalty(sampling.presence_penalty(row, tokens, 0.7), tokens, counts, 0.3)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    row[2] = row.max() + 1.5  # less than the penalties of three times
+    assert next_token(row, Sampling(temperature=0)).token == 2
+    assert next_token(row, settings_, history=history).token == int(np.delete(row, 2).argmax() + 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_rules_combine_in_transformers_order(size: int) -> None:
+    row, ids = logits(size), (1, 4, 7)
     chain = witness.LogitsProcessorList(
         [
+            witness.SequenceBiasLogitsProcessor([[[4], 3.0]]),
             witness.RepetitionPenaltyLogitsProcessor(1.4),
             witness.TemperatureLogitsWarper(2.0),
             witness.TopKLogitsWarper(6),
@@ -64,45 +102,80 @@ def test_the_rules_combine_in_transformers_order(logits: torch.Tensor) -> None:
             witness.MinPLogitsWarper(0.3),
         ]
     )
-    seen = torch.zeros(B, V, dtype=torch.bool).scatter_(1, ids, True)
-    settings_ = Sampling(temperature=2.0, top_k=6, top_p=0.8, min_p=0.3, repetition_penalty=1.4)
-    expected = chain(ids, logits)
-    for uniform in torch.linspace(0, 0.999, 23):
-        drawn = next_tokens(logits, settings_, seen=seen, uniform=uniform.repeat(B))
-        assert torch.equal(drawn, sample(expected, uniform.repeat(B)))
+    rules = Sampling(temperature=2.0, top_k=6, top_p=0.8, min_p=0.3, repetition_penalty=1.4, logit_bias={4: 3.0})  # type: ignore[arg-type]
+    expected = witnessed(chain, row, ids)
+    logprobs = torch.from_numpy(expected).log_softmax(-1)
+    drawn = set()
+    for uniform in np.linspace(0, 0.999, 23):
+        token, logprob = next_token(row, rules, history=History(ids), uniform=float(uniform))
+        assert token == sample(expected, float(uniform)).token
+        assert logprob == pytest.approx(float(logprobs[token]), abs=1e-5)
+        drawn.add(token)
+    assert drawn == set(np.flatnonzero(expected > -math.inf)) and len(drawn) > 1
 
 
 def test_greedy_takes_the_likeliest_after_the_penalty() -> None:
-    logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
-    seen = torch.tensor([[False, True, False], [False, False, False]])
+    row = np.array([1, 3, 2], np.float32)
     greedy = Sampling(temperature=0, repetition_penalty=2.0)
-    assert next_tokens(logits, greedy, seen=seen, uniform=None).tolist() == [2, 1]
+    assert next_token(row, greedy, history=History([1])) == (2, 0.0)
+    assert next_token(row, greedy) == (1, 0.0)
 
 
 def test_draws_follow_the_distribution() -> None:
-    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25])
-    count = 10_000
-    grid = (torch.arange(count) + 0.5) / count  # a stratified sample: counts are exact up to one
-    drawn = sample(probabilities.log().expand(count, -1), grid)
-    assert (torch.bincount(drawn, minlength=5) - probabilities * count).abs().max() <= 1
+    for probabilities in (np.array([0.5, 0.0, 0.2, 0.05, 0.25]), np.random.default_rng(1).dirichlet(np.full(V, 0.1))):
+        count = 4_000
+        with np.errstate(divide="ignore"):
+            row = np.log(probabilities).astype(np.float32)
+        drawn = [sample(row, (i + 0.5) / count).token for i in range(count)]  # stratified: exact up to one
+        difference = np.bincount(drawn, minlength=len(row)) - probabilities * count
+        assert np.abs(difference).max() < 1.01
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.one_of(st.floats(-60, 60, width=32), st.just(-math.inf)), min_size=2, max_size=7),
-    st.floats(0, 1),
+    st.integers(1, 2 * BLOCK),
+    st.floats(0, 1, exclude_max=True),
 )
-def test_excluded_tokens_are_never_drawn(row: list[float], uniform: float) -> None:
-    row[len(row) // 2] = 0.0  # at least one token is possible
-    token = int(sample(torch.tensor([row]), torch.tensor([uniform], dtype=torch.float64)))
-    assert row[token] > -math.inf
+def test_excluded_tokens_are_never_drawn(values: list[float], repeated: int, uniform: float) -> None:
+    values[len(values) // 2] = 0.0  # at least one token is possible
+    row = np.array(values * repeated, np.float32)[: 2 * BLOCK + 3]
+    assert row[sample(row, uniform).token] > -math.inf
 
 
-def test_uniforms_depend_on_their_own_seed_alone() -> None:
-    alone, together = uniforms([7], 5), uniforms([2, 7, 3], 13)
-    assert alone.shape == (5, 1) and together.shape == (13, 3)
-    assert torch.equal(alone[:, 0], together[:5, 1])
-    assert not torch.equal(together[:, 0], together[:, 2])
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([5, BLOCK, V, 9 * BLOCK]), st.integers(1, 12))
+def test_the_largest_are_those_of_a_full_sort(seed: int, size: int, k: int) -> None:
+    row = np.random.default_rng(seed).integers(0, 40, size).astype(np.float32)  # many ties
+    expected = np.argsort(-row, kind="stable")[:k]
+    assert largest(row, k).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Sampling(temperature=0),
+        Sampling(temperature=0.7),
+        Sampling(top_k=40),
+        Sampling(top_p=0.9),
+        Sampling(min_p=0.02, temperature=1.5, logit_bias=((3, 1.0),)),
+        Sampling(top_k=300, top_p=0.95, min_p=0.01, repetition_penalty=1.2, presence_penalty=0.5),
+    ],
+)
+def test_a_row_gives_the_same_bits_wherever_it_lies(rules: Sampling) -> None:
+    row = logits(49_152)
+    alone = next_token(row, rules, history=History([3, 4]), uniform=0.37)
+    for rows, place, shift in ((32, 17, 0), (3, 2, 1), (5, 0, 7)):
+        memory = np.full(rows * len(row) + shift, np.float32(9))
+        table = memory[shift:].reshape(rows, -1)
+        table[place] = row
+        assert next_token(table[place], rules, history=History([3, 4]), uniform=0.37) == alone
+
+
+def test_uniforms_depend_on_their_own_seed_and_place_alone() -> None:
+    forth, back, other = Uniforms(7), Uniforms(7), Uniforms(8)
+    assert [forth[i] for i in range(9)] == [back[i] for i in reversed(range(9))][::-1]
+    assert forth[3] != other[3] and 0 <= forth[3] < 1
 
 
 @pytest.mark.parametrize(
@@ -123,6 +196,12 @@ def test_uniforms_depend_on_their_own_seed_alone() -> None:
         ("min_p", -0.1),
         ("min_p", math.nan),
         ("repetition_penalty", 0),
+        ("presence_penalty", math.nan),
+        ("frequency_penalty", "0.5"),
+        ("logit_bias", {"a": 1.0}),
+        ("logit_bias", {-1: 1.0}),
+        ("logit_bias", {3: math.inf}),
+        ("logit_bias", [3]),
         ("stop", ("",)),
         ("stop", (3,)),
         ("stop", 3),

@@ -1,0 +1,103 @@
+"""``bimo serve``: a model behind an HTTP server that speaks OpenAI's API."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from bimo.commands import Device
+from bimo.errors import UsageError
+
+
+def serve(
+    run: Path,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    api_keys: Path | None = None,
+    no_keys: bool = False,
+    allowed_host: list[str] | None = None,
+    cors: list[str] | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    tokens_per_day: int | None = None,
+    running: int = 32,
+    queue: int = 128,
+    body_bytes: int = 4_000_000,
+    drain_seconds: float = 30,
+    device: Device = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+) -> None:
+    """Serve a model to every program that speaks OpenAI's API.
+
+    Only this machine can reach the server unless --host says otherwise; then
+    API keys are needed. /docs shows all routes. Ctrl-C or SIGTERM finishes the
+    requests that run, and ends.
+
+        bimo serve runs/shakespeare
+        curl localhost:8000/v1/completions -H "Content-Type: application/json" \\
+            -d '{"model": "shakespeare", "prompt": "To be", "max_tokens": 40}'
+
+        bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt \\
+            --allowed-host models.example.org --requests-per-minute 60
+
+    Args:
+        run: a run directory or a Hugging Face folder
+        host: the address to listen on
+        port: the port to listen on; 0 takes any that is free
+        name: what clients call the model; the folder's name if not given
+        api_keys: a file with a "name: key" a line; $BIMO_API_KEYS holds "name=key,name=key"
+        no_keys: let everyone in who can reach --host
+        allowed_host: a name under which clients reach this machine, besides localhost and addresses
+        cors: the origin of a web page that may use the server, such as https://example.org
+        requests_per_minute: how many each key may send
+        tokens_per_minute: how many each key may use, prompts and answers together
+        tokens_per_day: how many each key may use
+        running: requests computed at the same time
+        queue: requests that may wait; further ones are told to come back later
+        body_bytes: the largest request
+        drain_seconds: how long running requests may go on at the end
+        device: where to compute; auto takes the best device present
+        dtype: the precision to compute in; auto takes that of the weights
+    """
+    try:
+        from bimo.serve import server
+        from bimo.serve.app import create_app
+        from bimo.serve.hosts import Hosts, is_loopback
+        from bimo.serve.keys import ENVIRONMENT, read_keys
+        from bimo.serve.limits import Limits
+    except ImportError as cause:
+        raise UsageError(
+            "The server's libraries are not installed.", got=str(cause), fix="Install them: pip install 'bimo[serve]'"
+        ) from None
+    limits = Limits(
+        body_bytes=body_bytes,
+        running=running,
+        queue=queue,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        tokens_per_day=tokens_per_day,
+        drain_seconds=drain_seconds,
+    )
+    keys = read_keys(api_keys, os.environ.get(ENVIRONMENT))
+    if not (keys or no_keys or is_loopback(host)):
+        raise UsageError(
+            f"--host {host} lets other machines in.",
+            expected=f"--api-keys FILE or ${ENVIRONMENT}",
+            got="no keys",
+            fix="Make a file of keys, or add --no-keys if everyone may come in.",
+        )
+    server.require_model(run)
+    with server.bound_socket(host, port) as found:
+        served = server.load_served(run, name=name, device=device, dtype=dtype, limits=limits, keys=keys)
+        app = create_app(served, Hosts([host, *(allowed_host or [])], cors or []))
+        server.set_up_log()
+        address = f"[{host}]" if ":" in host else host
+        print(
+            f"{served.name}: http://{address}:{found.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True
+        )
+        server.run(served, app, found)

@@ -1,0 +1,176 @@
+"""Several choices written at the same time, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bimo.generate.generate import row_seeds
+from bimo.serve.engines import Settings
+from bimo.serve.errors import wrong
+from bimo.serve.fields import Sampled
+from bimo.serve.served import Served
+from bimo.serve.writing import Piece, Writer
+
+
+@dataclass(frozen=True)
+class Job:
+    """One choice to be written.
+
+    Attributes:
+        prompt: which of the request's prompts it continues.
+    """
+
+    ids: Sequence[int]
+    settings: Settings
+    stop: tuple[str, ...]
+    prompt: int = 0
+
+
+@dataclass
+class Usage:
+    """Tokens of one request."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As completions and chats tell it."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+
+def settings_of(
+    served: Served,
+    body: Sampled,
+    *,
+    max_tokens: int,
+    ends: frozenset[int],
+    top: int = 0,
+    json_schema: Mapping[str, Any] | None = None,
+    caller: str = "",
+) -> Settings:
+    """How the first choice of a request is drawn; of OpenAI's defaults where the request is silent.
+
+    Raises:
+        ApiError: 400; a token of ``logit_bias`` is not in the vocabulary.
+    """
+    bias = body.logit_bias or {}
+    served.check_ids(list(bias), "logit_bias")
+    return Settings(
+        max_tokens=max_tokens,
+        seed=secrets.randbelow(2**32) if body.seed is None else body.seed % 2**63,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=body.top_k or 0,
+        min_p=body.min_p or 0.0,
+        repetition_penalty=body.repetition_penalty or 1.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=bias,
+        ends=ends,
+        top=top,
+        json_schema=json_schema,
+        salt=caller.encode(),
+    )
+
+
+def seeds_of(settings: Settings, n: int) -> list[int]:
+    """The seed of each choice: the first's is the request's own, so that one choice can be had again alone."""
+    return row_seeds(settings.seed, n)
+
+
+def require_few(choices: int, most: int) -> None:
+    """Bound what one request can start.
+
+    Raises:
+        ApiError: 400.
+    """
+    if choices > most:
+        message = f"The request asks for {choices} choices in all its prompts together, of at most {most}."
+        raise wrong(message, "n", "integer_above_max_value")
+
+
+async def write_all(
+    served: Served, caller: str, jobs: Sequence[Job], usage: Usage
+) -> AsyncGenerator[tuple[int, Piece], None]:
+    """Write all jobs and yield (number of the job, piece) as they come; ``usage`` counts meanwhile.
+
+    Raises:
+        ApiError: 503; there is no place.
+    """
+    started = time.perf_counter()
+    first_of = {job.prompt: number for number, job in reversed(list(enumerate(jobs)))}
+    waiting = True
+    async with served.admission.place():
+        try:
+            async with contextlib.aclosing(_merged([_write(served, job) for job in jobs])) as pieces:
+                async for number, piece in pieces:
+                    if waiting:
+                        served.metrics.first_token.add(time.perf_counter() - started)
+                        waiting = False
+                    if first_of.get(jobs[number].prompt) == number:
+                        usage.cached += piece.cached
+                        del first_of[jobs[number].prompt]
+                    usage.completion += 1
+                    if piece.finish_reason is not None:
+                        served.metrics.finished[piece.finish_reason] += 1
+                    yield number, piece
+        finally:
+            count(served, caller, usage)
+
+
+def count(served: Served, caller: str, usage: Usage) -> None:
+    """Write down what a request has used."""
+    served.quotas.charge(caller, usage.prompt + usage.completion)
+    served.metrics.tokens.update(prompt=usage.prompt, cached=usage.cached, drawn=usage.completion)
+
+
+async def _write(served: Served, job: Job) -> AsyncGenerator[Piece, None]:
+    writer = Writer(served.tokenizer, job.stop)
+    async with contextlib.aclosing(served.engine.generate(job.ids, job.settings)) as tokens:
+        async for token in tokens:
+            piece = writer.add(token)
+            yield piece
+            if piece.finish_reason is not None:
+                return
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[tuple[int, Piece], None]:
+    """The pieces of all streams as they come."""
+    found: asyncio.Queue[tuple[int, Piece] | None] = asyncio.Queue()  # as long as the answers at most
+
+    async def pump(number: int) -> None:
+        try:
+            async with contextlib.aclosing(streams[number]) as pieces:
+                async for piece in pieces:
+                    found.put_nowait((number, piece))
+        finally:
+            found.put_nowait(None)
+
+    tasks = [asyncio.ensure_future(pump(number)) for number in range(len(streams))]
+    try:
+        running = len(tasks)
+        while running:
+            item = await found.get()
+            if item is None:
+                running -= 1
+            else:
+                yield item
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

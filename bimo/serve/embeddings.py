@@ -1,0 +1,78 @@
+"""POST /v1/embeddings: texts as vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from bimo.serve.answers import unless_gone
+from bimo.serve.bodies import read_body
+from bimo.serve.choices import Usage, count
+from bimo.serve.errors import wrong
+from bimo.serve.fields import Body, Inputs, Name
+from bimo.serve.served import Served
+
+
+class EmbeddingRequest(Body):
+    """Texts to be embedded."""
+
+    refused = {"dimensions": "this model's embeddings have one length: leave 'dimensions' out."}  # noqa: RUF012
+
+    model: Name
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    user: Annotated[str, Field(description="accepted, not used")] | None = None
+
+
+def embeddings(served: Served) -> Any:
+    """The endpoint."""
+
+    def read_ids(body: EmbeddingRequest) -> list[Sequence[int]]:
+        found: list[Sequence[int]] = []
+        for place, text in enumerate(body.input):
+            param = f"input[{place}]" if len(body.input) > 1 else "input"
+            if text == "":
+                raise wrong(f"Invalid value for '{param}': it is empty.", param)
+            if isinstance(text, str):
+                ids: Sequence[int] = served.text_ids(text, param)
+            else:
+                ids = text
+                served.check_ids(ids, param)
+            if len(ids) > (most := served.engine.facts.context):
+                message = f"This model's maximum context length is {most} tokens. '{param}' has {len(ids)} tokens."
+                raise wrong(message, param, "context_length_exceeded")
+            found.append(ids)
+        return found
+
+    async def embed(body: EmbeddingRequest, texts: Sequence[Sequence[int]], caller: str) -> Response:
+        usage = Usage(prompt=sum(map(len, texts)))
+        data = []
+        async with served.admission.place():
+            for index, ids in enumerate(texts):
+                vector = await served.engine.embed(ids)
+                data.append({"object": "embedding", "index": index, "embedding": _encoded(vector, body)})
+        count(served, caller, usage)
+        counted = {"prompt_tokens": usage.prompt, "total_tokens": usage.prompt}
+        return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": counted})
+
+    async def create(request: Request) -> Response:
+        body = await read_body(request, EmbeddingRequest, served.limits)
+        served.require(body.model)
+        texts = await asyncio.to_thread(read_ids, body)
+        return await unless_gone(request.receive, embed(body, texts, request.scope["bimo.caller"]))
+
+    return create
+
+
+def _encoded(vector: list[float], body: EmbeddingRequest) -> list[float] | str:
+    """The numbers, or their float32 bytes, little-endian, in base64."""
+    if body.encoding_format != "base64":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")

@@ -1,0 +1,95 @@
+"""What the server asks of an engine: ids in, ids out, several requests at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine says of itself and its model.
+
+    Attributes:
+        engine: its name.
+        context: positions of the longest sequence.
+        vocab_size: ids are below it.
+        width: numbers of one embedding.
+        precision: in which it computes.
+        fingerprint: the same while engine and weights are the same.
+        constrains: whether it can hold an answer to a JSON schema.
+    """
+
+    engine: str
+    context: int
+    vocab_size: int
+    width: int
+    precision: str
+    fingerprint: str
+    constrains: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one continuation is drawn; names as OpenAI and Hugging Face have them.
+
+    Attributes:
+        ends: ids that end the continuation; such an id is its last token.
+        top: how many of the likeliest tokens to tell at each place.
+        json_schema: what the text must be, as a JSON schema; None for any text.
+        salt: only requests of the same salt may share what was computed of equal beginnings, which time would tell.
+    """
+
+    max_tokens: int
+    seed: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    ends: frozenset[int] = frozenset()
+    top: int = 0
+    json_schema: Mapping[str, Any] | None = None
+    salt: bytes = b""
+
+
+class Token(NamedTuple):
+    """A token and what the model thought of it, before any sampling rule.
+
+    Attributes:
+        logprob: natural log-probability; None for one that has nothing before it.
+        top: the likeliest ids and their log-probabilities, likeliest first.
+        finish_reason: "stop" after an end token, "length" after ``max_tokens``, else None.
+        cached: how many tokens of the prompt were known from earlier requests.
+    """
+
+    id: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+    finish_reason: str | None = None
+    cached: int = 0
+
+
+class Engine(Protocol):
+    """Computes; all methods may be called while others run. A call that is cancelled stops its work at once."""
+
+    facts: Facts
+
+    def generate(self, ids: Sequence[int], settings: Settings) -> AsyncGenerator[Token, None]:
+        """Continue ``ids``, of which there is at least one; the last token has a finish reason."""
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> list[Token]:
+        """What the model thinks of each of ``ids``, given those before it; the first has no log-probability."""
+
+    async def embed(self, ids: Sequence[int]) -> list[float]:
+        """The mean of the last hidden states over ``ids``, of length 1: ``width`` numbers."""
+
+    def running(self) -> int:
+        """How many continuations it computes now."""
+
+    async def close(self) -> None:
+        """Stop all work and give back what it holds."""

@@ -1,0 +1,111 @@
+"""What all routes share: the model that is served, its engine, and the counters."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bimo.generate.conventions import Conventions
+from bimo.serve.admission import Admission
+from bimo.serve.engines import Engine
+from bimo.serve.errors import ApiError
+from bimo.serve.keys import Keys
+from bimo.serve.limits import Limits
+from bimo.serve.metrics import Metrics
+from bimo.serve.quotas import Quotas
+from bimo.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass
+class Served:
+    """One model behind one server.
+
+    Attributes:
+        name: under which clients ask for the model.
+        created: when its weights were written, in Unix seconds.
+    """
+
+    name: str
+    created: int
+    engine: Engine
+    tokenizer: Tokenizer
+    conventions: Conventions
+    limits: Limits = field(default_factory=Limits)
+    keys: Keys = field(default_factory=lambda: Keys({}))
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.limits)
+        self.quotas = Quotas(self.limits)
+        self.metrics = Metrics()
+
+    def require(self, model: str) -> None:
+        """Check that ``model`` is the one that is served.
+
+        Raises:
+            ApiError: 404.
+        """
+        if model != self.name:
+            message = f"The model '{model}' does not exist. This server has '{self.name}'."
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def whole_text_ids(self, text: str) -> list[int]:
+        """The ids of a text as the model expects them, its start included."""
+        ids = self.tokenizer.encode(text)
+        return [*(self.conventions.prefix if ids else self.conventions.start), *ids]
+
+    def text_ids(self, text: str, param: str) -> list[int]:
+        """The same, of a text that may fit the context.
+
+        Raises:
+            ApiError: 400; it is so long that it need not even be encoded.
+        """
+        context = self.engine.facts.context
+        if (least := len(text) // self._longest) > context:
+            message = (
+                f"This model's maximum context length is {context} tokens. However, '{param}' has at least {least} "
+                f"tokens. Please reduce its length."
+            )
+            raise ApiError(400, message, param=param, code="context_length_exceeded")
+        return self.whole_text_ids(text)
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token; of no text are there more in one."""
+        return max(1, *(len(self.tokenizer.token_bytes(id)) for id in range(self.tokenizer.vocab_size)))
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Check that all ``ids`` are tokens of the model.
+
+        Raises:
+            ApiError: 400.
+        """
+        known = min(self.engine.facts.vocab_size, self.tokenizer.vocab_size)
+        for place, id in enumerate(ids):
+            if not 0 <= id < known:
+                message = f"Invalid value for '{param}': token {id} at place {place} is not one of 0 to {known - 1}."
+                raise ApiError(400, message, param=param, code="invalid_value")
+
+    def room(self, prompt: int, wanted: int | None, param: str, max_param: str) -> int:
+        """How many tokens may be drawn behind a prompt of ``prompt`` tokens; all that fit if ``wanted`` is None.
+
+        Raises:
+            ApiError: 400; both together are longer than the model's context.
+        """
+        context = self.engine.facts.context
+        left = context - prompt
+        if left < (1 if wanted is None else wanted):
+            asked = f" and {wanted} in the completion" if wanted is not None else ""
+            total = prompt + (wanted or 0)
+            message = (
+                f"This model's maximum context length is {context} tokens. However, you requested {total} tokens "
+                f"({prompt} in the prompt{asked}). Please reduce the length of the prompt or {max_param}."
+            )
+            raise ApiError(400, message, param=param, code="context_length_exceeded")
+        return left if wanted is None else wanted
+
+
+def now() -> int:
+    """Unix seconds."""
+    return int(time.time())

@@ -1,0 +1,211 @@
+"""The server process: a port that is ours, a model that fits, connections that may not dawdle, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bimo.errors import ModelError, UsageError
+from bimo.generate.language_model import load
+from bimo.serve.admission import overloaded
+from bimo.serve.engines.native import NativeEngine
+from bimo.serve.errors import ApiError
+from bimo.serve.keys import Keys
+from bimo.serve.limits import HEADER_BYTES, Limits
+from bimo.serve.served import Served, now
+from bimo.train.probe import free_memory
+
+HEADER_SECONDS = 10.0  # from a connection's start to its first whole request
+KEEP_ALIVE_SECONDS = 30
+CONNECTIONS = 1_000
+SHARE = 0.9  # of the free memory that weights may take
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens; clients that come before the server is ready wait.
+
+    Raises:
+        UsageError: the port is in use or the address is not this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, OverflowError, UnicodeError) as cause:
+        fix = "Choose another --host or --port."
+        raise UsageError(f"{host} port {port} cannot be used.", got=str(cause), fix=fix) from None
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(CONNECTIONS)
+    except (OSError, OverflowError) as cause:
+        found.close()
+        fix = "Choose another --port, or 0 for any that is free."
+        raise UsageError(f"{host} port {port} cannot be used.", got=str(cause), fix=fix) from None
+    return found
+
+
+def require_model(folder: Path) -> None:
+    """Check that a folder looks like a model's, before a port is taken and anything is loaded.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if not (folder / "config.json").is_file():
+        got = "no such folder" if not folder.exists() else "a file" if folder.is_file() else "one without config.json"
+        raise ModelError(f"There is no model at {folder}.", expected="a bimo run or a Hugging Face folder", got=got)
+
+
+def require_memory(folder: Path, free: float) -> None:
+    """Check before anything is read that the weights fit into memory.
+
+    Raises:
+        ModelError: they do not; it names both numbers.
+    """
+    needed = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if needed > free * SHARE:
+        raise ModelError(
+            f"The model in {folder} is too large for this machine's memory.",
+            expected=f"weights of at most {free * SHARE / 1e9:.2f} GB, {SHARE:.0%} of what is free",
+            got=f"{needed / 1e9:.2f} GB",
+            fix="Close other programs, or serve a smaller model.",
+        )
+
+
+def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limits: Limits, keys: Keys) -> Served:
+    """Load a model and put it behind an engine.
+
+    Raises:
+        BimoError: as :func:`bimo.generate.language_model.load`, or the model is too large.
+    """
+    require_memory(folder, free_memory(torch.device("cpu")))
+    model = load(folder, device=device, dtype=dtype)
+    weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
+    return Served(
+        name=name or folder.resolve().name,
+        created=int(max(weights, default=now())),
+        engine=NativeEngine(model),
+        tokenizer=model.tokenizer,
+        conventions=model.conventions,
+        limits=limits,
+        keys=keys,
+    )
+
+
+class Server(uvicorn.Server):
+    """A server that ends in two steps: first new work is refused and running work finished, then connections close."""
+
+    def __init__(self, app: ASGIApp, served: Served) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=2 * HEADER_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._served = served
+        self._draining: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end at the first signal; at the second, end at once."""
+        if self._stopped:
+            self.force_exit = self.should_exit = True
+        self._stopped = self._served.admission.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if self._stopped and self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+        return await super().on_tick(counter)
+
+    async def _drain(self) -> None:
+        admission = self._served.admission
+        try:
+            async with asyncio.timeout(self._served.limits.drain_seconds):
+                while admission.active or admission.waiting:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            logging.getLogger("bimo.serve").warning("%d requests were cut off", admission.active)
+        self.should_exit = True
+
+
+class Connection(H11Protocol):
+    """A connection that is closed if a request does not arrive soon once it has begun."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to wait for the first request."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self.send_refusal(overloaded("The server has as many connections as it may."))
+        else:
+            self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait no longer once a request is whole; begin anew at the first bytes of the next."""
+        if self._patience is None and not self._busy:
+            self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        super().data_received(data)
+        if self._busy:
+            self._stop_waiting()
+
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _give_up(self) -> None:
+        if not self._busy and not self.transport.is_closing():
+            self.send_refusal(ApiError(408, "No request arrived in time.", code="request_timeout"))
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP as everything else is answered."""
+        self.send_refusal(ApiError(400, "Invalid HTTP request received.", code="invalid_http"))
+
+    def send_refusal(self, refusal: ApiError) -> None:
+        """Answer without a request, and close."""
+        body = bytes(refusal.response().body)
+        head = f"HTTP/1.1 {refusal.status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
+
+
+def set_up_log() -> None:
+    """Write the log to standard error: who, which route, which status, how long; never what was said."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, level in (("bimo.serve", logging.INFO), ("uvicorn.error", logging.ERROR)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+
+
+def run(served: Served, app: ASGIApp, found: socket.socket) -> None:
+    """Serve until a signal; SIGTERM and Ctrl-C drain."""
+    Server(app, served).run(sockets=[found])
