@@ -30,7 +30,7 @@ def serve(
     body_bytes: int = 4_000_000,
     drain_seconds: float = 30,
     device: Device = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
 ) -> None:
     """Serve a model to every program that speaks OpenAI's API.
 

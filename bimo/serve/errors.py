@@ -110,7 +110,8 @@ def from_validation(cause: ValidationError) -> ApiError:
         return wrong(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind in ("value_error", "assertion_error") and isinstance(context.get("error"), Refusal):
         refusal: Refusal = context["error"]
-        inner = param + refusal.inside if param else refusal.inside
+        sign = "." if param and refusal.inside[:1] not in ("", "[", ".") else ""
+        inner = param + sign + refusal.inside
         return wrong(f"Invalid value for '{inner}': {refusal}", inner or None, refusal.code)
     if kind in PHRASES:
         got = shown_type(first["input"])

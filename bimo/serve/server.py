@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.serve.admission import overloaded
-from bimo.serve.engines.native import NativeEngine
+from bimo.serve.engines.native import native_engine
 from bimo.serve.errors import ApiError
 from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
@@ -87,12 +87,12 @@ def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limi
         BimoError: as :func:`bimo.generate.language_model.load`, or the model is too large.
     """
     require_memory(folder, free_memory(torch.device("cpu")))
-    model = load(folder, device=device, dtype=dtype)
+    model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
     return Served(
         name=name or folder.resolve().name,
         created=int(max(weights, default=now())),
-        engine=NativeEngine(model),
+        engine=native_engine(model.model, folder, dtype=dtype, free=free_memory(torch.device("cpu"))),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits,

@@ -20,7 +20,7 @@ import transformers
 from bimo.generate.language_model import LanguageModel, load
 from bimo.serve.app import create_app
 from bimo.serve.engines import Engine, Facts, Settings, Token
-from bimo.serve.engines.native import NativeEngine
+from bimo.serve.engines.native import native_engine
 from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import Limits
@@ -104,7 +104,7 @@ def serving(
     served = Served(
         name="tiny",
         created=1_700_000_000,
-        engine=engine or NativeEngine(model),
+        engine=engine or native_engine(model.model, model.path, dtype="auto", free=1e9),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits or Limits(),

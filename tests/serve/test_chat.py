@@ -185,7 +185,7 @@ def test_an_engine_without_schemas_says_so(scripted: Any) -> None:
 
 
 def test_without_a_limit_the_answer_fills_the_context(scripted: Any) -> None:
-    live, engine = scripted("a" * 999)
+    live, _ = scripted("a" * 999)
     answer = live.client.chat.completions.create(model="tiny", messages=HELLO)
     assert answer.usage.total_tokens == live.served.engine.facts.context
     assert answer.choices[0].finish_reason == "length" and answer.usage.prompt_tokens_details.cached_tokens == 2

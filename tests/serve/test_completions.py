@@ -56,8 +56,12 @@ def test_echo_and_continuation_share_one_text(live: Any, model: LanguageModel) -
     assert offsets == sorted(offsets) and offsets[0] == 0 and offsets[-1] < len(choice.text)
     chunks = list(complete(live, prompt=prompt, echo=True, logprobs=2, temperature=0, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text
-    assert sum((chunk.choices[0].logprobs.text_offset for chunk in chunks), []) == offsets
-    assert sum((chunk.choices[0].logprobs.tokens for chunk in chunks), []) == choice.logprobs.tokens
+    assert [
+        entry for found in (chunk.choices[0].logprobs.text_offset for chunk in chunks) for entry in found
+    ] == offsets
+    assert [
+        entry for found in (chunk.choices[0].logprobs.tokens for chunk in chunks) for entry in found
+    ] == choice.logprobs.tokens
 
 
 def test_the_start_of_a_document_has_a_score_too(live: Any, model: LanguageModel) -> None:
@@ -107,7 +111,7 @@ def test_stop_strings_are_never_seen(scripted: Any, stream: bool) -> None:
     choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
     assert "".join(choice.text for choice in choices) == "to be or not 话说"
     assert choices[-1].finish_reason == "stop"
-    offsets = sum((choice.logprobs.text_offset for choice in choices), [])
+    offsets = [entry for found in (choice.logprobs.text_offset for choice in choices) for entry in found]
     assert offsets and offsets[-1] < len("to be or not 话说")
     assert engine.stopped.acquire(timeout=10) and engine.cancelled
 

@@ -1,0 +1,116 @@
+"""The engines behind the server: each gives what the model gives, alone and beside others, and stops when told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bimo.errors import ModelError
+from bimo.generate.language_model import LanguageModel, load
+from bimo.generate.scoring import score_ids
+from bimo.serve.engines import Facts, Settings, Token
+from bimo.serve.engines.native import NativeEngine, fingerprint, native_engine
+from bimo.serve.engines.serial import SerialEngine
+
+
+def make(kind: str, model: LanguageModel) -> NativeEngine:
+    if kind == "native":
+        return native_engine(model.model, model.path, dtype="auto", free=1e9)
+    engine = SerialEngine(model.model)
+    vocab_size, width = model.model.output_weight.shape
+    return NativeEngine(engine, Facts("serial", engine.longest, vocab_size, width, "float32", "fp_0"))
+
+
+@pytest.fixture(params=["native", "serial"])
+def run(request: pytest.FixtureRequest, model: LanguageModel) -> Callable[[Callable[[NativeEngine], Any]], Any]:
+    """Runs a coroutine over an engine, which is closed at the end."""
+
+    def run(work: Callable[[NativeEngine], Any], other: LanguageModel | None = None) -> Any:
+        async def whole() -> Any:
+            engine = make(request.param, other or model)
+            try:
+                return await work(engine)
+            finally:
+                await engine.close()
+
+        return asyncio.run(whole())
+
+    return run
+
+
+async def drawn(engine: NativeEngine, ids: list[int], settings: Settings) -> list[Token]:
+    return [token async for token in engine.generate(ids, settings)]
+
+
+def test_tokens_and_their_rivals(run: Any, model: LanguageModel) -> None:
+    (expected,) = model.generate("To be", temperature=0.9, seed=8, max_new_tokens=11)
+    settings = Settings(max_tokens=11, seed=8, temperature=0.9, top=3, ends=model.conventions.ends)
+    prompts = [model.tokenizer.encode(text) for text in ("To be", "话说天下", "that is the")]
+
+    async def work(engine: NativeEngine) -> list[list[Token]]:
+        return await asyncio.gather(*(drawn(engine, ids, settings) for ids in prompts))
+
+    tokens, *others = run(work)
+    assert tuple(token.id for token in tokens) == expected.ids
+    assert [token.logprob for token in tokens] == pytest.approx(expected.logprobs, abs=1e-4)
+    assert [token.finish_reason for token in tokens] == [None] * 10 + ["length"]
+    assert all(len(token.top) == 3 and token.top[0][1] >= token.logprob for token in tokens)
+    assert all(row[-1].finish_reason and len(row) <= 11 for row in others)
+
+
+def test_scores_and_embeddings(run: Any, model: LanguageModel) -> None:
+    ids = model.tokenizer.encode("that is 话说天下 the question" * 2)
+    expected, _ = score_ids(model.model, ids)
+
+    async def work(engine: NativeEngine) -> Any:
+        return await engine.score(ids, 2), await engine.score(ids[:1]), await engine.embed(ids)
+
+    scores, alone, vector = run(work)
+    assert [token.id for token in scores] == ids and scores[0] == Token(ids[0], None) == alone[0]
+    assert [token.logprob for token in scores[1:]] == pytest.approx(expected, abs=1e-4)
+    assert len(vector) == 24 and sum(number**2 for number in vector) == pytest.approx(1)
+
+
+def test_a_generator_that_is_closed_stops_the_work(run: Any, model: LanguageModel) -> None:
+    ids = model.tokenizer.encode("To be")
+
+    async def work(engine: NativeEngine) -> None:
+        async with contextlib.aclosing(engine.generate(ids, Settings(max_tokens=150, seed=1))) as tokens:
+            await anext(tokens)
+            assert engine.running() == 1
+        assert engine.running() == 0
+        waiting = asyncio.ensure_future(drawn(engine, ids, Settings(max_tokens=150, seed=1)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert engine.running() == 0 and len(await drawn(engine, ids, Settings(max_tokens=3, seed=1))) == 3
+
+    run(work)
+
+
+def test_damaged_weights_are_told(folder: Path, run: Any) -> None:
+    broken = load(folder)
+    broken.model.output_weight.data.fill_(math.nan)
+
+    async def work(engine: NativeEngine) -> None:
+        await drawn(engine, [5, 6], Settings(max_tokens=3, seed=1))
+
+    with pytest.raises(ModelError, match="not a number"):
+        run(work, broken)
+
+
+def test_the_fingerprint_is_the_weights_own(model: LanguageModel, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((model.path / name).read_bytes())
+    same = fingerprint(model.path, "native", "float32")
+    assert fingerprint(tmp_path, "native", "float32") == same != fingerprint(tmp_path, "native", "int8")
+    data = bytearray((tmp_path / "model.safetensors").read_bytes())
+    data[-9] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(bytes(data))
+    assert fingerprint(tmp_path, "native", "float32") != same
