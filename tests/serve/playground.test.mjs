@@ -141,6 +141,8 @@ test("text without its tokens is never lost, and tokens without text add none", 
   assert.deepEqual(reader.push("plain", []), [{ text: "plain" }]);
   assert.deepEqual(reader.push("", [part("held").pieces[0]]), []);
   assert.deepEqual(reader.push("he", []).concat(reader.end()), [{ text: "he" }]);
+  const start = { token: "<|im_start|>", logprob: null, top: [] };
+  assert.deepEqual(reader.push("One", [start, part("One").pieces[0]]).map(({ text, logprob }) => [text, logprob]), [["One", -1]], "a sign of the start is no text");
   assert.deepEqual(reader.push("other", [{ token: "x", logprob: -1, top: [] }]), [{ text: "other" }]);
 });
 

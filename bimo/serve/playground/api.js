@@ -1,27 +1,15 @@
 // The server, as this page sees it: OpenAI's HTTP interface and nothing else.
 
+import { keep, kept } from "./memory.js";
 import { objects } from "./sse.js";
 
 const BASE = new URL(".", document.baseURI).href.replace(/\/$/, "");
-let key = sessionStorageKey();
-
-function sessionStorageKey() {
-  try {
-    return sessionStorage.getItem("bimo.key") || "";
-  } catch (error) {
-    if (error instanceof DOMException) return "";
-    throw error;
-  }
-}
+let key = kept("key") || "";
 
 /** Use an API key until the browser's tab is closed. */
 export function setKey(value) {
   key = value;
-  try {
-    sessionStorage.setItem("bimo.key", value);
-  } catch (error) {
-    if (!(error instanceof DOMException)) throw error;
-  }
+  keep("key", value);
 }
 
 export const hasKey = () => key !== "";

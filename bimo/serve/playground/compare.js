@@ -164,7 +164,7 @@ export class Compare {
     const parted = same < Math.min(a.length, b.length) || (!this.working && a !== b);
     for (const name of SIDES) this.sides[name].show(parted ? same : null);
     const known = a && b && !this.working;
-    this.verdict.textContent = !known ? "" : parted ? say("part_after", { n: [...a.slice(0, same)].length }) : say("no_difference");
+    this.verdict.textContent = !known ? "" : parted ? say("part_after", { n: [...a.slice(0, same)].length + 1 }) : say("no_difference");
   }
 
   #working(on) {

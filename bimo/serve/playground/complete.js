@@ -190,6 +190,12 @@ export class Complete {
     return { text: this.draft.text };
   }
 
+  resume(kept) {
+    this.draft.resume(kept);
+    this.render(this.draft.text.length);
+    this.#countSoon();
+  }
+
   restore({ text }) {
     if (typeof text === "string" && text) this.#edited(text.slice(0, 100_000), "shared", true);
   }

@@ -26,7 +26,7 @@ export class RequestDialog {
       h("button", { type: "button", "data-what": what, t: "code_" + what, on: { click: () => this.#show(what) } })));
     this.code = h("code");
     this.about = h("p", { class: "about" });
-    this.element = dialog("request-dialog", "request", h("div", { class: "bar" }, this.tabs, h("span", { class: "space" }), h("button", { type: "button", class: "quiet", t: "copy", on: { click: () => copy(this.code.textContent) } })),
+    this.element = dialog("request-dialog", "request", h("div", { class: "bar" }, this.tabs, h("span", { class: "space" }), h("a", { class: "quiet", href: "docs", target: "_blank", rel: "noopener", t: "api_docs" }), h("button", { type: "button", class: "quiet", t: "copy", on: { click: () => copy(this.code.textContent) } })),
       this.about, h("pre", { tabIndex: 0, role: "group", tLabel: "request" }, this.code));
   }
 

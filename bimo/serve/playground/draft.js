@@ -18,6 +18,17 @@ export class Draft {
     this.scores = null; // {text, parts}: the text as the model reads it
   }
 
+  /** What is needed to go on another time. */
+  kept() {
+    return { tree: this.tree, at: this.at };
+  }
+
+  /** Go on with what was kept; throws a TypeError when it is none. */
+  resume({ tree, at }) {
+    growth.textOf(tree, at);
+    Object.assign(this, { tree, at });
+  }
+
   get text() {
     return growth.textOf(this.tree, this.at);
   }

@@ -1,13 +1,13 @@
 // The playground: puts its parts together, and knows the model, the view, the language and the keys of now.
 
 import { Alternatives } from "./alternatives.js";
-import { ApiError, models } from "./api.js";
+import { ApiError, hasKey, models } from "./api.js";
 import { Chat } from "./chat.js";
 import { Compare } from "./compare.js";
 import { Complete } from "./complete.js";
 import { KeyDialog, KeysDialog, RequestDialog } from "./dialogs.js";
 import { announce, copy, h, icon, iconButton, sayAgain } from "./dom.js";
-import { recall, remember } from "./memory.js";
+import { keep, kept, recall, remember } from "./memory.js";
 import { Report } from "./report.js";
 import { readSettings } from "./request.js";
 import { Panel, Settings } from "./settings.js";
@@ -41,13 +41,26 @@ class Page {
     this.go(recall("view") === "chat" ? "chat" : "complete");
     document.addEventListener("keydown", (event) => this.#key(event));
     window.addEventListener("hashchange", () => this.#open());
+    window.addEventListener("pagehide", () => keep("work", { complete: this.views.complete.draft.kept(), chat: this.views.chat.state().talk }));
     this.settings.listen(() => this.#counts());
     this.#counts();
   }
 
   async start() {
+    this.#resume(kept("work"));
     await this.load();
     await this.#open();
+  }
+
+  /** Go on with what was written before the page was loaded again. */
+  #resume(work) {
+    if (!work) return;
+    try {
+      this.views.chat.restore({ talk: work.chat });
+      this.views.complete.resume(work.complete);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // kept by an older version of the page
+    }
   }
 
   /** Ask the server for its models. */
@@ -74,7 +87,7 @@ class Page {
     this.select.hidden = this.models.length < 2;
     this.one.hidden = !this.select.hidden;
     remember("model", model.id);
-    this.tabs.report.hidden = !model.report;
+    this.tabs.report.hidden = !model.report || hasKey(); // a frame sends no key
     if (model.report) this.views.report.address = model.report;
     for (const view of Object.values(this.views)) view.sayAgain();
   }

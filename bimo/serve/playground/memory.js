@@ -1,4 +1,4 @@
-// What the browser remembers of the page: choices, settings and presets; nothing that was written.
+// What the browser remembers of the page: choices, settings and presets; what was written, only as long as its tab.
 
 const PREFIX = "bimo.";
 
@@ -21,10 +21,20 @@ export function remember(name, value) {
   }
 }
 
-export function forget(name) {
+/** Keep a value until the browser's tab is closed; nothing is kept of what is too large. */
+export function keep(name, value) {
   try {
-    localStorage.removeItem(PREFIX + name);
+    sessionStorage.setItem(PREFIX + name, JSON.stringify(value));
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
+  }
+}
+
+export function kept(name) {
+  try {
+    return JSON.parse(sessionStorage.getItem(PREFIX + name));
+  } catch (error) {
+    if (error instanceof DOMException || error instanceof SyntaxError) return null;
+    throw error;
   }
 }

@@ -65,8 +65,9 @@ export class TokenReader {
       const part = this.#next();
       if (part === null || (part.text !== this.#text && part.text.startsWith(this.#text))) break;
       if (!this.#text.startsWith(part.text)) {
-        this.#tokens = [];
-        break;
+        if (!isSpecial(part.text)) this.#tokens = [];
+        this.#tokens.shift(); // a sign of the model's, such as that of a text's start: no text
+        continue;
       }
       this.#tokens.splice(0, part.pieces.length);
       this.#text = this.#text.slice(part.text.length);

@@ -32,7 +32,7 @@ export const EN = {
 
   prompt: "Prompt", compare_hint: "One prompt for both sides", compare: "Compare", same_seed: "Seed of both", new_seed: "New seed", as_chat: "As a chat message",
   side: "Side {side}", side_text: "Text of side {side}; the arrow keys walk over its tokens", preset: "Preset", preset_none: "Settings of now",
-  part_after: "The two part after {n} characters.", no_difference: "Both wrote the same.",
+  part_after: "The two part ways at character {n}.", no_difference: "Both wrote the same.",
 
   presets: "Presets", preset_precise: "Precise", preset_balanced: "Balanced", preset_creative: "Creative",
   save_preset: "Keep these as a preset", preset_name: "Name of the preset", drop_preset: "Remove the preset {name}",
@@ -51,7 +51,7 @@ export const EN = {
   set_format: "Answer as", about_format: "For Chat: what the answer is bound to be.",
   format_text: "Text", format_json_object: "JSON", format_json_schema: "JSON by a schema", schema: "JSON schema", schema_wrong: "The schema is not JSON: {why}",
 
-  request: "Request", code_request: "JSON", code_curl: "curl", code_python: "Python", code_node: "Node", code_answer: "Last answer", no_request_yet: "Nothing has been asked yet.",
+  request: "Request", code_request: "JSON", code_curl: "curl", code_python: "Python", code_node: "Node", code_answer: "Last answer", api_docs: "All of the API", no_request_yet: "Nothing has been asked yet.",
   key: "API key", key_about: "This server wants a key. It stays in this browser tab, and goes to this server alone.", use_key: "Use it",
   keys: "Keys", keys_run: "Write, send or compare", keys_again: "Write the last piece again, beside it", keys_stop: "Stop, or close",
   keys_alternatives: "Alternatives of the token before the caret", keys_branches: "The branch before, the next one", keys_undo: "Undo", keys_redo: "Redo",

@@ -32,7 +32,7 @@ export const ZH = {
 
   prompt: "提示", compare_hint: "两边共用的提示", compare: "对比", same_seed: "共用种子", new_seed: "换种子", as_chat: "作为对话消息",
   side: "{side} 侧", side_text: "{side} 侧的文本；用方向键逐个查看词元", preset: "预设", preset_none: "当前设置",
-  part_after: "前 {n} 个字符相同，之后分道扬镳。", no_difference: "两边写得完全一样。",
+  part_after: "从第 {n} 个字符起分道扬镳。", no_difference: "两边写得完全一样。",
 
   presets: "预设", preset_precise: "严谨", preset_balanced: "均衡", preset_creative: "奔放",
   save_preset: "把当前设置存为预设", preset_name: "预设名称", drop_preset: "删除预设 {name}",
@@ -51,7 +51,7 @@ export const ZH = {
   set_format: "回答形式", about_format: "用于对话：回答必须是什么样子。",
   format_text: "文本", format_json_object: "JSON", format_json_schema: "符合模式的 JSON", schema: "JSON 模式", schema_wrong: "模式不是合法的 JSON：{why}",
 
-  request: "请求", code_request: "JSON", code_curl: "curl", code_python: "Python", code_node: "Node", code_answer: "上次的回答", no_request_yet: "还没有发出过请求。",
+  request: "请求", code_request: "JSON", code_curl: "curl", code_python: "Python", code_node: "Node", code_answer: "上次的回答", api_docs: "完整的 API", no_request_yet: "还没有发出过请求。",
   key: "API 密钥", key_about: "这台服务器需要密钥。密钥只留在这个标签页里，只发给这台服务器。", use_key: "使用",
   keys: "快捷键", keys_run: "续写、发送或对比", keys_again: "在旁边把最后一段重写一份", keys_stop: "停止，或关闭",
   keys_alternatives: "光标前词元的其他选择", keys_branches: "上一分支，下一分支", keys_undo: "撤销", keys_redo: "重做",
