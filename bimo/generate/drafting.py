@@ -6,15 +6,26 @@ without guessing, to the bit; only the number of passes differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from bimo.generate.backend import PAGE, Backend
+from bimo.generate.batching import Piece, batch_of
+from bimo.generate.pages import Pages
+from bimo.generate.sampling import Row, next_token
 
 if TYPE_CHECKING:
     from bimo.generate.job import Job
 
 
 class Drafter(Protocol):
-    """Guesses what comes next, from the tokens so far."""
+    """Guesses what comes next, from the tokens so far.
+
+    Attributes:
+        vocab_size: of the model that guesses, if one does.
+    """
+
+    vocab_size: int | None
 
     def propose(self, jobs: Sequence[Job]) -> list[list[int]]:
         """The guessed next tokens of each job, none or some."""
@@ -30,6 +41,8 @@ class PromptLookup:
         tokens: to guess at most.
         match: how many last tokens are looked up.
     """
+
+    vocab_size = None
 
     def __init__(self, *, tokens: int = 8, match: int = 3) -> None:
         self._tokens, self._match = tokens, match
@@ -55,3 +68,86 @@ class PromptLookup:
         """See :class:`Drafter`."""
         self._places.pop(number, None)
         self._read.pop(number, None)
+
+
+class DraftModel:
+    """Guesses with a smaller model of the same vocabulary, by the same random numbers, so that the two often agree.
+
+    Args:
+        backend: what computes the smaller model; its pages are the drafter's alone. A sequence that has no room there,
+            or is longer than its context, is not guessed.
+        tokens: to guess.
+        chunk: positions computed in one pass.
+    """
+
+    def __init__(self, backend: Backend, *, tokens: int = 4, chunk: int = 256) -> None:
+        self.vocab_size: int | None = backend.vocab_size
+        self._backend, self._tokens, self._chunk = backend, tokens, chunk
+        self._pages = Pages(backend.pages)
+        self._pasts: dict[int, _Past] = {}
+
+    def propose(self, jobs: Sequence[Job]) -> list[list[int]]:
+        """See :class:`Drafter`."""
+        texts = {job.number: list(job.tokens) for job in jobs if self._has_room(job)}
+        for number, tokens in texts.items():
+            self._pasts[number].keep(tokens)
+        able = [job for job in jobs if job.number in texts]
+        for _ in range(self._tokens if able else 0):
+            logits = self._next_logits({job.number: texts[job.number] for job in able})
+            for job in able:
+                tokens, sampling = texts[job.number], job.request.sampling
+                assert sampling is not None
+                uniform = 0.0 if sampling.greedy else job.uniforms[len(tokens) - len(job.request.prompt)]
+                tokens.append(next_token(logits[job.number], sampling, uniform=uniform).token)
+        return [texts[job.number][len(job.tokens) :] if job.number in texts else [] for job in jobs]
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether the sequence and its guesses fit; takes the pages."""
+        length = len(job.tokens) + self._tokens
+        past = self._pasts.setdefault(job.number, _Past())
+        missing = -(-length // PAGE) - len(past.pages)
+        if length > self._backend.context or missing > self._pages.available:
+            self.forget(job.number)
+            return False
+        past.pages += [self._pages.take() for _ in range(missing)]
+        return True
+
+    def _next_logits(self, texts: Mapping[int, list[int]]) -> dict[int, Row]:
+        """Compute what is new of each text; returns the logits (V,) behind it."""
+        result: dict[int, Row] = {}
+        while len(result) < len(texts):
+            pieces, ended, room = [], [], self._chunk
+            for number, tokens in texts.items():
+                past = self._pasts[number]
+                start = len(past.tokens)
+                end = min(len(tokens), start + room)
+                if start == end:
+                    continue
+                pieces.append(Piece(tokens[start:end], start, past.pages, range(len(tokens) - 1, end)))
+                past.tokens += tokens[start:end]
+                room -= end - start
+                if end == len(tokens):
+                    ended.append(number)
+            result |= zip(ended, self._backend.logits(batch_of(pieces)), strict=True)
+        return result
+
+    def forget(self, number: int) -> None:
+        """See :class:`Drafter`."""
+        past = self._pasts.pop(number, None)
+        if past is not None:
+            self._pages.release(past.pages)
+
+
+class _Past:
+    """What the smaller model has computed of a sequence, guesses included."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.pages: list[int] = []
+        self._sure = 0  # how many of the tokens are no guesses
+
+    def keep(self, tokens: Sequence[int]) -> None:
+        """Keep what is computed of ``tokens``, its last one excepted."""
+        while self._sure < min(len(self.tokens), len(tokens) - 1) and self.tokens[self._sure] == tokens[self._sure]:
+            self._sure += 1
+        del self.tokens[self._sure :]

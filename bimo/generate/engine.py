@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from bimo.errors import BimoError, Busy, EngineError, UsageError
 from bimo.generate.backend import PAGE, Backend
+from bimo.generate.batching import batch_of
 from bimo.generate.drafting import Drafter
 from bimo.generate.job import Job
 from bimo.generate.request import MOST_ALTERNATIVES, End, Event, Reason, Request
-from bimo.generate.schedule import Schedule, Work, batch_of
+from bimo.generate.schedule import Schedule, Work
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Engine:
         longest: positions of the longest request: the context, or as many as all pages hold.
 
     Raises:
-        UsageError: a limit is below 1.
+        UsageError: a limit is below 1, or the drafter has another vocabulary.
     """
 
     def __init__(
@@ -134,6 +135,9 @@ class Engine:
         for name, value in (("max_running", max_running), ("chunk", chunk), ("the backend's pages", backend.pages)):
             if value < 1:
                 raise UsageError(f"{name} is wrong.", expected="at least 1", got=str(value))
+        if drafter is not None and drafter.vocab_size not in (None, backend.vocab_size):
+            expected, got = f"the model's {backend.vocab_size} tokens", f"{drafter.vocab_size}"
+            raise UsageError("The smaller model has another vocabulary.", expected=expected, got=got)
         self.longest = min(backend.context, backend.pages * PAGE)
         self._backend, self._max_running, self._max_waiting = backend, max_running, max_waiting
         self._schedule = Schedule(backend.pages, max_running=max_running, chunk=chunk, drafter=drafter)
@@ -291,31 +295,33 @@ class Engine:
 
     def _compute(self, plan: Sequence[Work], embed: bool) -> list[tuple[Job, Event]]:
         """Compute a step; returns what there is to tell, an :class:`End` for each job that is over."""
-        batch, rows = batch_of(plan)
+        pieces = [work.piece for work in plan]
+        batch = batch_of(pieces)
+        ends = np.cumsum([len(piece.wanted) for piece in pieces])
         self._counts["steps"] += 1
         try:
             results = self._backend.hidden(batch) if embed else self._backend.logits(batch)
         except BimoError as error:
             return [(work.job, End("error", error)) for work in plan]
         events: list[tuple[Job, Event]] = []
-        for work, place in zip(plan, rows, strict=True):
+        for work, piece, rows in zip(plan, pieces, np.split(results, ends[:-1]), strict=True):
             work.job.computed = min(work.end, len(work.job.tokens))
             try:
-                for event in self._take(work, results[place], embed):
+                for event in self._take(work, piece.wanted.start, rows, embed):
                     events.append((work.job, event))
             except BimoError as error:
                 events.append((work.job, End("error", error)))
             self._schedule.name_pages(work.job)
         return events
 
-    def _take(self, work: Work, results: NDArray[np.float32], embed: bool) -> Iterator[Event]:
+    def _take(self, work: Work, first: int, results: NDArray[np.float32], embed: bool) -> Iterator[Event]:
         job = work.job
         if embed:
             if (prompt := job.take_states(results)) is not None:
                 yield from (self._started(job, prompt), End("done"))
             return
         if not job.started:
-            results = results[job.take_scores(results, job.wanted(work.start, work.end).start) :]
+            results = results[job.take_scores(results, first) :]
         if job.computed < len(job.tokens):
             return
         if not job.started:

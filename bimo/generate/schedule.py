@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from bimo.generate.backend import PAGE, Batch
+from bimo.generate.backend import PAGE
+from bimo.generate.batching import Piece
 from bimo.generate.drafting import Drafter
 from bimo.generate.job import Job
 from bimo.generate.pages import Pages
@@ -22,6 +20,17 @@ class Work:
     start: int
     end: int
     guesses: list[int]
+
+    @property
+    def wanted(self) -> range:
+        """The positions whose logits, or states, the job needs."""
+        return self.job.wanted(self.start, self.end)
+
+    @property
+    def piece(self) -> Piece:
+        """Its part of a batch."""
+        tokens = [*self.job.tokens[self.start : self.end], *self.guesses]
+        return Piece(tokens, self.start, self.job.pages, self.wanted)
 
 
 class Schedule:
@@ -138,24 +147,3 @@ def _order(job: Job) -> tuple[int, int]:
 def pages_for(positions: int) -> int:
     """How many pages hold so many positions."""
     return -(-positions // PAGE)
-
-
-def batch_of(plan: Sequence[Work]) -> tuple[Batch, list[slice]]:
-    """All work as one batch, and which of its wanted rows belong to each."""
-    tokens: list[int] = []
-    positions: list[int] = []
-    sequence: list[int] = []
-    wanted: list[int] = []
-    rows: list[slice] = []
-    pages = np.zeros((len(plan), max(len(work.job.pages) for work in plan)), np.int32)
-    for index, work in enumerate(plan):
-        shift = len(tokens) - work.start
-        own = work.job.wanted(work.start, work.end)
-        rows.append(slice(len(wanted), len(wanted) + len(own)))
-        wanted += [shift + position for position in own]
-        tokens += [*work.job.tokens[work.start : work.end], *work.guesses]
-        positions += range(work.start, work.end)
-        sequence += [index] * (work.end - work.start)
-        pages[index, : len(work.job.pages)] = work.job.pages
-    ids, places, owners, rows_wanted = (np.array(part, np.int32) for part in (tokens, positions, sequence, wanted))
-    return Batch(ids, places, owners, pages, rows_wanted), rows

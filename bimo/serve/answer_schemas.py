@@ -308,7 +308,7 @@ class Detokenized(Answer):
 class Health(Answer):
     """Whether new work is taken."""
 
-    status: Literal["ok", "draining"]
+    status: Literal["ok", "draining", "failed"]
 
 
 class Version(Answer):

@@ -168,7 +168,7 @@ class Sampled(Body):
     user: Annotated[str, Field(description="accepted, not used")] | None = None
     top_k: Annotated[int, Field(ge=0, le=MOST_TOKENS, description="not OpenAI's")] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, description="not OpenAI's")] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10, description="not OpenAI's")] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10, description="not OpenAI's")] | None = None
 
     @model_validator(mode="after")
     def _only_when_streaming(self) -> Sampled:

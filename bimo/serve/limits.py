@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from bimo.errors import UsageError
 
 CHOICES = 32  # n and best_of
 PROMPTS = 256  # texts of one completion request
@@ -38,6 +41,9 @@ class Limits:
         tokens_per_minute: of each API key, prompts and answers together.
         tokens_per_day: of each API key.
         drain_seconds: how long work may go on after the server was told to end.
+
+    Raises:
+        UsageError: a number is out of range.
     """
 
     body_bytes: int = 4_000_000
@@ -49,3 +55,9 @@ class Limits:
     tokens_per_minute: int | None = None
     tokens_per_day: int | None = None
     drain_seconds: float = 30
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 0 if name == "queue" or name.endswith("_seconds") else 1
+            if value is not None and not least <= value < math.inf:
+                raise UsageError(f"{name} is wrong.", expected=f"a number from {least}", got=str(value))

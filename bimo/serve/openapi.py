@@ -90,7 +90,8 @@ def _described(path: str, operation: Operation, names: Mapping[Any, Any]) -> dic
     if operation.answer is not None:
         content = {"application/json": {"schema": names[operation.answer]}}
     if operation.chunk is not None:
-        content["text/event-stream"] = {"schema": {"type": "string", "description": "one JSON object an event"}}
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": names[operation.chunk]}
+        content["text/event-stream"] = {"schema": {"type": "object", "properties": {"data": data}}}
     error = {"application/json": {"schema": names[answers.Error]}}
     found: dict[str, Any] = {
         "summary": operation.summary,
@@ -107,7 +108,7 @@ def _described(path: str, operation: Operation, names: Mapping[Any, Any]) -> dic
         found["requestBody"] = {"required": True, "content": schema}
     if path == "/health":
         busy = {"application/json": {"schema": names[answers.Health]}}
-        found["responses"]["503"] = {"description": "the server is ending", "content": busy}
+        found["responses"]["503"] = {"description": "the server is ending, or its engine has failed", "content": busy}
     else:
         found["security"] = [{"key": []}, {}]
     return found

@@ -36,17 +36,19 @@ def bound_socket(host: str, port: int) -> socket.socket:
     Raises:
         UsageError: the port is in use or the address is not this machine's.
     """
+    if not 0 <= port < 65_536:
+        raise UsageError(f"Port {port} cannot be used.", expected="0 to 65535", got=str(port))
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, socket.SOCK_STREAM)
-    except (OSError, OverflowError, UnicodeError) as cause:
+    except (OSError, UnicodeError) as cause:
         fix = "Choose another --host or --port."
         raise UsageError(f"{host} port {port} cannot be used.", got=str(cause), fix=fix) from None
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
         found.listen(CONNECTIONS)
-    except (OSError, OverflowError) as cause:
+    except OSError as cause:
         found.close()
         fix = "Choose another --port, or 0 for any that is free."
         raise UsageError(f"{host} port {port} cannot be used.", got=str(cause), fix=fix) from None

@@ -49,11 +49,11 @@ def model(served: Served) -> Any:
 
 
 def health(served: Served) -> Any:
-    """The endpoint for load balancers: 503 once the server is ending."""
+    """The endpoint for load balancers: 503 once the server is ending or its engine has failed."""
 
     async def answer(request: Request) -> Response:
-        draining = served.admission.draining
-        return JSONResponse({"status": "draining" if draining else "ok"}, 503 if draining else 200)
+        status = "draining" if served.admission.draining else "ok" if served.engine.alive() else "failed"
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     return answer
 

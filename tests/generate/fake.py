@@ -1,11 +1,20 @@
-"""A backend whose logits are a hash of all tokens up to a position, as it finds them in the pages it was given."""
+"""A backend whose logits are a hash of the tokens it finds in its pages, and what a request should get from it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bimo.generate.backend import PAGE, Batch
+from bimo.generate.engine import Engine, Handle
+from bimo.generate.job import score
+from bimo.generate.request import End, Event, Prompt, Request, Token
+from bimo.generate.sampling import History, Uniforms, next_token
+
+V = 53
 
 MASK = (1 << 64) - 1
 
@@ -36,7 +45,7 @@ class FakeBackend:
 
     page_bytes = 8 * PAGE
 
-    def __init__(self, *, vocab_size: int = 53, context: int = 300, pages: int = 100, forgetful: int = 0) -> None:
+    def __init__(self, *, vocab_size: int = V, context: int = 300, pages: int = 100, forgetful: int = 0) -> None:
         self.vocab_size, self.context, self.pages, self.forgetful = vocab_size, context, pages, forgetful
         self.computed = self.batches = 0
         self._memory = np.full((pages, PAGE), -1, np.int64)
@@ -77,3 +86,47 @@ class FakeBackend:
             assert written.setdefault(page, int(sequence)) == sequence, f"page {page} is written to by two sequences"
         same = np.flatnonzero(np.diff(batch.sequence) == 0)
         assert (np.diff(batch.positions)[same] == 1).all()
+
+
+def alone(request: Request, *, longest: int = 300, forgetful: int = 0) -> list[Event]:
+    """What a request should get: no pages, no batch, no engine. Of the first event, ``cached`` is left 0."""
+
+    def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
+        return hashed_logits(list(tokens)[-forgetful:], V)
+
+    prompt, sampling = list(request.prompt), request.sampling
+    scores = None
+    if (asked := request.prompt_logprobs) is not None:
+        scores = tuple(score(logits(prompt[:i]), prompt[i], asked) for i in range(1, len(prompt)))
+    if sampling is None:
+        return [Prompt(0, scores), End("done")]
+    events: list[Event] = [Prompt(0, scores)]
+    history, uniforms, tokens = History(prompt), Uniforms(request.seed), list(prompt)
+    while True:
+        row = logits(tokens)
+        id, logprob = next_token(row, sampling, history=history, uniform=uniforms[len(tokens) - len(prompt)])
+        tokens.append(id)
+        history.add(id)
+        full = len(tokens) - len(prompt) == sampling.max_new_tokens or len(tokens) == longest
+        reason: Any = "stop" if id in request.eos_ids else "length" if full else None
+        known = request.logprobs is not None
+        events.append(
+            Token(id, score(row, id, request.logprobs or 0) if known else None, logprob if known else None, reason)
+        )
+        if reason is not None:
+            return [*events, End(reason)]
+
+
+def events_of(handle: Handle) -> list[Event]:
+    return [Prompt(0, event.scores) if isinstance(event, Prompt) else event for event in handle]
+
+
+def finish(engine: Engine) -> None:
+    steps = 0
+    while engine.step():
+        steps += 1
+        assert steps < 10_000, "the engine goes on for ever"
+
+
+def pages_in_use(engine: Engine) -> int:
+    return engine.stats().pages_used

@@ -1,125 +1,23 @@
-"""Live servers on free ports: over a tiny model of random weights, and over engines that do as a test tells them."""
+"""A tiny model of random weights, and servers over it and over engines that do as a test tells them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import http.client
-import json
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import torch
 import transformers
 
 from bimo.generate.language_model import LanguageModel, load
-from bimo.serve.app import create_app
-from bimo.serve.engines import Engine, Facts, Settings, Token
-from bimo.serve.engines.native import native_engine
-from bimo.serve.hosts import Hosts
-from bimo.serve.keys import Keys
 from bimo.serve.limits import Limits
-from bimo.serve.served import Served
-from bimo.serve.server import Server, bound_socket
-from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tokenizer.train import train_tokenizer
+from tests.serve.live import Live, ScriptedEngine, serving
 
 TEXT = "To be, or not to be: that is the question. 话说天下大势，分久必合，合久必分。" * 3
 CONTEXT = 160
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def error(self) -> dict[str, Any]:
-        assert set(self.json) == {"error"} and set(self.json["error"]) == {"message", "type", "param", "code"}
-        return self.json["error"]
-
-
-@dataclass
-class Live:
-    """A server that runs."""
-
-    served: Served
-    port: int
-    server: Server
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=60)
-
-    def send(
-        self,
-        path: str,
-        body: Any = None,
-        *,
-        method: str | None = None,
-        headers: dict[str, str] | None = None,
-        raw: bytes | None = None,
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json"} if data is not None else {}
-        try:
-            method = method or ("GET" if data is None else "POST")
-            connection.request(method, path, data, {**sent, **(headers or {})})
-            found = connection.getresponse()
-            return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read())
-        finally:
-            connection.close()
-
-    def events(self, path: str, body: dict[str, Any]) -> list[Any]:
-        """The data of a stream, after checking its framing."""
-        answer = self.send(path, {"model": self.served.name, "stream": True, **body})
-        assert answer.status == 200 and answer.headers["content-type"].startswith("text/event-stream"), answer
-        lines = answer.body.decode("utf-8")
-        assert lines.endswith("data: [DONE]\n\n")
-        events = lines.removesuffix("data: [DONE]\n\n").split("\n\n")
-        assert events.pop() == "" and all(event.startswith("data: ") and "\n" not in event for event in events)
-        return [json.loads(event.removeprefix("data: ")) for event in events]
-
-
-@contextlib.contextmanager
-def serving(
-    model: LanguageModel,
-    engine: Engine | None = None,
-    *,
-    limits: Limits | None = None,
-    keys: dict[str, str] | None = None,
-    hosts: Hosts | None = None,
-) -> Iterator[Live]:
-    served = Served(
-        name="tiny",
-        created=1_700_000_000,
-        engine=engine or native_engine(model.model, model.path, dtype="auto", free=1e9),
-        tokenizer=model.tokenizer,
-        conventions=model.conventions,
-        limits=limits or Limits(),
-        keys=Keys(keys or {}),
-    )
-    with bound_socket("127.0.0.1", 0) as found:
-        server = Server(create_app(served, hosts or Hosts(["127.0.0.1"])), served)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [found]}, daemon=True)
-        thread.start()
-        try:
-            yield Live(served, found.getsockname()[1], server)
-        finally:
-            server.should_exit = True
-            thread.join(timeout=60)
-            assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")
@@ -158,70 +56,6 @@ def live(model: LanguageModel) -> Iterator[Live]:
     """A server over the tiny model, with the default limits."""
     with serving(model) as live:
         yield live
-
-
-@dataclass
-class ScriptedEngine:
-    """Writes what it is told to, one token of the text after the other, and ends; remembers what it was asked.
-
-    A text of ``None`` never ends: its tokens come one for each call of :meth:`release`.
-    """
-
-    tokenizer: Tokenizer
-    text: str | None = None
-    constrains: bool = True
-    asked: list[tuple[list[int], Settings]] = field(default_factory=list)
-    cancelled: int = 0
-    failure: Exception | None = None
-    context: int = 900
-
-    def __post_init__(self) -> None:
-        self.facts = Facts("scripted", self.context, self.tokenizer.vocab_size, 3, "float32", "fp_1", self.constrains)
-        self.started, self.stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self._gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._running = 0
-
-    def release(self) -> None:
-        """Let all running continuations end."""
-        for loop, gate in self._gates:
-            loop.call_soon_threadsafe(gate.set)
-
-    async def generate(self, ids: Sequence[int], settings: Settings) -> AsyncGenerator[Token, None]:
-        self.asked.append((list(ids), settings))
-        drawn = self.tokenizer.encode("x" if self.text is None else self.text)
-        self._running += 1
-        try:
-            for number, id in enumerate(drawn[: settings.max_tokens], start=1):
-                reason = "length" if number == settings.max_tokens else None
-                yield Token(id, -1.0, ((id, -1.0),), reason, 2)
-                self.started.release()
-                if reason is not None:
-                    return
-            if self.text is None:
-                gate = asyncio.Event()
-                self._gates.append((asyncio.get_running_loop(), gate))
-                await gate.wait()
-            if self.failure is not None:
-                raise self.failure
-            yield Token(self.tokenizer.eos_id, -0.5, (), "stop", 2)
-        except (asyncio.CancelledError, GeneratorExit):
-            self.cancelled += 1
-            raise
-        finally:
-            self._running -= 1
-            self.stopped.release()
-
-    async def score(self, ids: Sequence[int], top: int = 0) -> list[Token]:
-        return [Token(id, None if place == 0 else -1.0) for place, id in enumerate(ids)]
-
-    async def embed(self, ids: Sequence[int]) -> list[float]:
-        return [1.0, 0.0, 0.0]
-
-    def running(self) -> int:
-        return self._running
-
-    async def close(self) -> None:
-        self.release()
 
 
 @pytest.fixture

@@ -281,7 +281,9 @@ def test_failures_of_the_engine(scripted: Any) -> None:
     engine.failure = RuntimeError("a defect at /srv/x.py")
     answer = live.send(COMPLETION, {**GOOD[COMPLETION], "max_tokens": 9})
     assert answer.status == 500 and answer.error["code"] == "internal_error" and "/srv" not in answer.error["message"]
+    assert (live.send("/health").status, live.send("/health").json) == (503, {"status": "failed"})
     engine.failure = None
+    assert live.send("/health").json == {"status": "ok"}
     assert live.send(COMPLETION, GOOD[COMPLETION]).status == 200
 
 

@@ -19,7 +19,7 @@ from bimo.serve.hosts import Hosts, is_loopback
 from bimo.serve.keys import Keys, read_keys
 from bimo.serve.limits import Limits
 from bimo.serve.quotas import Quotas
-from tests.serve.conftest import ScriptedEngine, serving
+from tests.serve.live import ScriptedEngine, serving
 
 ANN, BOB = "ann-0123456789abcdef", "bob-0123456789abcdef"
 GOOD = {"model": "tiny", "prompt": "To be", "max_tokens": 2}

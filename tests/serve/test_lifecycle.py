@@ -23,7 +23,7 @@ import pytest
 
 from bimo.generate.language_model import LanguageModel
 from bimo.serve.limits import Limits
-from tests.serve.conftest import Live, serving
+from tests.serve.live import Live, serving
 
 COMPLETION = {"model": "tiny", "prompt": "To be", "max_tokens": 9}
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "话说"}], "max_tokens": 9}

@@ -91,5 +91,8 @@ class Engine(Protocol):
     def running(self) -> int:
         """How many continuations it computes now."""
 
+    def alive(self) -> bool:
+        """Whether it takes requests; false after a defect or at the end."""
+
     async def close(self) -> None:
         """Stop all work and give back what it holds."""

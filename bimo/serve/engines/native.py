@@ -110,6 +110,10 @@ class NativeEngine:
         """How many requests the engine has."""
         return self._running
 
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is None or self._thread.is_alive()
+
     async def close(self) -> None:
         """Stop all work."""
         await asyncio.to_thread(self._engine.close)

@@ -1,0 +1,167 @@
+"""Any model of ``bimo.models`` on any device as the engine's backend: plain torch, with bits that nothing else changes.
+
+A matrix product gives a row other bits when the number of rows beside it changes, but, for one shape, not when their
+content or its place does. So every pass here has the same number of rows, each the one next position of a sequence:
+what is missing is filled up, and of attention's keys so many are looked at as the position alone says.
+
+Shape legend: M rows of a pass, S positions attended to, P pages of them, L layers, K key/value heads, D head size,
+C width, V vocabulary, N, R and Q as in ``backend.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bimo.errors import ModelError
+from bimo.generate.backend import PAGE, Batch
+
+if TYPE_CHECKING:
+    from bimo.models import Model
+
+ROWS = {"cpu": 8}  # of a pass: on a CPU each costs, elsewhere mostly the weights do
+ROWS_ELSEWHERE = 64
+STRETCH = 4  # pages by which the positions attended to grow
+
+
+class TorchBackend:
+    """See :class:`bimo.generate.backend.Backend`; made for being right, and fast enough where nothing faster is.
+
+    Args:
+        model: in evaluation mode.
+        kv_bytes: memory for keys and values; more than the whole context of ``sequences`` is not taken.
+        sequences: that may be in work together.
+
+    Attributes:
+        rows: M; 1 where this machine's products do not keep the bits of a row in larger passes.
+
+    Raises:
+        ModelError: ``kv_bytes`` do not hold a page, or the device does not have them.
+    """
+
+    def __init__(self, model: Model, *, kv_bytes: int, sequences: int = 32) -> None:
+        config, weight = model.config, model.output_weight
+        dtype = model.compute_dtype or weight.dtype
+        self._model, self._device = model, weight.device
+        self.vocab_size, self.context = int(config.vocab_size), int(config.max_position_embeddings)
+        shape = (config.num_key_value_heads, PAGE, config.head_dim)
+        self.page_bytes = 2 * config.num_hidden_layers * int(np.prod(shape)) * dtype.itemsize
+        self.pages = min(kv_bytes // self.page_bytes, sequences * -(-self.context // PAGE))
+        if self.pages < 1:
+            expected = f"at least {self.page_bytes:,} bytes, which is {PAGE} positions"
+            raise ModelError("The memory for keys and values is too small.", expected=expected, got=f"{kv_bytes:,}")
+        try:  # two pages more: one that is always empty, one that rows without a sequence write to
+            self._keys = torch.zeros(
+                config.num_hidden_layers, self.pages + 2, *shape, dtype=dtype, device=weight.device
+            )
+            self._values = torch.zeros_like(self._keys)
+        except RuntimeError as cause:
+            fix = "Give the engine less memory for keys and values."
+            got = str(cause).splitlines()[0]
+            raise ModelError(f"{self.pages * self.page_bytes:,} bytes cannot be had.", got=got, fix=fix) from None
+        self.rows = ROWS.get(weight.device.type, ROWS_ELSEWHERE)
+        if not self._keeps_bits():
+            self.rows = 1
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """See :class:`bimo.generate.backend.Backend`."""
+        hidden = self._hidden(batch)  # (R, C)
+        parts = [self._logits_of(hidden[start : start + self.rows]) for start in range(0, len(hidden), self.rows)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.vocab_size), np.float32)
+
+    def hidden(self, batch: Batch) -> NDArray[np.float32]:
+        """See :class:`bimo.generate.backend.Backend`."""
+        result: NDArray[np.float32] = self._hidden(batch).float().cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def _logits_of(self, hidden: Tensor) -> NDArray[np.float32]:
+        """Logits (R, V) of at most M hidden states (R, C), as part of a full pass."""
+        full = hidden.new_zeros(self.rows, 1, hidden.shape[1])
+        full[: len(hidden), 0] = hidden
+        result: NDArray[np.float32] = self._model.logits(full)[: len(hidden), 0].float().cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Hidden states (R, C) of the wanted rows."""
+        fresh = batch.positions % PAGE == 0
+        begun = batch.pages[batch.sequence[fresh], batch.positions[fresh] // PAGE]
+        self._keys[:, begun] = 0  # what another sequence left there could be no number, which no mask hides
+        self._values[:, begun] = 0
+        stretches = batch.positions // (PAGE * STRETCH)
+        hidden = self._keys.new_empty(len(batch.tokens), self._model.output_weight.shape[1])  # (N, C)
+        for stretch in np.unique(stretches):  # ascending, so that no position comes before an earlier one
+            members = np.flatnonzero(stretches == stretch)
+            for start in range(0, len(members), self.rows):
+                part = members[start : start + self.rows]
+                hidden[part] = self._pass(batch, part, (int(stretch) + 1) * STRETCH)
+        return hidden[batch.wanted]
+
+    def _pass(self, batch: Batch, part: NDArray[np.intp], width: int) -> Tensor:
+        """Hidden states (R, C) of at most M of a batch's positions, which look at ``width`` pages."""
+        tokens, positions = np.zeros((2, self.rows), np.int64)
+        pages = np.full((self.rows, width), self.pages, np.int64)  # the empty page
+        pages[:, 0] = self.pages + 1
+        count = len(part)
+        tokens[:count], positions[:count] = batch.tokens[part], batch.positions[part]
+        for row, index in enumerate(part):
+            used = batch.positions[index] // PAGE + 1
+            pages[row, :used] = batch.pages[batch.sequence[index], :used]
+        past = _PagedRows(self._keys, self._values, *(self._place(array) for array in (positions, pages)))
+        return self._model.hidden(self._place(tokens)[:, None], cache=past)[:count, 0]
+
+    def _place(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _keeps_bits(self) -> bool:
+        """Whether rows of a pass are the same in another place, beside other neighbours."""
+        if self.rows > self.pages:
+            return False
+        ids = np.arange(self.rows, dtype=np.int32)
+        found = []
+        for shift in (0, 1, self.rows // 2 + 1):
+            tokens = np.roll(ids % self.vocab_size, shift)
+            tokens[-1] = shift % self.vocab_size  # one that is not only moved
+            batch = Batch(tokens, ids * 0, ids, ids[:, None], ids)
+            hidden, logits = self.hidden(batch), self.logits(batch)
+            found.append({int(id): (hidden[row], logits[row]) for row, id in enumerate(tokens)})
+        first = found[0]
+        return all(
+            np.array_equal(mine, same, equal_nan=True)
+            for other in found[1:]
+            for id in first.keys() & other.keys()
+            for mine, same in zip(first[id], other[id], strict=True)
+        )
+
+
+class _PagedRows:
+    """The past of M rows, each of its own sequence and length, as :class:`bimo.models.attention.Cache` has it."""
+
+    def __init__(self, keys: Tensor, values: Tensor, positions: Tensor, pages: Tensor) -> None:
+        self._keys, self._values = keys, values  # (L, all pages, K, PAGE, D)
+        self._positions, self._pages = positions, pages  # (M,), (M, P)
+        self._target = pages.gather(1, positions[:, None] // PAGE).squeeze(1)  # (M,)
+
+    def positions(self, count: int) -> Tensor:
+        """The position ids, (M, 1)."""
+        assert count == 1
+        return self._positions[:, None]
+
+    def mask(self, count: int) -> Tensor:
+        """What each row looks at, bool (M, 1, 1, S)."""
+        assert count == 1
+        steps = torch.arange(self._pages.shape[1] * PAGE, device=self._positions.device)
+        return (steps <= self._positions[:, None])[:, None, None]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values (M, K, 1, D) to their pages and return those looked at, (M, K, S, D) each."""
+        return self._write_and_read(self._keys[layer], keys), self._write_and_read(self._values[layer], values)
+
+    def _write_and_read(self, memory: Tensor, new: Tensor) -> Tensor:
+        memory[self._target, :, self._positions % PAGE] = new[:, :, 0]
+        return memory[self._pages].transpose(1, 2).flatten(2, 3)  # (M, P, K, PAGE, D) -> (M, K, S, D)

@@ -1,0 +1,71 @@
+"""``bimo serve``: what is wrong is said before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bimo.errors import ModelError
+from bimo.serve import server
+from bimo.serve.keys import ENVIRONMENT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that looks like a model's until its weights are read."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return folder
+
+
+def test_a_folder_that_is_no_model(bimo: Callable[..., Any], tmp_path: Path) -> None:
+    for path, got in ((tmp_path / "none", "no such folder"), (tmp_path, "one without config.json")):
+        called = bimo("serve", path)
+        assert "There is no model at" in called.problem and got in called.problem
+
+
+def test_a_port_in_use(bimo: Callable[..., Any], folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"port {port} cannot be used" in bimo("serve", folder, "--port", port).problem
+    assert "0 to 65535" in bimo("serve", folder, "--port", 70_000).problem
+    assert "cannot be used" in bimo("serve", folder, "--host", "203.0.113.7", "--no-keys").problem
+
+
+def test_a_broken_model_frees_the_port(bimo: Callable[..., Any], folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert "vocab_size" in bimo("serve", folder, "--port", port).problem
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_other_machines_need_keys(
+    bimo: Callable[..., Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    called = bimo("serve", folder, "--host", "0.0.0.0")
+    assert called.code == 2 and "--api-keys" in called.problem
+    monkeypatch.setenv(ENVIRONMENT, "ann=tooshort")
+    assert "at least 16" in bimo("serve", folder).problem
+    monkeypatch.delenv(ENVIRONMENT)
+    assert "cannot be read" in bimo("serve", folder, "--api-keys", tmp_path / "none").problem
+
+
+def test_limits_that_make_no_sense(bimo: Callable[..., Any], folder: Path) -> None:
+    for option, value in (("--running", 0), ("--queue", -1), ("--body-bytes", 0), ("--requests-per-minute", 0)):
+        called = bimo("serve", folder, option, value)
+        assert called.code == 2 and option.strip("-").replace("-", "_") in called.problem, option
+
+
+def test_a_model_that_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "model-1.safetensors").write_bytes(b"x" * 3_000)
+    server.require_memory(tmp_path, free=4_000)
+    with pytest.raises(ModelError, match="too large for this machine's memory"):
+        server.require_memory(tmp_path, free=3_000)
