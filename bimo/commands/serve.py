@@ -70,6 +70,7 @@ def serve(
         from bimo.serve.hosts import Hosts, is_loopback
         from bimo.serve.keys import ENVIRONMENT, read_keys
         from bimo.serve.limits import Limits
+        from bimo.serve.page_routes import OPEN, page_routes
     except ImportError as cause:
         raise UsageError(
             "The server's libraries are not installed.", got=str(cause), fix="Install them: pip install 'bimo[serve]'"
@@ -94,7 +95,8 @@ def serve(
     server.require_model(run)
     with server.bound_socket(host, port) as found:
         served = server.load_served(run, name=name, device=device, dtype=dtype, limits=limits, keys=keys)
-        app = create_app(served, Hosts([host, *(allowed_host or [])], cors or []))
+        hosts = Hosts([host, *(allowed_host or [])], cors or [])
+        app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
         server.set_up_log()
         address = f"[{host}]" if ":" in host else host
         print(

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bimo.generate.conventions import Conventions
 from bimo.serve.admission import Admission
@@ -25,6 +26,7 @@ class Served:
     Attributes:
         name: under which clients ask for the model.
         created: when its weights were written, in Unix seconds.
+        report: the run's report card, where there is one.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Served:
     conventions: Conventions
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=lambda: Keys({}))
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits)

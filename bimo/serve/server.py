@@ -99,6 +99,7 @@ def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limi
         conventions=model.conventions,
         limits=limits,
         keys=keys,
+        report=report if (report := folder / "report.html").is_file() else None,
     )
 
 

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from bimo import __version__
 from bimo.serve.metrics import CONTENT_TYPE
+from bimo.serve.page_routes import REPORT
 from bimo.serve.served import Served
 
 
@@ -24,6 +25,7 @@ def described(served: Served) -> dict[str, Any]:
         "chat": served.conventions.no_chat is None,
         "engine": facts.engine,
         "precision": facts.precision,
+        "report": REPORT.removeprefix("/") if served.report else None,
     }
 
 
