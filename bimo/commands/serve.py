@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bimo.commands import Device
+from bimo.commands.detect_watermark import read_key
 from bimo.errors import UsageError
 
 
@@ -29,6 +30,8 @@ def serve(
     queue: int = 128,
     body_bytes: int = 4_000_000,
     drain_seconds: float = 30,
+    guard: Path | None = None,
+    watermark: Path | None = None,
     device: Device = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
 ) -> None:
@@ -61,12 +64,16 @@ def serve(
         queue: requests that may wait; further ones are told to come back later
         body_bytes: the largest request
         drain_seconds: how long running requests may go on at the end
+        guard: a YAML file of what may not go in or out: words, personal data, toxic text
+        watermark: a file with a secret; all text is marked with it, see bimo detect-watermark
         device: where to compute; auto takes the best device present
         dtype: the precision to compute in; auto takes that of the weights
     """
     try:
+        from bimo.generate.watermark import Watermark
         from bimo.serve import server
         from bimo.serve.app import create_app
+        from bimo.serve.guard import Guard
         from bimo.serve.hosts import Hosts, is_loopback
         from bimo.serve.keys import ENVIRONMENT, read_keys
         from bimo.serve.limits import Limits
@@ -92,9 +99,13 @@ def serve(
             got="no keys",
             fix="Make a file of keys, or add --no-keys if everyone may come in.",
         )
+    guarding = Guard.read(guard) if guard is not None else None
+    mark = Watermark(read_key(watermark)) if watermark is not None else None
     server.require_model(run)
     with server.bound_socket(host, port) as found:
-        served = server.load_served(run, name=name, device=device, dtype=dtype, limits=limits, keys=keys)
+        served = server.load_served(
+            run, name=name, device=device, dtype=dtype, limits=limits, keys=keys, guard=guarding, watermark=mark
+        )
         hosts = Hosts([host, *(allowed_host or [])], cors or [])
         app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
         server.set_up_log()

@@ -56,7 +56,10 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("layers", "C", "H", "K", "D", "F", "V", "window", "rows", "kv_type", "kv_bytes")),
+        *(
+            (name, c_int64)
+            for name in ("layers", "C", "H", "K", "D", "F", "V", "window", "rows", "kv_type", "kv_bytes")
+        ),
         ("eps", c_float),
         *((name, c_void_p) for name in ("cosine", "sine", "norm")),
         ("layer", POINTER(_Layer)),
@@ -217,17 +220,17 @@ def check(batch: Batch, *, vocab_size: int, context: int, pages: int) -> None:
     assert all(array.dtype == np.int32 and array.flags.c_contiguous for array in arrays)
     count = len(batch.tokens)
     assert count and len(batch.positions) == len(batch.sequence) == count and batch.pages.ndim == 2
-    assert 0 <= batch.tokens.min() and batch.tokens.max() < vocab_size
-    assert 0 <= batch.positions.min() and batch.positions.max() < context
+    assert batch.tokens.min() >= 0 and batch.tokens.max() < vocab_size
+    assert batch.positions.min() >= 0 and batch.positions.max() < context
     step, further = np.diff(batch.sequence), np.diff(batch.positions)
-    assert 0 <= batch.sequence[0] and batch.sequence[-1] < len(batch.pages) and step.min(initial=0) >= 0
+    assert batch.sequence[0] >= 0 and batch.sequence[-1] < len(batch.pages) and step.min(initial=0) >= 0
     assert (further[step == 0] == 1).all()
     last = batch.positions[np.append(step != 0, True)] // PAGE  # of each sequence
     assert last.max() < batch.pages.shape[1]
     used = batch.pages[np.unique(batch.sequence)][np.arange(batch.pages.shape[1]) <= last[:, None]]
-    assert 0 <= used.min() and used.max() < pages
+    assert used.min() >= 0 and used.max() < pages
     if len(batch.wanted):
-        assert 0 <= batch.wanted[0] and batch.wanted[-1] < count and np.diff(batch.wanted).min(initial=1) > 0
+        assert batch.wanted[0] >= 0 and batch.wanted[-1] < count and np.diff(batch.wanted).min(initial=1) > 0
 
 
 @functools.cache

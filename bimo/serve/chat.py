@@ -63,7 +63,8 @@ class Chatting:
         if constraint is not None and not served.engine.facts.constrains:
             param = "tool_choice" if self.forced else "response_format"
             raise unsupported(param, "This server's engine cannot hold answers to a schema.")
-        ids = chat_ids(served, [message.shown() for message in body.messages], tools)
+        messages = served.guarded_messages([message.shown() for message in body.messages], caller, "messages")
+        ids = chat_ids(served, messages, tools)
         max_param = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
         room = served.room(len(ids), body.max_completion_tokens or body.max_tokens, "messages", max_param)
         self.top = body.top_logprobs or 0

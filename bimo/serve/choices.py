@@ -15,7 +15,7 @@ from bimo.serve.engines import Settings
 from bimo.serve.errors import wrong
 from bimo.serve.fields import Sampled
 from bimo.serve.served import Served
-from bimo.serve.writing import Piece, Writer
+from bimo.serve.writing import GuardedWriter, Piece, Writer
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ async def write_all(
     waiting = True
     async with served.admission.place():
         try:
-            async with contextlib.aclosing(_merged([_write(served, job) for job in jobs])) as pieces:
+            async with contextlib.aclosing(_merged([_write(served, caller, job) for job in jobs])) as pieces:
                 async for number, piece in pieces:
                     if waiting:
                         served.metrics.first_token.add(time.perf_counter() - started)
@@ -138,8 +138,9 @@ def count(served: Served, caller: str, usage: Usage) -> None:
     served.metrics.tokens.update(prompt=usage.prompt, cached=usage.cached, drawn=usage.completion)
 
 
-async def _write(served: Served, job: Job) -> AsyncGenerator[Piece, None]:
-    writer = Writer(served.tokenizer, job.stop)
+async def _write(served: Served, caller: str, job: Job) -> AsyncGenerator[Piece, None]:
+    plain = Writer(served.tokenizer, job.stop)
+    writer = plain if served.guard is None else GuardedWriter(plain, served.guard.answer(caller))
     async with contextlib.aclosing(served.engine.generate(job.ids, job.settings)) as tokens:
         async for token in tokens:
             piece = writer.add(token)

@@ -90,8 +90,12 @@ class Completing:
 
     def _ids(self, prompt: str | tuple[int, ...]) -> list[int]:
         if isinstance(prompt, str):
-            return self.served.text_ids(prompt, "prompt")
+            return self.served.text_ids(self.served.guarded(prompt, self.caller, "prompt"), "prompt")
         self.served.check_ids(prompt, "prompt")
+        if self.served.guard is not None:
+            text = self.served.tokenizer.decode(prompt)
+            if (shown := self.served.guarded(text, self.caller, "prompt")) != text:
+                return self.served.text_ids(shown, "prompt")
         return list(prompt)
 
     async def whole(self) -> JSONResponse:

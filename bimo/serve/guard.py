@@ -138,13 +138,20 @@ class Answer:
 
     Attributes:
         stopped: why nothing more is said, or None.
+        redacted: whether something of what has left so far was replaced.
     """
 
     def __init__(self, guard: Guard, request: str) -> None:
         self.stopped: Stopped | None = None
+        self.redacted = False
         self._guard, self._request = guard, request
         self._text = ""  # all of it
         self._sent = 0  # characters of it that have left
+
+    @property
+    def judged(self) -> int:
+        """Characters of the answer, as it was written, that have left or were replaced."""
+        return self._sent
 
     def add(self, piece: str) -> str:
         """Take more of the answer; returns what may leave now, often nothing."""
@@ -181,7 +188,9 @@ class Answer:
         if end <= self._sent:
             return ""
         part, self._sent = self._text[self._sent : end], end
-        return self._guard._redacted(part, "output", self._request)
+        shown = self._guard._redacted(part, "output", self._request)
+        self.redacted |= shown != part
+        return shown
 
 
 def _ends_here(text: str, at: int) -> bool:

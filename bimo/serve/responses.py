@@ -39,7 +39,7 @@ class Responding:
         constraint = body.text.format.constraint if body.text and body.text.format else None
         if constraint is not None and not served.engine.facts.constrains:
             raise unsupported("text.format", "This server's engine cannot hold answers to a schema.")
-        self.messages = [*earlier, *(item.shown() for item in body.input)]
+        self.messages = [*earlier, *served.guarded_messages([item.shown() for item in body.input], caller, "input")]
         ids = self._fitting_ids()
         room = served.room(len(ids), body.max_output_tokens, "input", "max_output_tokens")
         sampled = Sampled(model=body.model, temperature=body.temperature, top_p=body.top_p)
@@ -49,7 +49,7 @@ class Responding:
         self.job = Job(ids, settings, ())
         self.usage = Usage(prompt=len(ids))
         self.id, self.item_id, self.created = f"resp_{secrets.token_hex(16)}", f"msg_{secrets.token_hex(16)}", now()
-        self._sequence = -1
+        self._sequence, self._why = -1, ""
 
     def _fitting_ids(self) -> list[int]:
         """The ids of the conversation; with truncation, without as many of the oldest messages as necessary."""
@@ -85,7 +85,7 @@ class Responding:
             "status": status,
             "background": False,
             "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "incomplete_details": {"reason": self._why} if status == "incomplete" else None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
             "model": self.served.name,
@@ -107,7 +107,8 @@ class Responding:
         }
 
     def _finish(self, text: str, reason: str) -> dict[str, Any]:
-        status = "incomplete" if reason == "length" else "completed"
+        self._why = {"length": "max_output_tokens", "content_filter": reason}.get(reason, "")
+        status = "incomplete" if self._why else "completed"
         response = self._response(status, [self._item(text, status)])
         if self.body.store is not False:
             messages = [*self.messages, {"role": "assistant", "content": text}]

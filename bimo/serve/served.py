@@ -7,11 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bimo.generate.conventions import Conventions
 from bimo.serve.admission import Admission
 from bimo.serve.engines import Engine
 from bimo.serve.errors import ApiError
+from bimo.serve.guard import Guard, Stopped
 from bimo.serve.keys import Keys
 from bimo.serve.limits import Limits
 from bimo.serve.metrics import Metrics
@@ -27,6 +29,7 @@ class Served:
         name: under which clients ask for the model.
         created: when its weights were written, in Unix seconds.
         report: the run's report card, where there is one.
+        guard: what looks at questions and answers, if anything does.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Served:
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=lambda: Keys({}))
     report: Path | None = None
+    guard: Guard | None = None
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits)
@@ -52,6 +56,31 @@ class Served:
         if model != self.name:
             message = f"The model '{model}' does not exist. This server has '{self.name}'."
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    def guarded(self, text: str, caller: str, param: str) -> str:
+        """A text as the model may see it.
+
+        Raises:
+            ApiError: 400; the guard refuses it.
+        """
+        found = text if self.guard is None else self.guard.question(text, caller)
+        if isinstance(found, Stopped):
+            assert self.guard is not None
+            raise ApiError(400, self.guard.config.refusal, param=param, code="content_filter")
+        return found
+
+    def guarded_messages(self, messages: Sequence[dict[str, Any]], caller: str, param: str) -> list[dict[str, Any]]:
+        """The messages of a conversation with what users and tools say in it as the model may see it.
+
+        Raises:
+            ApiError: 400; the guard refuses one.
+        """
+        return [
+            {**message, "content": self.guarded(message["content"], caller, param)}
+            if message["role"] in ("user", "tool")
+            else message
+            for message in messages
+        ]
 
     def whole_text_ids(self, text: str) -> list[int]:
         """The ids of a text as the model expects them, its start included."""

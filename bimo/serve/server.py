@@ -16,9 +16,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
+from bimo.generate.watermark import Watermark
 from bimo.serve.admission import overloaded
 from bimo.serve.engines.native import native_engine
 from bimo.serve.errors import ApiError
+from bimo.serve.guard import Guard
 from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
 from bimo.serve.served import Served, now
@@ -82,7 +84,17 @@ def require_memory(folder: Path, free: float) -> None:
         )
 
 
-def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limits: Limits, keys: Keys) -> Served:
+def load_served(
+    folder: Path,
+    *,
+    name: str | None,
+    device: str,
+    dtype: str,
+    limits: Limits,
+    keys: Keys,
+    guard: Guard | None = None,
+    watermark: Watermark | None = None,
+) -> Served:
     """Load a model and put it behind an engine.
 
     Raises:
@@ -91,14 +103,16 @@ def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limi
     require_memory(folder, free_memory(torch.device("cpu")))
     model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
+    free = free_memory(torch.device("cpu"))
     return Served(
         name=name or folder.resolve().name,
         created=int(max(weights, default=now())),
-        engine=native_engine(model.model, folder, dtype=dtype, free=free_memory(torch.device("cpu"))),
+        engine=native_engine(model.model, folder, dtype=dtype, free=free, watermark=watermark),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits,
         keys=keys,
+        guard=guard,
         report=report if (report := folder / "report.html").is_file() else None,
     )
 

@@ -76,6 +76,9 @@ def metrics(served: Served) -> Any:
             "bimo_requests_waiting": ("Requests that wait for a place.", float(served.admission.waiting)),
             "bimo_choices_running": ("Continuations that the engine computes.", float(served.engine.running())),
         }
+        if served.guard is not None:
+            acted = float(sum(served.guard.counts.values()))
+            gauges["bimo_guard_actions"] = ("Questions and answers that the guard stopped or redacted.", acted)
         return Response(served.metrics.text(gauges), headers={"content-type": CONTENT_TYPE})
 
     return answer

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bimo.generate.stream import TextStream
 from bimo.serve.engines import Token
+from bimo.serve.guard import Answer
 from bimo.tokenizer.tokenizer import Tokenizer
 
 
@@ -28,7 +29,7 @@ class Piece(NamedTuple):
     Attributes:
         text: to be sent, often empty.
         entries: the tokens that ``text`` completes.
-        finish_reason: of the last piece "stop" or "length", else None.
+        finish_reason: of the last piece "stop", "length" or "content_filter", else None.
         cached: tokens of the prompt that were known from earlier requests.
     """
 
@@ -63,3 +64,25 @@ class Writer:
         ready = tuple(entry for entry in self._pending if everything or entry.offset < self._sent)
         self._pending = self._pending[len(ready) :]
         return Piece(text, ready, finish_reason, token.cached)
+
+
+class GuardedWriter:
+    """The same behind a guard: text waits until it is judged; tokens behind anything replaced are not told."""
+
+    def __init__(self, writer: Writer, answer: Answer) -> None:
+        self._writer, self._answer = writer, answer
+        self._waiting: tuple[Entry, ...] = ()
+
+    def add(self, token: Token) -> Piece:
+        """Take the next token."""
+        piece = self._writer.add(token)
+        text = self._answer.add(piece.text)
+        if piece.finish_reason is not None:
+            text += self._answer.end()
+        if self._answer.stopped is not None:
+            return Piece(text, (), "content_filter", piece.cached)
+        waiting = (*self._waiting, *piece.entries)
+        whole = piece.finish_reason is not None
+        ready = tuple(entry for entry in waiting if whole or entry.offset < self._answer.judged)
+        self._waiting = waiting[len(ready) :]
+        return Piece(text, () if self._answer.redacted else ready, piece.finish_reason, piece.cached)

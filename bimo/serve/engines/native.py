@@ -21,6 +21,7 @@ from bimo.generate.engine import Engine
 from bimo.generate.request import Constraint, End, Event, Prompt, Request, Score
 from bimo.generate.request import Token as Drawn
 from bimo.generate.sampling import COLDEST, Sampling
+from bimo.generate.watermark import Watermark
 from bimo.models import llama
 from bimo.serve.admission import overloaded
 from bimo.serve.engines import Facts, Settings, Token
@@ -60,10 +61,17 @@ class NativeEngine:
 
     Args:
         compile_schema: makes a constraint of a JSON schema; None where there are none.
+        watermark: the mark that all continuations carry.
     """
 
-    def __init__(self, engine: Submits, facts: Facts, compile_schema: Compile | None = None) -> None:
-        self._engine, self.facts, self._compile = engine, facts, compile_schema
+    def __init__(
+        self,
+        engine: Submits,
+        facts: Facts,
+        compile_schema: Compile | None = None,
+        watermark: Watermark | None = None,
+    ) -> None:
+        self._engine, self.facts, self._compile, self._watermark = engine, facts, compile_schema, watermark
         self._running = 0
         self._thread: threading.Thread | None = None
         if isinstance(engine, Engine):
@@ -82,6 +90,7 @@ class NativeEngine:
             eos_ids=settings.ends,
             logprobs=settings.top,
             constraint=constraint,
+            watermark=self._watermark,
             salt=settings.salt,
         )
         cached = 0
@@ -176,7 +185,13 @@ def _token(id: int, score: Score | None) -> Token:
 
 
 def native_engine(
-    model: Model, folder: Path, *, dtype: str, free: float, compile_schema: Compile | None = None
+    model: Model,
+    folder: Path,
+    *,
+    dtype: str,
+    free: float,
+    compile_schema: Compile | None = None,
+    watermark: Watermark | None = None,
 ) -> NativeEngine:
     """The engine for a loaded model: the batching one on a CPU, for the families that its backend computes.
 
@@ -211,7 +226,7 @@ def native_engine(
         fingerprint=fingerprint(folder, name, precision),
         constrains=compile_schema is not None,
     )
-    return NativeEngine(engine, facts, compile_schema)
+    return NativeEngine(engine, facts, compile_schema, watermark)
 
 
 def fingerprint(folder: Path, *parts: str) -> str:
