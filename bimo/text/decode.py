@@ -159,7 +159,7 @@ def byte_chunks(stream: ByteStream) -> Iterator[bytes]:
         CutShort: the compressed bytes end too early.
         Unreadable: they are damaged, or the disk cannot be read.
     """
-    size = FIRST
+    size = first = min(FIRST, CHUNK)
     while True:
         try:
             chunk = stream.read(size)
@@ -171,7 +171,7 @@ def byte_chunks(stream: ByteStream) -> Iterator[bytes]:
             return
         yield chunk
         if len(chunk) == size:
-            size = CHUNK - FIRST if size == FIRST else CHUNK
+            size = (CHUNK - first if size == first else CHUNK) or CHUNK
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Encodings of one byte a character are told by ``resiliparse`` (uchardet), where 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -37,11 +38,11 @@ KANA = "ぁ-ゖァ-ヺー"
 MARKS = "、。，；：？！「」『』《》（）“”‘’…—·〈〉【】"
 LATIN = "àâäáãåæçèéêëìíîïñòóôöõøùúûüßœÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØÙÚÛÜŒ"
 
-EVERYDAY_LATIN = re.compile(
+EVERYDAY_LATIN = (
     f"(?<=[A-Za-z])[{LATIN}]|[{LATIN}](?=[A-Za-z])|(?<![\x80-\uffff])[{LATIN}\xa0](?![\x80-\uffff])"
     "|(?<=[ -~])[“”‘’–—…«»°£€§©®•ªº\xa0]|[“”‘’«»£€§©•¿¡\xa0](?=[ -~])"
 )
-EVERYDAY_WIDE = re.compile(f"[ -~\n\r\t{LATIN}{KANA}{MARKS}{HANZI}{HANGUL}Ѐ-ӿΆ-ώא-ת،-ۿก-๛]")
+EVERYDAY_WIDE = f"[ -~\n\r\t{LATIN}{KANA}{MARKS}{HANZI}{HANGUL}Ѐ-ӿΆ-ώא-ת،-ۿก-๛]"
 ODD = re.compile(r"[^\w\s!-~“”‘’–—…«»°£€§©®•№\u0300-\u036f]")
 CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\b\x1b"))
 
@@ -55,25 +56,36 @@ class Candidate:
     first: re.Pattern[bytes]
 
 
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
 def _candidate(name: str, everyday: str, first: bytes, pair: bytes) -> Candidate:
     return Candidate(name, re.compile(f"[{everyday}]"), re.compile(b"(%b)|%b|[\\x80-\\xff]" % (first, pair)))
 
 
-# In the order in which they win where scores are equal.
-CANDIDATES = (
-    _candidate("gb18030", HANZI + MARKS, rb"[\xa1\xa3\xb0-\xd7][\xa1-\xfe]", rb"[\x81-\xfe][\x40-\xfe]"),
-    _candidate(
-        "big5hkscs", HANZI + MARKS, rb"[\xa1\xa4-\xc6][\x40-\x7e\xa1-\xfe]", rb"[\x81-\xfe][\x40-\x7e\xa1-\xfe]"
-    ),
-    _candidate(
-        "cp932",
-        KANA + HANZI + MARKS,
-        rb"[\x81-\x83\x88-\x97][\x40-\x7e\x80-\xfc]",
-        rb"[\x81-\x9f\xe0-\xfc][\x40-\x7e\x80-\xfc]",
-    ),
-    _candidate("euc_jp", KANA + HANZI + MARKS, rb"[\xa1\xa4\xa5\xb0-\xcf][\xa1-\xfe]", rb"[\x8e\xa1-\xfe][\xa1-\xfe]"),
-    _candidate("cp949", HANGUL, rb"[\xb0-\xc8][\xa1-\xfe]", rb"[\x81-\xfe][A-Za-z\x81-\xfe]"),
-)
+@functools.cache  # few texts are in one of them, and the patterns take long to make
+def _candidates() -> tuple[Candidate, ...]:
+    """In the order in which they win where scores are equal."""
+    return (
+        _candidate("gb18030", HANZI + MARKS, rb"[\xa1\xa3\xb0-\xd7][\xa1-\xfe]", rb"[\x81-\xfe][\x40-\xfe]"),
+        _candidate(
+            "big5hkscs", HANZI + MARKS, rb"[\xa1\xa4-\xc6][\x40-\x7e\xa1-\xfe]", rb"[\x81-\xfe][\x40-\x7e\xa1-\xfe]"
+        ),
+        _candidate(
+            "cp932",
+            KANA + HANZI + MARKS,
+            rb"[\x81-\x83\x88-\x97][\x40-\x7e\x80-\xfc]",
+            rb"[\x81-\x9f\xe0-\xfc][\x40-\x7e\x80-\xfc]",
+        ),
+        _candidate(
+            "euc_jp", KANA + HANZI + MARKS, rb"[\xa1\xa4\xa5\xb0-\xcf][\xa1-\xfe]", rb"[\x8e\xa1-\xfe][\xa1-\xfe]"
+        ),
+        _candidate("cp949", HANGUL, rb"[\xb0-\xc8][\xa1-\xfe]", rb"[\x81-\xfe][A-Za-z\x81-\xfe]"),
+    )
+
+
 SMALL_CYRILLIC = (re.compile(rb"[\xe0-\xff\xb8]"), re.compile(rb"[\xc0-\xdf\xa3]"))  # of cp1251 and of koi8-r
 PAIR = re.compile(rb"[\x80-\xff]{2}")
 
@@ -124,20 +136,20 @@ def _errors(block: bytes, encoding: str, last: bool) -> int:
 
 
 def _utf16(block: bytes) -> str | None:
-    if len(block) < 2 or (block.isascii() and b"\0" not in block):
+    if len(block) < 2 or (b"\0" not in block and _errors(block, "utf-8", last=False) == 0):
         return None
     scores = {}
     for name in ("utf-16-le", "utf-16-be"):
         text = block[: len(block) & ~1].decode(name, "replace")
-        scores[name] = len(EVERYDAY_WIDE.findall(text)) / len(text) if "\0" not in text else 0.0
+        scores[name] = len(_compiled(EVERYDAY_WIDE).findall(text)) / len(text) if "\0" not in text else 0.0
     name, other = sorted(scores, key=lambda name: scores[name], reverse=True)
     if scores[name] <= max(ENOUGH, 3 * scores[other]):
         return None
-    return None if b"\0" not in block and _errors(block, "utf-8", last=False) == 0 else name
+    return name
 
 
 def _east_asian_or_other(sample: bytes) -> str | None:
-    scores = {candidate.name: _score(sample, candidate) for candidate in CANDIDATES}
+    scores = {candidate.name: _score(sample, candidate) for candidate in _candidates()}
     best = max(scores, key=lambda name: scores[name])
     latin = _latin_score(sample)
     if latin > max(SURELY_LATIN, scores[best]):
@@ -164,7 +176,7 @@ def _score(sample: bytes, candidate: Candidate) -> float:
 
 def _latin_score(sample: bytes) -> float:
     text = sample.decode("cp1252", "replace")
-    return len(EVERYDAY_LATIN.findall(text)) / max(1, _wide(text))
+    return len(_compiled(EVERYDAY_LATIN).findall(text)) / max(1, _wide(text))
 
 
 def _told_by_uchardet(sample: bytes, otherwise: str) -> str | None:

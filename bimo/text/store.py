@@ -21,6 +21,7 @@ FIRST_SHARD = "documents-00000.jsonl.zst"
 FURTHER = ("kind", "language", "time")  # of a document, where they are known
 RECIPE, PARTS = "recipe.json", "parts"  # how it was prepared, and the finished work of all files
 SHARD_BYTES = 128_000_000
+MOST_THREADS = 4  # that compress a shard; each takes some 20 MB
 CONTROLS = bytes({*range(32)} - set(b"\n"))  # characters that JSON escapes, but for those that are frequent
 quoted = json.JSONEncoder(ensure_ascii=False).encode  # a string as JSON
 REPAIR = "Delete the folder and prepare it again."
@@ -159,8 +160,9 @@ def write_shard(folder: Path, number: int, lines: Iterable[bytes | memoryview]) 
     import zstandard
 
     path = folder / FIRST_SHARD.replace("00000", f"{number:05d}")
+    threads = min(os.cpu_count() or 1, MOST_THREADS)  # however many they are, the bytes are the same
     with path.open("wb") as file:
-        with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as writer:
+        with zstandard.ZstdCompressor(level=3, threads=threads).stream_writer(file, closefd=False) as writer:
             for line in lines:
                 writer.write(line)
         file.flush()

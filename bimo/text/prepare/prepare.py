@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,9 @@ def _work(
     done = Done(sum(file.size for file in pieces))
     for part in sorted(folder.iterdir()):
         try:
-            facts = Facts.read(part)
+            facts = Facts() if part.name.startswith(".") else Facts.read(part)
         except DataError:
-            facts = Facts()  # left behind by a process that was killed
+            facts = Facts()  # left behind by a process that was killed, as what is hidden
         names = {name for name, *_ in facts.files}
         if facts.work == work and names <= wanted and not names & known:
             known |= names
@@ -212,8 +213,10 @@ def _assemble(source: Source, whole: Parts, recipe: Recipe, out: Path, inputs: s
             raise ConfigError("The mixture leaves no text.", fix=fix)
         new = folder / "new"
         new.mkdir()
-        manifest = write_shards(whole, decided, new)
-        manifest["funnel"], skipped = write_ledger(whole, decided, source.not_listed, new / LEDGER)
+        with ThreadPoolExecutor(1) as beside:
+            ledger = beside.submit(write_ledger, whole, decided, source.not_listed, new / LEDGER)
+            manifest = write_shards(whole, decided, new)
+            manifest["funnel"], skipped = ledger.result()
         files.write_json(new / EXAMPLES, whole.examples())
         manifest |= {
             "source": source.name,

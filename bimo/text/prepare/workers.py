@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -111,6 +112,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _begin() -> None:
     """In a new process: end when interrupted, without a word, and when the process that started it is killed."""
+    gc.freeze()  # what was imported stays: looking through it again and again for garbage is a twentieth of the work
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -11,7 +11,7 @@ from bimo.errors import DataError
 from bimo.text.prepare import prepare as module
 from bimo.text.prepare import workers
 from bimo.text.prepare.ledger import LEDGER, read_rows
-from bimo.text.prepare.part import make_part
+from bimo.text.prepare.part import Facts, make_part
 from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
 
@@ -142,9 +142,12 @@ def test_killed_at_any_time_the_next_call_goes_on(folder, texts, tmp_path, loose
         assert time.monotonic() < end, "workers outlive the process that started them"
         time.sleep(0.05)
     finished = [path for path in (out / "parts").iterdir() if not path.name.startswith(".")]
+    before = {name[0] for path in finished for name, *_ in Facts.read(path).files}
     assert not (out / "manifest.json").exists()
     made = []
     prepare(open_source(folder), out, loose, run=lambda tasks: map(make_part, made.extend(tasks) or tasks))
+    after = [file.name for task in made for file in task.files]
+    assert before and after and not before & set(after)  # what was finished is not read again
+    assert sorted([*before, *after]) == sorted(file.name for file in open_source(folder).files)
     prepare(open_source(folder), tmp_path / "whole", loose)
-    assert len(made) + len(finished) == len(list((tmp_path / "whole" / "parts").iterdir())) and finished and made
     assert written(out) == written(tmp_path / "whole")
