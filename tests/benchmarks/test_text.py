@@ -167,3 +167,4 @@ def test_the_effect_is_paired_by_seed() -> None:
     assert (
         "| 0, 1, 2 | **3.000** (2.000 to 4.000) | **2.800** (1.800 to 3.800) | **-6.7%** (-10.0% to -5.0%) |" in table
     )
+    assert "`--no-doctor`" in table
