@@ -28,7 +28,7 @@ TEXTS = {"jsonl": "English, JSON lines", "files": "English, one file a document"
 NOTHING = {"planted": 0, "touched": 0, "wrong": 0, "elsewhere": 0}
 LEAST_PROJECTED = 1e9  # bytes that a projection needs to mean anything
 UNEXAMINED = (
-    "Both were trained with `--no-doctor`: it stops training on raw text, whose passages stand on both sides of the split."
+    "Both were trained with `--no-doctor`: the doctor refuses raw text, which repeats passages of its own test."
 )
 FINDERS = ("bimo", "py3langid", "lingua", "presidio", "datatrove")
 
