@@ -39,12 +39,14 @@ LEAST_EAST = 10  # characters of one, where they are not
 OWN_SHARE = 0.75  # of a sample's characters, spaces aside, that are letters of the language's scripts
 MOST_ENGLISH = 0.5  # share of the words that the page has in English, too: above it, the page is not translated here
 SCRIPTS = {"zh": "CJK", "ja": "CJK|HIRAGANA|KATAKANA", "ko": "HANGUL", "ru": "CYRILLIC"}  # LATIN where not named
+EXPLAINED = re.compile(r"[\w, ]{1,30} ?[:：]")  # the name of an argument stands before the sentence
 SENTENCE_END = (".", "!", "?", "。", "！", "？")
 
 
 def paragraphs(suffix: str) -> dict[str, list[str]]:
     """The paragraphs of each page of the help in one language, by the name of the page."""
-    root = debian(f"libreoffice-help-{suffix}") / "usr/share/libreoffice/help" / suffix
+    folder = debian(f"libreoffice-help-{suffix}") / "usr/share/libreoffice/help"
+    (root,) = (path for path in folder.iterdir() if path.name.lower() == suffix)
     found = {}
     for path in sorted(root.rglob("*.html")):
         texts = PARAGRAPH.findall(path.read_text(encoding="utf-8", errors="replace"))
@@ -58,7 +60,7 @@ def is_prose(text: str, language: str) -> bool:
     """Whether a paragraph is a whole sentence in the script of a language, and no formula, path or list of names."""
     east = language in EAST
     long = len(text) >= LEAST_EAST if east else text.count(" ") + 1 >= LEAST_WORDS
-    return long and text.endswith(SENTENCE_END) and in_script(text, language)
+    return long and text.endswith(SENTENCE_END) and not EXPLAINED.match(text) and in_script(text, language)
 
 
 def in_script(text: str, language: str) -> bool:
