@@ -22,7 +22,7 @@ from bimo.text import store
 from bimo.text.arrange import NO_SIDE, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
 from bimo.text.decode import ZstdStream
 from bimo.text.document import DataHash, Skipped
-from bimo.text.duplicates import Duplicates, find_duplicates
+from bimo.text.duplicates import Duplicates, copy_scores, find_duplicates
 from bimo.text.listing import File
 from bimo.text.prepare.ledger import COLUMNS, DUPLICATES, LEDGER, MIX, READ, LedgerWriter, Row, read_rows
 from bimo.text.prepare.part import ARRAYS, DOCUMENTS, EXAMPLES, Facts, identity
@@ -204,12 +204,13 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
         ConfigError: the mixture or the shares make no sense.
         DataError: there is too little text to hold some out.
     """
-    ids, sizes, times = [], np.zeros(parts.count, dtype=np.int64), []
-    for number, row in enumerate(row for row in parts.rows(("bytes_out", "kept", "time")) if row.kept):
+    ids, times = [], []
+    read, sizes = np.zeros(parts.count, dtype=np.int64), np.zeros(parts.count, dtype=np.int64)
+    for number, row in enumerate(row for row in parts.rows(("bytes_in", "bytes_out", "kept", "time")) if row.kept):
         ids.append(row.id)
         times.append(row.time)
-        sizes[number] = row.bytes_out
-    duplicates = _duplicates(parts, recipe, sizes, folder)
+        read[number], sizes[number] = row.bytes_in, row.bytes_out
+    duplicates = _duplicates(parts, recipe, copy_scores(read, sizes), sizes, folder)
     kept, arrangement = duplicates.kept, recipe.arrangement
     hashes = id_hashes(ids)
     names = list(dict.fromkeys(inputs))
@@ -244,7 +245,9 @@ def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
     return numbers_by_source(option, ",".join(given)) if given else {}
 
 
-def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> Duplicates:
+def _duplicates(
+    parts: Parts, recipe: Recipe, scores: npt.NDArray[np.float64], sizes: Integers, folder: Path
+) -> Duplicates:
     exact, wanted = parts.array("exact", folder), recipe.duplicates
     check = np.empty((len(exact), 0), dtype=np.uint8)
     columns: Iterator[npt.NDArray[np.uint64]] = iter(())
@@ -253,7 +256,7 @@ def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> 
         columns = (bands[:, number] for number in range(bands.shape[1]))
     if not wanted.exact:  # every document gets a hash of its own
         exact = np.stack([np.arange(len(exact), dtype=np.uint64)] * 2, axis=1)
-    return find_duplicates(exact, columns, check, np.zeros(len(sizes)), sizes, least=wanted.similarity)
+    return find_duplicates(exact, columns, check, scores, sizes, least=wanted.similarity)
 
 
 def write_shards(parts: Parts, decided: Decided, folder: Path) -> dict[str, Any]:

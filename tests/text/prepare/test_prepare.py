@@ -431,3 +431,15 @@ def test_nothing_readable_is_told_before_there_is_too_little_to_split(tmp_path):
     recipe = from_mapping(Recipe, {"arrangement": {"split_by": "document"}}, where="test")
     with pytest.raises(DataError, match=r"no readable text.*a\.png"):
         prepare(open_source(tmp_path / "in"), tmp_path / "out", recipe)
+
+
+def test_of_two_copies_the_cleaner_one_is_kept_though_it_is_shorter(tmp_path, texts):
+    folder, article = tmp_path / "in", texts.english(40)
+    folder.mkdir()
+    banner = "We use cookies to improve your experience. Accept all cookies.\n\n"
+    (folder / "a.txt").write_text(banner * 20 + article + " Good night.")
+    (folder / "b.txt").write_text(article)
+    prepare(open_source(folder), tmp_path / "out", workers=1)
+    banners, plain = read_rows(tmp_path / "out" / LEDGER)
+    assert plain.kept and banners.copy_of == "b.txt"
+    assert plain.bytes_out < banners.bytes_dropped < banners.bytes_in / 1.2
