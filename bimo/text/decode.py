@@ -19,6 +19,7 @@ COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 EXPANSION = 200  # text compresses 3 to 20 times, logs up to 100; deflate can 1,000, bzip2 a million
 EXPANSION_FREE = 1 << 28  # bytes that may come out whatever went in
 SPOOL_MEMORY, SPOOL_DISK = 1 << 24, 1 << 33
+WRONG_SUM = ("CRC check failed", "Incorrect length of data")  # what gzip says once it has given all
 AUTO = "auto"
 WRONG = "\ufffd"
 BYTE_ORDER_MARKS = (
@@ -35,7 +36,11 @@ class Unreadable(Exception):
 
 
 class CutShort(Unreadable):
-    """The rest of a file is missing: what was read until here is right."""
+    """The rest of a file is missing: what was read until here is text; ``note`` says so to the ledger."""
+
+    def __init__(self, reason: str, note: str = "the rest is missing") -> None:
+        super().__init__(reason)
+        self.note = note
 
 
 class ByteStream(Protocol):
@@ -123,16 +128,20 @@ class Decompressed:
 
         Raises:
             EOFError: the file ends too early.
-            OSError: the bytes are damaged or not of this format.
-            CutShort: all before these was, and is whole.
+            OSError: the bytes are not of this format.
+            CutShort: what follows is damaged or not of this format, or a checksum is wrong.
             Unreadable: they expand beyond reason.
         """
         try:
             data = self._read(size if size >= 0 else CHUNK)
-        except self._damage as cause:
-            if self._given and "Not a gzipped file" in str(cause):
+        except (self._damage, zlib.error) as cause:
+            if not self._given:
+                raise OSError(str(cause)) from None
+            if "Not a gzipped file" in str(cause):
                 raise CutShort("followed by bytes that are not compressed") from None
-            raise OSError(str(cause)) from None
+            if str(cause).startswith(WRONG_SUM):
+                raise CutShort("damaged: its checksum is wrong", "the checksum of the file is wrong") from None
+            raise CutShort(f"damaged: {cause}", "the rest is damaged") from None
         self._given += len(data)
         if self._given > EXPANSION_FREE + EXPANSION * self._taken:
             raise Unreadable(f"a decompression bomb: it expands more than {EXPANSION} times")

@@ -123,7 +123,7 @@ def copy_scores(bytes_in: npt.NDArray[np.int64], bytes_out: npt.NDArray[np.int64
     Of two copies, that from which less boilerplate and noise had to be taken is the cleaner one. In
     tenths, so that a stray blank does not count for more than the length.
     """
-    return np.round(np.minimum(bytes_out / np.maximum(bytes_in, 1), 1), 1)
+    return np.round(np.minimum(bytes_out / np.maximum(bytes_in, 1), 1.0), 1).astype(np.float64)
 
 
 def _ranks(score: npt.NDArray[np.float64], size: npt.NDArray[np.int64]) -> Numbers:

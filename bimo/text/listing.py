@@ -18,6 +18,7 @@ from bimo.text import corpora, store
 from bimo.text.decode import COMPRESSED_SUFFIXES, Unreadable, byte_chunks, decompressed
 from bimo.text.document import Progress, Skipped
 from bimo.text.readers import READERS, suffixes_of
+from bimo.text.readers.record import HIDDEN
 
 STDIN = "-"
 SAME = ("the same file as", "the same folder as")  # reasons that lose nothing
@@ -232,12 +233,17 @@ def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) ->
                 name = f"{prefix}{_printable(here.relative_to(root).as_posix())}/"
                 listing.skipped.append(Skipped(name, reason))
             continue
+        for name in sorted(name for name in folders if name.startswith(".")):
+            if out is None or not out.exists() or not out.samefile(here / name):
+                listing.skipped.append(Skipped(f"{prefix}{_printable(os.path.relpath(here / name, root))}/", HIDDEN))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [here / name for name in names if not name.startswith(".")]
+        found += [here / name for name in names]
     for path in _without_bookkeeping(sorted(found, key=lambda path: path.relative_to(root).parts)):
         name = prefix + _printable(path.relative_to(root).as_posix())
         suffix, compression = suffixes_of(path.name)
-        if suffix in READERS:
+        if path.name.startswith("."):
+            listing.skipped.append(Skipped(name, HIDDEN, size=_size(path)))
+        elif suffix in READERS:
             _list_file(path, name, listing)
         else:
             listing.skipped.append(Skipped(name, f"unknown suffix {suffix}{compression}", size=_size(path)))

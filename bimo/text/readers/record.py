@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from bimo.text.decode import ByteStream
 
+HIDDEN = "hidden"  # why what begins with a dot is left out, unless the user names it: .git, .venv, .DS_Store
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -16,6 +17,11 @@ from bimo.text.readers.record import Bad, Options, Record, Text
 
 RECORD_CHARACTERS = 1 << 26
 CSV_CHARACTERS = RECORD_CHARACTERS // 4  # the csv module keeps four bytes a character
+NEVER_CLOSED = {  # what the csv module says of a quote
+    "unexpected end of data": "a quote that is never closed",
+    "field larger than field limit": "a field larger than 64 MB, or a quote that is never closed",
+}
+ROW_LINES = 1 << 20  # held until a row has ended
 ROWS = 64  # at a time of a table in columns
 
 
@@ -100,6 +106,8 @@ def _grown(text: str, chunks: Iterator[str]) -> str:
 def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iterator[Record]:
     """A CSV or TSV file whose first row names the columns.
 
+    Where a quote is opened and not closed, or closed too early, only its line is lost.
+
     Args:
         delimiters: those to try, the likeliest first; the header decides.
     """
@@ -108,7 +116,7 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
     lines = _table_lines(chunks)
     beginning = next(lines, "")
     delimiter = _delimiter(beginning, columns, delimiters)
-    rows = csv.reader(chain([beginning], lines), delimiter=delimiter, strict=True)
+    rows = _Rows(chain([beginning], lines), delimiter)
     try:
         header = next(rows, [])
     except csv.Error as cause:
@@ -123,15 +131,45 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
         except StopIteration:
             return
         except csv.Error as cause:
-            if "field limit" in str(cause):
-                raise Unreadable(f"a field larger than 64 MB at {where}, or a quote that is never closed") from None
-            yield Bad(where, f"not a row: {cause}")
+            yield Bad(where, f"not a row: {NEVER_CLOSED.get(str(cause).partition(' (')[0], cause)}")
             continue
         if len(row) >= fields:
             record = {name: row[at] for name, at in needed.items()}
             yield _noted(columns.text(f":{number}", where, record), chunks)
         elif row:
             yield Bad(where, "fewer fields than the header")
+
+
+class _Rows:
+    """The rows of a table; after one that is broken, reading goes on with the line after its first."""
+
+    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
+        self._lines, self._delimiter = lines, delimiter
+        self._of_row: list[str] = []
+        self._again: deque[str] = deque()
+        self._reader = self._begin()
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        self._of_row.clear()
+        try:
+            return next(self._reader)
+        except csv.Error:
+            self._again.extendleft(reversed(self._of_row[1:]))
+            self._reader = self._begin()
+            raise
+
+    def _begin(self) -> Iterator[list[str]]:
+        return csv.reader(self._fed(), delimiter=self._delimiter, strict=True)
+
+    def _fed(self) -> Iterator[str]:
+        while (line := self._again.popleft() if self._again else next(self._lines, None)) is not None:
+            self._of_row.append(line)
+            if len(self._of_row) > ROW_LINES:
+                raise csv.Error(f"more than {ROW_LINES:,} lines, or a quote that is never closed")
+            yield line
 
 
 def _delimiter(line: str, columns: Columns, delimiters: str) -> str:

@@ -19,8 +19,8 @@ def sections(
 ) -> Iterator[Record]:
     """Put the pieces of a text together: one document, or several of at most 4 MB with the keys ``#0``, ``#1``...
 
-    What is bad passes through; of nothing at all an empty text is made. What there was of a text that is cut short is
-    given before the error. Memory: 8 MB and three times a piece.
+    What is bad passes through; of nothing at all an empty text is made. What there was of a text that is cut short or
+    damaged further on is given before the error. Memory: 8 MB and three times a piece.
 
     Args:
         notes: gives those of a text.
@@ -46,7 +46,7 @@ def sections(
         cut_short = cause
     text = "".join(held)
     if text or not (number or bad or cut_short):
-        missing = ("the rest is missing",) if cut_short else ()
+        missing = (cut_short.note,) if cut_short else ()
         yield Text(f"#{number}" if number else "", text, kind, time, (*notes(text), *missing))
     if cut_short:
         raise cut_short
