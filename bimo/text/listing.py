@@ -22,7 +22,7 @@ from bimo.text.readers.record import HIDDEN
 
 STDIN = "-"
 SAME = ("the same file as", "the same folder as")  # reasons that lose nothing
-NOT_TEXT = (".xml", ".doc", ".ppt", ".xls", ".odt", ".rtf")
+NOT_TEXT = (".xml", ".doc", ".ppt", ".xls")
 # What Hugging Face datasets writes beside the records.
 BOOKKEEPING = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 RECORD_FILES = (".arrow", ".parquet")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from bimo.errors import did_you_mean
 from bimo.text.decode import ByteStream, Unreadable
 from bimo.text.readers.package import open_package, without_media
 from bimo.text.readers.record import Bad, Options, Record, Text, iso_time, with_newlines
-from bimo.text.readers.sections import apart, sections
+from bimo.text.readers.sections import apart, joined_blocks, sections
 from bimo.text.readers.streams import damage_reported
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -47,16 +47,7 @@ def read_docx(stream: ByteStream, options: Options) -> Iterator[Record]:
         notes = [part.target_part for part in parts if part.reltype.endswith(("/footnotes", "/endnotes"))]
         pieces = itertools.chain(_blocks(document.element.body), *map(_notes, notes))
         written = document.core_properties
-        yield from sections(_joined(pieces), time=iso_time(written.modified or written.created))
-
-
-def _joined(blocks: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    """Blank lines between blocks, but not between two items of a list."""
-    begun, was_item = False, False
-    for text, item in blocks:
-        if text.strip():
-            yield (("\n" if item and was_item else "\n\n") if begun else "") + with_newlines(text)
-            begun, was_item = True, item
+        yield from sections(joined_blocks(pieces), time=iso_time(written.modified or written.created))
 
 
 def _blocks(parent: Any) -> Iterator[tuple[str, bool]]:

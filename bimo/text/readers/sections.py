@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bimo.text.decode import CutShort
 from bimo.text.document import cut_point
-from bimo.text.readers.record import Bad, Record, Text
+from bimo.text.readers.record import Bad, Record, Text, with_newlines
 
 SECTION_BYTES = 4_000_000
 
@@ -65,3 +65,12 @@ def apart(pieces: Iterable[str | Bad], separator: str = "\n\n") -> Iterator[str 
         elif piece.strip():
             yield before + piece
             before = separator
+
+
+def joined_blocks(blocks: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """Paragraphs and tables, each with whether it is an item of a list: blank lines between all but two items."""
+    begun, was_item = False, False
+    for text, item in blocks:
+        if text.strip():
+            yield (("\n" if item and was_item else "\n\n") if begun else "") + with_newlines(text)
+            begun, was_item = True, item
