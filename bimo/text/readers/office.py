@@ -146,7 +146,7 @@ def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
 
     A sheet whose first row names the text column, or all of the template, gives a document for each row, with the key
     ``!Sheet:7``; where the user has named columns, the other sheets are left out. Without one, a sheet is one
-    tab-separated text (kind ``table``). Memory: a row, and the texts that cells share, of at most 64 MB; a copy on disk.
+    tab-separated text (kind ``table``). Memory: a row, the texts that cells share, of at most 64 MB; a copy on disk.
     """
     try:
         import openpyxl
