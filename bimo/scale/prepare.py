@@ -94,9 +94,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _no_cluster(address: str | None, cause: Exception) -> BimoError:
-    fix = (
-        "Start it with `ray start --head`, correct the address (RAY_ADDRESS), or leave it out to work on this machine."
-    )
+    fix = "Start it with `ray start --head`, correct the address (RAY_ADDRESS), or leave it out to work here."
     return BimoError(f"There is no Ray cluster at {address}.", got=str(cause), fix=fix)
 
 
