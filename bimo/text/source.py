@@ -118,7 +118,8 @@ class Source:
                 else:
                     given += 1
                     id, kind = file.name + record.key, record.kind or kind_of(file.path.name)
-                    yield Document(id, record.text, file.name, kind=kind, time=record.time, notes=record.notes)
+                    offset = record.offset + file.begin if record.offset >= 0 else -1
+                    yield Document(id, record.text, file.name, kind, "", record.time, "", record.notes, offset)
         except Unreadable as cause:
             before = f" ({given} document{'s' * (given > 1)} before this {'were' if given > 1 else 'was'} read)"
             self._skip(file, f"{cause}{before if given else ''}")

@@ -225,3 +225,40 @@ def test_damaged_arrow_never_crashes(data):
         assert len(read(".arrow", bytes(damaged))) < 1_000_000
     except Unreadable:
         pass
+
+
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+TEXTS = st.text(st.sampled_from('墨笔a b,"\n\r'), min_size=1, max_size=9).map(lambda text: f"x{text}")
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(TEXTS, min_size=1, max_size=9),
+    ENDS,
+    st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16-le"]),
+    st.data(),
+)
+def test_a_record_says_where_it_begins(texts, end, encoding, draw):
+    blanks = draw.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
+    rows = io.StringIO(newline="")
+    csv.writer(rows, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(
+        [["n", "text"], *([str(n), text] for n, text in enumerate(texts))]
+    )
+    lines = "".join(
+        end * blank + json.dumps(text, ensure_ascii=False) + end for text, blank in zip(texts, blanks, strict=True)
+    )
+    for suffix, written in ((".jsonl", lines), (".csv", rows.getvalue())):
+        data = written.encode(encoding)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bimo.text.decode.CHUNK", draw.draw(st.integers(1, 40)))
+            found = list(READERS[suffix](io.BytesIO(data), Options(encoding=encoding.removesuffix("-sig"))))
+        assert len(found) == len(texts)
+        for number, record in enumerate(found):
+            if encoding == "utf-16-le":
+                assert record.offset == -1
+                continue
+            begin = data[record.offset :].decode(encoding)
+            if suffix == ".jsonl":
+                assert begin.startswith(json.dumps(texts[number], ensure_ascii=False) + end)
+            else:
+                assert begin.startswith(f'"{number}",') and data[: record.offset].decode(encoding).endswith(end)

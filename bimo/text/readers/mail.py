@@ -40,7 +40,7 @@ def read_eml(stream: ByteStream, options: Options) -> Iterator[Record]:
     data = whole(stream)
     if not HEADER.match(data.lstrip()[:SEPARATOR_BYTES]):
         raise Unreadable("not a mail: it does not begin with a header")
-    yield from _records("", "", data.lstrip(), options)
+    yield from _records("", "", data.lstrip(), options, 0)
 
 
 def read_mbox(stream: ByteStream, options: Options) -> Iterator[Record]:
@@ -49,42 +49,45 @@ def read_mbox(stream: ByteStream, options: Options) -> Iterator[Record]:
     Raises:
         Unreadable: it does not begin with a line such as ``From a@b.org Thu Aug 22 12:36:23 2002``.
     """
-    for number, data in enumerate(_messages(stream), 1):
+    for number, (offset, data) in enumerate(_messages(stream), 1):
         where = f"message {number}"
         if data is None:
             yield Bad(where, "larger than 64 MB")
         else:
-            yield from _records(f":{number}", where, QUOTED_SEPARATOR.sub(rb"\1", data), options)
+            yield from _records(f":{number}", where, QUOTED_SEPARATOR.sub(rb"\1", data), options, offset)
 
 
-def _messages(stream: ByteStream) -> Iterator[bytes | None]:
-    """The bytes of each message without its separator; None for one that is too large."""
+def _messages(stream: ByteStream) -> Iterator[tuple[int, bytes | None]]:
+    """Where each message begins, and its bytes without its separator; None for one that is too large."""
     held, begun, too_large, searched = bytearray(), False, False, 0
+    gone = start = 0  # bytes before those that are held, and before the message
     for chunk in byte_chunks(stream):
         held += chunk
         if not begun:
-            del held[: len(held) - len(held.lstrip())]
+            gone += len(held) - len(held.lstrip())
+            held = held.lstrip()
         while found := SEPARATOR.search(held, searched):
             if begun:
-                yield None if too_large else bytes(held[: found.start()])
+                yield start, None if too_large else bytes(held[: found.start()])
             elif found.start():
                 break
+            gone, start = gone + found.end(), gone + found.start()
             del held[: found.end()]
             begun, too_large, searched = True, False, 0
         if not begun and len(held) > SEPARATOR_BYTES:
             break
         searched = max(0, len(held) - SEPARATOR_BYTES)
         if len(held) > RECORD_BYTES:
-            too_large = True
+            too_large, gone = True, gone + searched
             del held[:searched]
             searched = 0
     if not begun:
         raise Unreadable("not a mailbox: it does not begin with a line 'From ADDRESS TIME'")
-    yield None if too_large else bytes(held)
+    yield start, None if too_large else bytes(held)
 
 
-def _records(key: str, where: str, data: bytes, options: Options) -> Iterator[Record]:
-    """A message; of a digest what it says itself, then each of the messages in it: ``digest.eml!2``."""
+def _records(key: str, where: str, data: bytes, options: Options, offset: int) -> Iterator[Record]:
+    """A message at an offset; of a digest what it says itself, then each of the messages in it: ``digest.eml!2``."""
     try:
         message = message_from_bytes(data, policy=compat32)
         mails = list(_mails(message, options))
@@ -94,7 +97,7 @@ def _records(key: str, where: str, data: bytes, options: Options) -> Iterator[Re
     for number, (subject, time, body, notes) in enumerate(mails):
         text = f"{subject}\n\n{body}" if subject and body else subject or body
         if text or not number:
-            yield Text(f"{key}!{number}" if number else key, text, "mail", time, notes)
+            yield Text(f"{key}!{number}" if number else key, text, "mail", time, notes, -1 if number else offset)
 
 
 def _mails(message: Message, options: Options) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:

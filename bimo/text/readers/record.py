@@ -40,6 +40,7 @@ class Text(NamedTuple):
         kind: what rules may assume of it, one of ``KINDS``; ``""`` for what the file's suffix says.
         time: when it was written, in ISO 8601, where the file says so; see :func:`iso_time`.
         notes: what the reader did that its owner should know: ``"decoded as gb18030"``.
+        offset: of the byte where it begins in the file, decompressed, or in the member of an archive; -1: not known.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Text(NamedTuple):
     kind: str = ""
     time: str = ""
     notes: tuple[str, ...] = ()
+    offset: int = -1
 
 
 @dataclass(frozen=True, slots=True)

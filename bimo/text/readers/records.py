@@ -27,8 +27,9 @@ ROWS = 64  # at a time of a table in columns
 
 def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
     """One JSON string or object a line; a line that is broken or too long is left out, empty lines mean nothing."""
-    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding, lines=True)
     for number, line in text_lines(chunks, RECORD_CHARACTERS):
+        offset = chunks.line_starts.popleft() if chunks.line_starts else -1
         number += options.first_line - 1
         where = f"line {number}"
         if line is None:
@@ -39,7 +40,7 @@ def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
             except (ValueError, RecursionError):
                 yield Bad(where, "not JSON")
                 continue
-            yield _noted(columns.text(f":{number}", where, record), chunks)
+            yield _noted(columns.text(f":{number}", where, record), chunks, offset)
 
 
 def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
@@ -49,11 +50,11 @@ def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
         yield _noted(columns.text(f":{number}", f"item {number}", item), chunks)
 
 
-def _noted(record: Record, chunks: Decoded) -> Record:
-    """A record with the notes of the decoder."""
-    if isinstance(record, Text) and (notes := chunks.notes(record.text)):
-        return record._replace(notes=notes + record.notes)
-    return record
+def _noted(record: Record, chunks: Decoded, offset: int = -1) -> Record:
+    """A record with the notes of the decoder, and where it begins."""
+    if isinstance(record, Bad):
+        return record
+    return Text(record.key, record.text, record.kind, record.time, chunks.notes(record.text) + record.notes, offset)
 
 
 def _array_items(chunks: Iterator[str]) -> Iterator[Any]:
@@ -112,10 +113,10 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
         delimiters: those to try, the likeliest first; the header decides.
     """
     csv.field_size_limit(CSV_CHARACTERS)
-    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding, lines=True)
     lines = _table_lines(chunks)
-    beginning = next(lines, "")
-    delimiter = _delimiter(beginning, columns, delimiters)
+    beginning = next(lines, (0, ""))
+    delimiter = _delimiter(beginning[1], columns, delimiters)
     rows = _Rows(chain([beginning], lines), delimiter)
     try:
         header = next(rows, [])
@@ -135,7 +136,7 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
             continue
         if len(row) >= fields:
             record = {name: row[at] for name, at in needed.items()}
-            yield _noted(columns.text(f":{number}", where, record), chunks)
+            yield _noted(columns.text(f":{number}", where, record), chunks, rows.offset)
         elif row:
             yield Bad(where, "fewer fields than the header")
 
@@ -143,14 +144,19 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
 class _Rows:
     """The rows of a table; after one that is broken, reading goes on with the line after its first."""
 
-    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
+    def __init__(self, lines: Iterator[tuple[int, str]], delimiter: str) -> None:
         self._lines, self._delimiter = lines, delimiter
-        self._of_row: list[str] = []
-        self._again: deque[str] = deque()
+        self._of_row: list[tuple[int, str]] = []
+        self._again: deque[tuple[int, str]] = deque()
         self._reader = self._begin()
 
     def __iter__(self) -> Iterator[list[str]]:
         return self
+
+    @property
+    def offset(self) -> int:
+        """Where the row begins that was given last."""
+        return self._of_row[0][0]
 
     def __next__(self) -> list[str]:
         self._of_row.clear()
@@ -169,7 +175,7 @@ class _Rows:
             self._of_row.append(line)
             if len(self._of_row) > ROW_LINES:
                 raise csv.Error(f"more than {ROW_LINES:,} lines, or a quote that is never closed")
-            yield line
+            yield line[1]
 
 
 def _delimiter(line: str, columns: Columns, delimiters: str) -> str:
@@ -184,11 +190,13 @@ def _delimiter(line: str, columns: Columns, delimiters: str) -> str:
     return max(delimiters, key=unquoted.count)
 
 
-def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
+def _table_lines(chunks: Decoded) -> Iterator[tuple[int, str]]:
+    """Where each line begins, and the line with its end."""
     for number, line in text_lines(chunks, CSV_CHARACTERS):
+        offset = chunks.line_starts.popleft() if chunks.line_starts else -1
         if line is None:
             raise Unreadable(f"line {number} is larger than 64 MB")
-        yield line + "\n"
+        yield offset, line + "\n"
 
 
 def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:

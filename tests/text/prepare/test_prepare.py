@@ -443,3 +443,18 @@ def test_of_two_copies_the_cleaner_one_is_kept_though_it_is_shorter(tmp_path, te
     banners, plain = read_rows(tmp_path / "out" / LEDGER)
     assert plain.kept and banners.copy_of == "b.txt"
     assert plain.bytes_out < banners.bytes_dropped < banners.bytes_in / 1.2
+
+
+def test_the_ledger_says_where_a_document_begins(folder, tmp_path, loose, monkeypatch):
+    monkeypatch.setattr(module, "TASK_BYTES", 150)  # the records are read in slices
+    prepare(open_source(folder), tmp_path / "out", loose, workers=1)
+    rows = {row.id: row for row in read_rows(tmp_path / "out" / LEDGER)}
+    data, records = (
+        (folder / "records.jsonl").read_bytes(),
+        [name for name in rows if name.startswith("records.jsonl:")],
+    )
+    assert len(records) == 4
+    for name in records:
+        line = data[rows[name].offset :].partition(b"\n")[0]
+        assert hashlib.blake2b(json.loads(line)["text"].encode(), digest_size=16).hexdigest() == rows[name].hash
+    assert rows["0.txt"].offset == 0 and rows["picture.png"].offset == -1

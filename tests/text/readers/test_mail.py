@@ -24,7 +24,7 @@ def test_subject_text_and_time_and_no_other_header(read):
         + head(b"Re:\r\n\tink  stone")
         + b"one\r\ntwo\r\n"
     )
-    assert read(".eml", mail) == [Text("", "Re: ink stone\n\none\ntwo", "mail", "2002-08-22T18:26:25Z")]
+    assert read(".eml", mail) == [Text("", "Re: ink stone\n\none\ntwo", "mail", "2002-08-22T18:26:25Z", offset=0)]
     assert read(".eml", b"From a@b.c Thu Aug 22 12:36:23 2002\n" + mail)[0].text == "Re: ink stone\n\none\ntwo"
 
 
@@ -106,9 +106,9 @@ def test_a_large_message_is_left_out(read, monkeypatch):
     box = b"\n".join(separator + head() + b"x" * size + b"\n" for size in (9, 9000, 10, 9001))
     large = "larger than 64 MB"
     assert read(".mbox", box) == [
-        Text(":1", "ink\n\n" + "x" * 9, "mail"),
+        Text(":1", "ink\n\n" + "x" * 9, "mail", offset=0),
         Bad("message 2", large),
-        Text(":3", "ink\n\n" + "x" * 10, "mail"),
+        Text(":3", "ink\n\n" + "x" * 10, "mail", offset=box.index(b"x" * 9000) + 9002),
         Bad("message 4", large),
     ]
 
@@ -144,7 +144,7 @@ def test_the_messages_of_a_digest_are_mails_of_their_own(read):
     )
     time = "2002-08-22T18:26:25Z"
     assert read(".eml", mail) == [
-        Text("", "Ink Digest, Vol 1\n\nToday's topics", "mail"),
+        Text("", "Ink Digest, Vol 1\n\nToday's topics", "mail", offset=0),
         Text("!1", "第一\n\none", "mail", time),
         Text("!2", "second\n\ntwo", "mail", time),
     ]
@@ -181,7 +181,7 @@ End of Ink Digest
 def test_a_digest_in_plain_text(read):
     mailbox = b"From a@b.c Thu Aug 22 12:36:23 2002\n" + head(b"Ink Digest") + PLAIN_DIGEST.encode()
     assert read(".mbox", mailbox) == [
-        Text(":1", "Ink Digest\n\nToday's Topics:\n   1. ink", "mail"),
+        Text(":1", "Ink Digest\n\nToday's Topics:\n   1. ink", "mail", offset=0),
         Text(":1!1", f"Re: ink and stone\n\nRubbed.\n{'-' * 30}\nnot a header", "mail", "2002-08-22T18:26:25Z"),
         Text(":1!2", "paper\n\nFolded.", "mail", "2002-08-23T18:26:25Z"),
     ]
@@ -192,3 +192,13 @@ def test_a_digest_in_plain_text(read):
 )
 def test_lines_of_hyphens_alone_make_no_digest(text):
     assert split_digest(text) == [text]
+
+
+def test_a_message_says_where_it_begins(read, make_sample, monkeypatch):
+    monkeypatch.setattr("bimo.text.decode.CHUNK", 700)
+    mailbox = b"\n\n" + make_sample(".mbox", tuple(f"墨 {number} " + "long " * 150 for number in range(5)))
+    found = read(".mbox", mailbox)
+    assert len({record.offset for record in found}) == 5
+    for record in found:
+        data = mailbox[record.offset :]
+        assert data.startswith(b"From a@b.example") and read(".mbox", data)[0].text == record.text
