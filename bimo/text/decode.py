@@ -243,10 +243,10 @@ class Decoded:
                 yield text
 
     def _find_lines(self, block: bytes) -> None:
-        if self._returned and block.startswith(b"\n"):  # the line end was cut in two
-            self.line_starts[-1] += 1
         begin = int(self._returned and block.startswith(b"\n"))
-        self.line_starts.extend(self._fed + found.end() for found in LINE_END.finditer(block, begin))
+        if begin:  # the line end was cut in two
+            self.line_starts[-1] += 1
+        self.line_starts.extend(self._fed + end for end in _line_ends(block, begin))
         self._returned = block.endswith(b"\r") if block else self._returned
 
     def _choose(self, block: bytes, last: bool) -> None:
@@ -315,6 +315,15 @@ def text_chunks(stream: ByteStream, encoding: str, *, lines: bool = False) -> De
         Unreadable: the bytes are binary, or not in this encoding; the message says where. Raised while iterating.
     """
     return Decoded(stream, encoding, lines=lines)
+
+
+def _line_ends(block: bytes, begin: int) -> Iterator[int]:
+    """Where each line of a block ends, its end included."""
+    if b"\r" in block:
+        yield from (found.end() for found in LINE_END.finditer(block, begin))
+        return
+    while begin := block.find(b"\n", begin) + 1:  # ten times as fast
+        yield begin
 
 
 def _blocks(stream: ByteStream) -> Iterator[tuple[bytes, bool]]:
