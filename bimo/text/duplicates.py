@@ -1,9 +1,10 @@
 """Which documents are copies of others, exactly or nearly, and which copy is the best one.
 
 Exact copies have equal hashes. Near ones share a band of their signatures and then at least ``similarity`` of their
-bins; pairs that do are joined to clusters (connected components). In a cluster the best copy is kept and those similar
-to it are dropped, then the best of the rest, and so on: a document is only dropped for one that it is measured to be
-similar to, however long the chain that joined them. The cluster as a whole is what a split keeps on one side.
+bins; pairs that do are joined to clusters (connected components). In a cluster the best copy (:func:`copy_scores`) is
+kept and those similar to it are dropped, then the best of the rest, and so on: a document is only dropped for one that
+it is measured to be similar to, however long the chain that joined them. The cluster as a whole is what a split keeps
+on one side.
 
 The result follows from the arrays alone, whichever process computed which part of them. Memory: about 50 bytes a
 document and one band at a time.
@@ -120,8 +121,8 @@ def find_duplicates(
 def copy_scores(bytes_in: npt.NDArray[np.int64], bytes_out: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """How good a copy each document is, from the share of it that the cleaning steps left, in tenths (D,).
 
-    Of two copies, that from which less boilerplate and noise had to be taken is the cleaner one. In
-    tenths, so that a stray blank does not count for more than the length.
+    Of two copies, that from which less boilerplate and noise had to be taken is the cleaner one. In tenths, so that a
+    stray blank does not count for more than the length.
     """
     return np.round(np.minimum(bytes_out / np.maximum(bytes_in, 1), 1.0), 1).astype(np.float64)
 

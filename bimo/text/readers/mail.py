@@ -107,8 +107,9 @@ def _mails(message: Message, options: Options) -> Iterator[tuple[str, str, str, 
     body, *others = split_digest(with_newlines(_body(message, notes, options, within)))
     yield _subject(message), _time(message), body.strip("\n"), tuple(dict.fromkeys(notes))
     for text in others:
-        mail = message_from_string(text, policy=compat32)
-        yield _subject(mail), _time(mail), str(mail.get_payload()).strip("\n"), ()
+        headers, _, said = text.partition("\n\n")
+        mail = message_from_string(headers, policy=compat32)
+        yield _subject(mail), _time(mail), said.strip("\n"), ()
     for mail in within[:MOST_WITHIN]:
         yield from _mails(mail, options)
 

@@ -89,6 +89,7 @@ class _Block:
     in_table: bool = False
 
     def take(self) -> str:
+        """Its text, which is then empty."""
         text, self.pieces = "".join(self.pieces), []
         return text
 
@@ -125,7 +126,7 @@ class _Parser:
     def _take(self, found: re.Match[bytes]) -> int:
         """Read a token; returns how many bytes of data follow it, which are no tokens."""
         kind = found.lastgroup
-        if kind == "number" or kind == "word":
+        if kind in ("word", "number"):
             number = int(found["number"]) if found["number"] else None
             return self._word(found["word"].decode("ascii"), number)
         if kind == "byte":
