@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,43 +26,92 @@ from benchmarks.texts.packages import debian
 from benchmarks.texts.processes import own_process, peers_version, run_tree
 from bimo import files
 
+EAST = ("zh", "ja")
 # LibreOffice's help: package suffix -> language. The same sentences in every language, translated by people.
 HELP = {
     "en-us": "en", "de": "de", "es": "es", "fr": "fr", "it": "it", "pt": "pt", "ru": "ru", "ja": "ja", "ko": "ko",
     "zh-cn": "zh", "zh-tw": "zh",
 }  # fmt: skip
-PARAGRAPH = re.compile(r"<p\b[^>]*>(.*?)</p>", re.DOTALL)
+PARAGRAPH = re.compile(r'<p\b[^>]*\bclass="paragraph"[^>]*>(.*?)</p>', re.DOTALL)  # not code, not a cell of a table
 SHORT, SHORT_EAST = 20, 8  # characters of a short sample
-LEAST_SPACES = 4  # of a sentence, where words are set apart
-EAST = ("zh", "ja")
-NOT_SAID = re.compile("(?:This page|Title) is:|LibreOff")  # the same in every language
+LEAST_WORDS = 6  # of a sentence, where words are set apart
+LEAST_EAST = 10  # characters of one, where they are not
+OWN_SHARE = 0.75  # of a sample's characters, spaces aside, that are letters of the language's scripts
+MOST_ENGLISH = 0.5  # share of the words that the page has in English, too: above it, the page is not translated here
+SCRIPTS = {"zh": "CJK", "ja": "CJK|HIRAGANA|KATAKANA", "ko": "HANGUL", "ru": "CYRILLIC"}  # LATIN where not named
+EXPLAINED = re.compile(r"[\w, ]{1,30} ?[:：]")  # the name of an argument stands before the sentence
+SENTENCE_END = (".", "!", "?", "。", "！", "？")
 
 
-def paragraphs(suffix: str) -> set[str]:
-    """The paragraphs of the help in one language."""
-    found = set()
-    for path in sorted((debian(f"libreoffice-help-{suffix}") / "usr").rglob("*.html")):
-        for match in PARAGRAPH.findall(path.read_text(encoding="utf-8", errors="replace")):
-            text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", match)).split())
-            long = len(text) > SHORT_EAST if suffix.partition("-")[0] in EAST else text.count(" ") >= LEAST_SPACES
-            if long and sum(map(str.isalpha, text)) > len(text) / 2 and not NOT_SAID.match(text):
-                found.add(text)
+def paragraphs(suffix: str) -> dict[str, list[str]]:
+    """The paragraphs of each page of the help in one language, by the name of the page."""
+    folder = debian(f"libreoffice-help-{suffix}") / "usr/share/libreoffice/help"
+    (root,) = (path for path in folder.iterdir() if path.name.lower() == suffix)
+    found = {}
+    for path in sorted(root.rglob("*.html")):
+        texts = PARAGRAPH.findall(path.read_text(encoding="utf-8", errors="replace"))
+        found[str(path.relative_to(root))] = [
+            " ".join(html.unescape(re.sub(r"<[^>]+>", "", one)).split()) for one in texts
+        ]
     return found
+
+
+def is_prose(text: str, language: str) -> bool:
+    """Whether a paragraph is a whole sentence in the script of a language, and no formula, path or list of names."""
+    east = language in EAST
+    long = len(text) >= LEAST_EAST if east else text.count(" ") + 1 >= LEAST_WORDS
+    return long and text.endswith(SENTENCE_END) and not EXPLAINED.match(text) and in_script(text, language)
+
+
+def in_script(text: str, language: str) -> bool:
+    """Whether a text begins with a letter of the language's script and nearly all of it is in that script."""
+    script = re.compile(SCRIPTS.get(language, "LATIN"))
+    own = [bool(one.isalpha() and script.match(unicodedata.name(one, ""))) for one in text if not one.isspace()]
+    return bool(own) and own[0] and sum(own) >= OWN_SHARE * len(own)
+
+
+def is_translated(text: str, english: set[str]) -> bool:
+    """Whether few enough words are among those of the English page."""
+    words = words_of(text)
+    return sum(word in english for word in words) < MOST_ENGLISH * len(words)
+
+
+def words_of(text: str) -> list[str]:
+    """Its words, in lower case."""
+    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 def language_samples(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Paragraphs, and the first characters of others; what was left in English is not taken for a translation."""
-    english = paragraphs("en-us")
+    """Paragraphs, and the first words or characters of others.
+
+    A label is the language of the package; none of the programs that are compared has a say in what is taken. Of
+    translations only what is prose in the script of its language, and shares few words with the same page in English.
+    """
+    original = paragraphs("en-us")
+    english = {page: {word for text in texts for word in words_of(text)} for page, texts in original.items()}
     found = []
     for suffix, language in HELP.items():
-        rng = random.Random(f"{seed} {suffix}")
-        own = sorted(english if suffix == "en-us" else paragraphs(suffix) - english)
-        chosen = rng.sample(own, min(len(own), 2 * count))
-        for place, text in enumerate(chosen):
-            form = "short" if place % 2 else "whole"
-            cut = text[:SHORT_EAST] if language in EAST else text[:SHORT].rpartition(" ")[0] or text[:SHORT]
-            found.append({"text": cut if form == "short" else text, "language": language, "form": form})
+        pages = original if suffix == "en-us" else paragraphs(suffix)
+        own: dict[str, dict[str, None]] = {"short": {}, "whole": {}}
+        for page, texts in pages.items():
+            for text in texts:
+                if is_prose(text, language):
+                    for form, sample in (("short", beginning(text, language)), ("whole", text)):
+                        translated = language == "en" or is_translated(sample, english.get(page, set()))
+                        if translated and in_script(sample, language):
+                            own[form][sample] = None
+        for form, texts_of_form in own.items():
+            rng = random.Random(f"{seed} {suffix} {form}")
+            chosen = rng.sample(sorted(texts_of_form), min(len(texts_of_form), count))
+            found += [{"text": text, "language": language, "form": form} for text in chosen]
     return found
+
+
+def beginning(text: str, language: str) -> str:
+    """The first characters, whole words where they are set apart."""
+    if language in EAST:
+        return text[:SHORT_EAST]
+    return text[:SHORT].rpartition(" ")[0] or text[:SHORT]
 
 
 def language(count: int) -> dict[str, Any]:

@@ -43,11 +43,11 @@ def prepare(
 ) -> None:
     r"""Turn a folder into clean documents and a ledger.
 
-    Reads text, code, html, pdf, docx, pptx, xlsx, epub, csv, tsv, json, jsonl,
-    parquet, arrow, ipynb, mbox, eml and WARC, also compressed and in zip and tar
-    archives; Hugging Face datasets; and - for standard input. What is cleaned:
-    docs/cleaning.md. A second call takes up what an interrupted one has left,
-    and reads only files that are new.
+    Reads text, code, html, pdf, docx, pptx, xlsx, odt, rtf, epub, csv, tsv, json,
+    jsonl, parquet, arrow, ipynb, mbox, eml and WARC, also compressed and in zip
+    and tar archives; Hugging Face datasets; and - for standard input. What is
+    cleaned: docs/cleaning.md. A second call takes up what an interrupted one has
+    left, and reads only files that are new.
 
         bimo prepare books/ --out data/books
         bimo prepare a.csv b.jsonl.gz --text-column review --out data/reviews

@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bimo.errors import BimoError, DataError
 from bimo.text.prepare.part import FACTS, Task, make_part
 from bimo.text.prepare.workers import Worker, isolated
+
+PATIENCE, CLIENT_PORT = 5, 10001  # seconds; the port of ray://host
 
 
 def on_ray(address: str | None = None) -> Worker:
@@ -71,6 +75,29 @@ def _absolute(task: Task) -> Task:
     return replace(task, files=files, folder=os.path.abspath(task.folder))
 
 
+def _check_reachable(address: str) -> None:
+    """Knock at the door of a cluster, as Ray itself waits for minutes where nobody answers.
+
+    Args:
+        address: ``host:port`` or ``ray://host:port``; nothing is asked of others, such as ``"auto"`` and ``"local"``.
+
+    Raises:
+        BimoError: nobody answers within ``PATIENCE`` seconds.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port or (CLIENT_PORT if parts.scheme == "ray" else None)
+        if parts.scheme in ("", "ray") and parts.hostname and port:
+            socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
+    except (OSError, ValueError) as cause:
+        raise _no_cluster(address, cause) from None
+
+
+def _no_cluster(address: str | None, cause: Exception) -> BimoError:
+    fix = "Start it with `ray start --head`, correct the address (RAY_ADDRESS), or leave it out to work here."
+    return BimoError(f"There is no Ray cluster at {address}.", got=str(cause), fix=fix)
+
+
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, connected; a task that fails costs its own part only. What is started here ends here."""
@@ -81,12 +108,12 @@ def _cluster(address: str | None) -> Iterator[Any]:
         raise BimoError("Ray is not installed.", fix="pip install 'bimo[ray]'") from None
     ours = not ray.is_initialized()
     if ours:
+        _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as cause:
-            fix = "Start it with `ray start --head`, or leave the address out."
-            raise BimoError(f"There is no Ray cluster at {address}.", got=str(cause), fix=fix) from None
+            raise _no_cluster(address or os.environ.get("RAY_ADDRESS"), cause) from None
     context = ray.data.DataContext.get_current()
     before = context.max_errored_blocks, context.enable_progress_bars
     context.max_errored_blocks, context.enable_progress_bars = -1, False

@@ -7,6 +7,7 @@ import io
 import re
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol, cast
@@ -20,8 +21,10 @@ COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 EXPANSION = 200  # text compresses 3 to 20 times, logs up to 100; deflate can 1,000, bzip2 a million
 EXPANSION_FREE = 1 << 28  # bytes that may come out whatever went in
 SPOOL_MEMORY, SPOOL_DISK = 1 << 24, 1 << 33
+WRONG_SUM = ("CRC check failed", "Incorrect length of data")  # what gzip says once it has given all
 AUTO = "auto"
 WRONG = "\ufffd"
+LINE_END = re.compile(rb"\r\n?|\n")
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
@@ -36,7 +39,11 @@ class Unreadable(Exception):
 
 
 class CutShort(Unreadable):
-    """The rest of a file is missing: what was read until here is right."""
+    """The rest of a file is missing: what was read until here is text; ``note`` says so to the ledger."""
+
+    def __init__(self, reason: str, note: str = "the rest is missing") -> None:
+        super().__init__(reason)
+        self.note = note
 
 
 class ByteStream(Protocol):
@@ -124,16 +131,20 @@ class Decompressed:
 
         Raises:
             EOFError: the file ends too early.
-            OSError: the bytes are damaged or not of this format.
-            CutShort: all before these was, and is whole.
+            OSError: the bytes are not of this format.
+            CutShort: what follows is damaged or not of this format, or a checksum is wrong.
             Unreadable: they expand beyond reason.
         """
         try:
             data = self._read(size if size >= 0 else CHUNK)
-        except self._damage as cause:
-            if self._given and "Not a gzipped file" in str(cause):
+        except (self._damage, zlib.error) as cause:
+            if not self._given:
+                raise OSError(str(cause)) from None
+            if "Not a gzipped file" in str(cause):
                 raise CutShort("followed by bytes that are not compressed") from None
-            raise OSError(str(cause)) from None
+            if str(cause).startswith(WRONG_SUM):
+                raise CutShort("damaged: its checksum is wrong", "the checksum of the file is wrong") from None
+            raise CutShort(f"damaged: {cause}", "the rest is damaged") from None
         self._given += len(data)
         if self._given > EXPANSION_FREE + EXPANSION * self._taken:
             raise Unreadable(f"a decompression bomb: it expands more than {EXPANSION} times")
@@ -194,9 +205,16 @@ def seekable(stream: ByteStream) -> Iterator[BinaryIO]:
 
 
 class Decoded:
-    """An iterator over the decoded pieces of a stream, which can say what had to be done to them."""
+    """An iterator over the decoded pieces of a stream, which can say what had to be done to them.
 
-    def __init__(self, stream: ByteStream, encoding: str) -> None:
+    Attributes:
+        line_starts: where each line begins, in bytes, of those that were not taken from here yet; empty where a line
+            end is more than a byte.
+    """
+
+    def __init__(self, stream: ByteStream, encoding: str, *, lines: bool = False) -> None:
+        self.line_starts: deque[int] = deque([0] if lines else [])
+        self._lines, self._returned = lines, False
         self._strict = encoding != AUTO
         self._encoding, self._decoder, self._detected = encoding, codecs.getincrementaldecoder("ascii")(), ""
         self._chosen, self._fed = False, 0
@@ -222,9 +240,18 @@ class Decoded:
             if not self._chosen:
                 self._choose(block, last)
             text = self._exact(block, last) if self._strict else self._tolerant(block, last)
+            if self._lines:
+                self._find_lines(block)
             self._fed += len(block)
             if text := newlines.decode(text, last):
                 yield text
+
+    def _find_lines(self, block: bytes) -> None:
+        begin = int(self._returned and block.startswith(b"\n"))
+        if begin:  # the line end was cut in two
+            self.line_starts[-1] += 1
+        self.line_starts.extend(self._fed + end for end in _line_ends(block, begin))
+        self._returned = block.endswith(b"\r") if block else self._returned
 
     def _choose(self, block: bytes, last: bool) -> None:
         """Set the decoder; while everything is ASCII, the choice can wait."""
@@ -247,6 +274,8 @@ class Decoded:
         elif not self._strict and not name.startswith("utf-8"):
             self._detected = name
         self._encoding, self._chosen = name, True
+        if not name.startswith("utf-8") and "\n".encode(name) != b"\n":
+            self._lines, self.line_starts = False, deque()
         self._decoder = codecs.getincrementaldecoder(name)("strict" if self._strict else "replace")
 
     def _exact(self, block: bytes, last: bool) -> str:
@@ -278,15 +307,27 @@ class Decoded:
         return text
 
 
-def text_chunks(stream: ByteStream, encoding: str) -> Decoded:
+def text_chunks(stream: ByteStream, encoding: str, *, lines: bool = False) -> Decoded:
     """Decode a stream, with every line end made a newline and a byte order mark obeyed and dropped.
 
     With the encoding ``auto``, it is found out, and what cannot be decoded becomes U+FFFD as long as it is little.
 
+    Args:
+        lines: whether to find out where each line begins.
+
     Raises:
         Unreadable: the bytes are binary, or not in this encoding; the message says where. Raised while iterating.
     """
-    return Decoded(stream, encoding)
+    return Decoded(stream, encoding, lines=lines)
+
+
+def _line_ends(block: bytes, begin: int) -> Iterator[int]:
+    """Where each line of a block ends, its end included."""
+    if b"\r" in block:
+        yield from (found.end() for found in LINE_END.finditer(block, begin))
+        return
+    while begin := block.find(b"\n", begin) + 1:  # ten times as fast
+        yield begin
 
 
 def _blocks(stream: ByteStream) -> Iterator[tuple[bytes, bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 KINDS = ("prose", "code", "web", "mail", "table")
@@ -23,6 +23,7 @@ class Document:
         time: when it was written, in ISO 8601, where the file says so.
         side: ``train``, ``validation`` or ``test`` where the text was split when it was prepared, else ``""``.
         notes: what readers and steps did to it, for the ledger: ``"pii: 2 e-mail addresses, 1 phone number"``.
+        offset: of the byte of ``source``, decompressed, where it begins; -1 where that is not known.
     """
 
     id: str
@@ -33,13 +34,14 @@ class Document:
     time: str = ""
     side: str = ""
     notes: tuple[str, ...] = ()
+    offset: int = field(default=-1, compare=False)
 
     def changed(self, text: str, note: str = "") -> Document:
         """This document with another text, and a note on why; itself where the text is the same."""
         if text == self.text:
             return self
         notes = (*self.notes, note) if note else self.notes
-        return Document(self.id, text, self.source, self.kind, self.language, self.time, self.side, notes)
+        return Document(self.id, text, self.source, self.kind, self.language, self.time, self.side, notes, self.offset)
 
 
 @dataclass(frozen=True, slots=True)

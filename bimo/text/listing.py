@@ -18,10 +18,11 @@ from bimo.text import corpora, store
 from bimo.text.decode import COMPRESSED_SUFFIXES, Unreadable, byte_chunks, decompressed
 from bimo.text.document import Progress, Skipped
 from bimo.text.readers import READERS, suffixes_of
+from bimo.text.readers.record import HIDDEN
 
 STDIN = "-"
 SAME = ("the same file as", "the same folder as")  # reasons that lose nothing
-NOT_TEXT = (".xml", ".doc", ".ppt", ".xls", ".odt", ".rtf")
+NOT_TEXT = (".xml", ".doc", ".ppt", ".xls")
 # What Hugging Face datasets writes beside the records.
 BOOKKEEPING = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 RECORD_FILES = (".arrow", ".parquet")
@@ -238,13 +239,18 @@ def _list_folder(root: Path, prefix: str, listing: Listing, out: Path | None) ->
                 name = f"{prefix}{_printable(here.relative_to(root).as_posix())}/"
                 listing.skipped.append(Skipped(name, reason))
             continue
+        for name in sorted(name for name in folders if name.startswith(".")):
+            if out is None or not out.exists() or not out.samefile(here / name):
+                listing.skipped.append(Skipped(f"{prefix}{_printable(os.path.relpath(here / name, root))}/", HIDDEN))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         parts = here.relative_to(root).parts
-        found += [((*parts, name), here / name) for name in names if not name.startswith(".")]
+        found += [((*parts, name), here / name) for name in names]
     for parts, path in _without_bookkeeping(sorted(found)):
         name = prefix + _printable("/".join(parts))
         suffix, compression = suffixes_of(path.name)
-        if suffix in READERS:
+        if path.name.startswith("."):
+            listing.skipped.append(Skipped(name, HIDDEN, size=_size(path)))
+        elif suffix in READERS:
             _list_file(path, name, listing)
         else:
             listing.skipped.append(Skipped(name, f"unknown suffix {suffix}{compression}", size=_size(path)))

@@ -17,7 +17,7 @@ from bimo.text.listing import SAME, File, Listing, list_inputs, open_regular
 from bimo.text.readers import READERS, kind_of, suffixes_of
 from bimo.text.readers.columns import parse_template
 from bimo.text.readers.plain import read_text
-from bimo.text.readers.record import Bad, Options, Record, Text
+from bimo.text.readers.record import HIDDEN, Bad, Options, Record, Text
 from bimo.text.slices import opened_slice
 
 MOST_REASONS = 20  # a file; what comes after is counted under one
@@ -125,8 +125,9 @@ class Source:
                     yield record
                 else:
                     given += 1
-                    key, text, kind, time, notes = record
-                    yield Document(file.name + key, text, file.name, kind or named, "", time, "", notes)
+                    key, text, kind, time, notes, offset = record
+                    offset = offset + file.begin if offset >= 0 else -1
+                    yield Document(file.name + key, text, file.name, kind or named, "", time, "", notes, offset)
         except Unreadable as cause:
             before = f" ({given} document{'s' * (given > 1)} before this {'were' if given > 1 else 'was'} read)"
             self._skip(file, f"{cause}{before if given else ''}")
@@ -209,7 +210,7 @@ def open_source(
     check_encoding(encoding)
     parse_template(template)
     listing = list_inputs(map(str, what), progress, out)
-    refused = [skipped for skipped in listing.skipped if not skipped.reason.startswith(SAME)]
+    refused = [skipped for skipped in listing.skipped if not skipped.reason.startswith((*SAME, HIDDEN))]
     if strict and refused:
         raise not_read(refused)
     options = Options(text_column, encoding, template, time_column)

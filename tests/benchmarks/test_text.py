@@ -10,7 +10,7 @@ from benchmarks import planted_copies
 from benchmarks.planted_copies import Sample, score, shingles
 from benchmarks.text import CELLS, parts
 from benchmarks.texts.cells import FULL, QUICK, RESULTS, TINY
-from benchmarks.texts.labels import _by_language
+from benchmarks.texts.labels import _by_language, in_script, is_prose, is_translated
 from benchmarks.texts.material import pieces, shuffled
 from benchmarks.texts.processes import descendants, resident_bytes
 from benchmarks.texts.table import effect_table, memory_table, peer_table, pii_table, speed_table, tokens_table
@@ -92,6 +92,36 @@ def test_languages_are_counted_right_and_wrong() -> None:
     assert counts["zh"] == {"short": 1, "short right": 1, "whole": 1, "whole right": 0, "wrong": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "language", "right"),
+    [
+        ("Wählen Sie eine Zelle in der ersten Spalte.", "de", True),
+        ("选择要应用到所选单元格的格式。", "zh", True),
+        ("選択したセルに適用する書式を選びます。", "ja", True),
+        ("Выберите ячейку в первом столбце этой таблицы.", "ru", True),
+        ("Hold down the key and press another one.", "zh", False),  # not translated
+        ("This is a long sentence in Latin letters.", "ru", False),
+        ('=IMSINH(2)returns "3.62" as a string for you.', "en", False),
+        ("mode: Eine Zahl, die das Verhalten der Funktion festlegt.", "de", False),
+        ("Extras - Optionen - Sprachen und Gebietsschemata - Allgemein", "de", False),
+        ("单元格。", "zh", False),
+    ],
+)
+def test_only_prose_is_a_sample_of_a_language(text: str, language: str, right: bool) -> None:
+    assert is_prose(text, language) == right
+
+
+def test_a_beginning_in_other_letters_is_no_sample() -> None:
+    assert in_script("LibreOff", "fr") and not in_script("COM.中文", "zh") and not in_script("Microsof", "ja")
+
+
+def test_what_stands_in_english_on_the_same_page_is_not_translated() -> None:
+    english = {"choose", "the", "format", "of", "libreoffice", "cell", "cells"}
+    assert not is_translated("Choose the format of these cells.", english)
+    assert is_translated("Wählen Sie das Format in LibreOffice.", english)
+    assert not is_translated("LibreOffice", english)
+
+
 def test_cells_have_results_of_their_own() -> None:
     names = [name for cell in CELLS for name in parts(cell, FULL)]
     assert len(names) == len(set(names)) and {"peer", "memory", "tokens", "effect-2", "labels-pii"} <= set(names)
@@ -167,3 +197,4 @@ def test_the_effect_is_paired_by_seed() -> None:
     assert (
         "| 0, 1, 2 | **3.000** (2.000 to 4.000) | **2.800** (1.800 to 3.800) | **-6.7%** (-10.0% to -5.0%) |" in table
     )
+    assert "`--no-doctor`" in table

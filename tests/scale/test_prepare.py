@@ -1,11 +1,13 @@
 import random
+import socket
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from bimo.errors import BimoError
-from bimo.scale.prepare import on_ray
+from bimo.scale.prepare import _check_reachable, on_ray
 from bimo.text.prepare import prepare as module
 from bimo.text.prepare.prepare import prepare
 from bimo.text.source import open_source
@@ -50,4 +52,31 @@ def test_a_cluster_writes_what_one_machine_does_whatever_dies(deadly_text, folde
 def test_without_ray_the_error_says_what_to_install(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BimoError, match=r"pip install 'bimo\[ray\]'"):
+        prepare(open_source(folder), tmp_path / "out", run=on_ray())
+
+
+def test_an_address_where_nobody_answers_is_an_error_before_ray_waits(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        _check_reachable(f"127.0.0.1:{port}")
+        _check_reachable(f"ray://127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(BimoError, match=rf"no Ray cluster at {address}.*(?s:.*)ray start --head"):
+            _check_reachable(address)
+    asked = []
+    monkeypatch.setattr(socket, "create_connection", lambda *where, **how: asked.append((where[0], how)) or server)
+    for address in ("", "auto", "local", "http://a.example:8265", "ray://a.example", "[::1]:6379"):
+        _check_reachable(address)
+    assert asked == [(("a.example", 10001), {"timeout": 5}), (("::1", 6379), {"timeout": 5})]
+
+
+def test_the_address_is_asked_before_ray_is_started(folder, tmp_path, monkeypatch):
+    ray = types.ModuleType("ray")
+    ray.data, ray.is_initialized = types.ModuleType("ray.data"), lambda: False
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(BimoError, match=f"no Ray cluster at 127.0.0.1:{port}"):
         prepare(open_source(folder), tmp_path / "out", run=on_ray())

@@ -112,6 +112,7 @@ def test_members_are_read_by_their_own_readers(tmp_path, suffix):
         f"inner{suffix}": MAKERS[suffix](inner),
         "picture.png": b"\x89PNG",
         ".hidden/x.txt": b"no",
+        ".hidden/.y/z.txt": b"no",
         "__MACOSX/._a.txt": b"no",
         "binary.txt": bytes(99),
     }
@@ -130,6 +131,7 @@ def test_members_are_read_by_their_own_readers(tmp_path, suffix):
     }
     assert sorted(skipped.reason for skipped in source.skipped) == [
         "binary file (binary.txt)",
+        "hidden (2 records, first .hidden/)",  # and __MACOSX/
         "no column 'text' (see --text-column). Did you mean 'txt'? (a.jsonl line 2)",
         "unknown suffix .png (picture.png)",
     ]
@@ -153,7 +155,7 @@ def test_names_that_lead_outside_are_refused_and_nothing_is_written(tmp_path, mo
     members = {**dict.fromkeys(OUTSIDE, b"evil"), "good..txt": b"good", "a/..b/c.txt": b"hidden", "z.txt": b"last"}
     found = read(MAKERS[suffix](members), suffix)
     assert texts(found) == {"!good..txt": "good", "!z.txt": "last"}
-    assert reasons(found) == dict.fromkeys(OUTSIDE, "a name that leads out of the archive")
+    assert reasons(found) == {**dict.fromkeys(OUTSIDE, "a name that leads out of the archive"), "a/..b/": "hidden"}
     assert os.listdir(tmp_path) == []
 
 

@@ -20,6 +20,8 @@ from bimo.text.decode import (
     text_chunks,
     text_lines,
 )
+from bimo.text.readers import READERS
+from bimo.text.readers.record import Options
 
 
 class Dribble(io.RawIOBase):
@@ -124,6 +126,29 @@ def test_what_precedes_garbage_is_read():
         for piece in text_chunks(stream, "utf-8"):
             pieces.append(piece)
     assert "".join(pieces) == "good night"
+
+
+@pytest.mark.parametrize(
+    ("at", "reason"), [(-5, "its checksum is wrong"), (-1, "its checksum is wrong"), (200_000, "damaged: Error -3")]
+)
+def test_what_precedes_damage_is_kept(at, reason):
+    chance = random.Random(2)
+    text = "\n\n".join(chance.randbytes(40).hex() for _ in range(9_000))
+    data = bytearray(gzip.compress(text.encode()))
+    if at < 0:
+        data[at] ^= 0x55
+    else:
+        data[at : at + 9_000] = chance.randbytes(9_000)
+    records = []
+    with pytest.raises(CutShort, match=reason):
+        for record in READERS[".txt"](decompressed(io.BytesIO(data), ".gz"), Options()):
+            records.append(record)
+    (record,) = records
+    (note,) = record.notes
+    if at < 0:
+        assert record.text == text and note == "the checksum of the file is wrong"
+    else:
+        assert record.text.startswith(text[:300_000]) and note == "the rest is damaged"
 
 
 @pytest.mark.parametrize(("suffix", "compress"), COMPRESSIONS)

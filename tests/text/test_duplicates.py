@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.text import duplicates
-from bimo.text.duplicates import Duplicates, components, find_duplicates, join
+from bimo.text.duplicates import SIMILARITY, Duplicates, components, copy_scores, find_duplicates, join
 from bimo.text.signatures import BINS, exact_hashes, signatures, similarity
 from tests.text.test_signatures import edited, random_text
 
@@ -95,9 +95,9 @@ def test_a_chain_keeps_what_resembles_no_kept_one() -> None:
     kept = np.flatnonzero(found.kept)
     assert 1 < len(kept) < 8
     for a in kept.tolist():
-        assert all(similarity(check[a], check[b]) < 0.75 for b in kept.tolist() if b != a)
+        assert all(similarity(check[a], check[b]) < SIMILARITY for b in kept.tolist() if b != a)
     dropped = np.flatnonzero(~found.kept)
-    assert (similarity(check[dropped], check[found.instead[dropped]]) >= 0.75).all()
+    assert (similarity(check[dropped], check[found.instead[dropped]]) >= SIMILARITY).all()
 
 
 def arrays(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -120,7 +120,7 @@ def test_whatever_is_dropped_resembles_a_better_one_that_is_kept(data: st.DataOb
     rank = {number: place for place, number in enumerate(order)}
     pairs = [(a, b) for a in range(len(exact)) for b in range(a)]
     equal = {pair for pair in pairs if (exact[pair[0]] == exact[pair[1]]).all()}
-    alike = {pair for pair in pairs if similarity(check[pair[0]], check[pair[1]]) >= 0.75}
+    alike = {pair for pair in pairs if similarity(check[pair[0]], check[pair[1]]) >= SIMILARITY}
     linked = {(a, b) for a, b in alike if (bands[a] == bands[b]).any()} | equal
     parent = np.arange(len(exact), dtype=np.int32)
     for a, b in linked:
@@ -138,7 +138,7 @@ def test_whatever_is_dropped_resembles_a_better_one_that_is_kept(data: st.DataOb
             assert found.instead[instead] < 0 and rank[instead] < rank[number] and found.cluster[instead] == cluster
             assert found.exact[number] == ((max(number, instead), min(number, instead)) in equal)
             assert found.similarity[number] == pytest.approx(similarity(check[number], check[instead]))
-            assert found.similarity[number] >= 0.75
+            assert found.similarity[number] >= SIMILARITY
     for a, b in pairs:
         together = found.cluster[a] == found.cluster[b] >= 0
         assert together or (a, b) not in equal
@@ -226,3 +226,8 @@ def test_a_cluster_of_too_many_kinds_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_no_documents() -> None:
     found = found_in([])
     assert found.cluster.shape == found.instead.shape == (0,) and found.crowds == ()
+
+
+def test_the_copy_of_which_more_was_left_is_better_and_a_stray_blank_is_not_more() -> None:
+    scores = copy_scores(np.array([100, 1000, 1000, 50, 0]), np.array([100, 999, 600, 80, 0]))
+    assert scores.tolist() == [1, 1, 0.6, 1, 0]

@@ -86,8 +86,14 @@ def test_records_that_are_too_large_are_left_out(monkeypatch):
         read(".json", f'["{long}", "short"]')
     with pytest.raises(Unreadable, match="larger than 64 MB"):
         read(".csv", f"text\n{long}\n")
-    with pytest.raises(Unreadable, match="quote that is never closed"):
-        read(".csv", 'text\n"' + "abcdefghi\n" * 5)
+    assert read(".csv", 'text\n"a\n' + "bcdefghi\n" * 3) == [
+        Bad("row 1", "not a row: a field larger than 64 MB, or a quote that is never closed"),
+        *((f":{number}", "bcdefghi") for number in (2, 3, 4)),
+    ]
+    monkeypatch.setattr(record_readers, "ROW_LINES", 2)
+    found = read(".csv", 'text\n"a\nb\nc\nd\n')
+    assert found[0].reason.endswith("more than 2 lines, or a quote that is never closed")
+    assert found[1:] == [(":2", "b"), (":3", "c"), (":4", "d")]
 
 
 def test_json_that_is_no_array_or_breaks_off():
@@ -114,6 +120,30 @@ def test_table_rows_that_do_not_fit_the_header():
     with pytest.raises(Unreadable, match="no column 'text'"):
         read(".csv", 'id,"te\nxt"\n1,a\n')
     assert read(".tsv", "body\ta\nx\ty\n", text_column="a") == [(":1", "y")]
+
+
+def test_a_quote_that_is_never_closed_costs_its_line_alone(monkeypatch):
+    monkeypatch.setattr("bimo.text.decode.CHUNK", 16)
+    rows = [f'{number},"今天, {number}\n天气"\n' for number in range(1, 9)]
+    whole = read(".csv", "id,text\n" + "".join(rows))
+    assert whole == [(f":{number}", f"今天, {number}\n天气") for number in range(1, 9)]
+    for at in range(8):  # nothing but that line: its neighbours are what they were
+        broken = [*rows[:at], f'{at + 1},"open\n', *rows[at + 1 :]]
+        found = read(".csv", "id,text\n" + "".join(broken))
+        assert [one for one in found if not isinstance(one, Bad)] == whole[:at] + whole[at + 1 :]
+        (bad,) = (one for one in found if isinstance(one, Bad))
+        assert bad.where == f"row {at + 1}" and bad.reason.startswith("not a row: ")
+    assert read(".csv", "id,text\n" + rows[0] + '2,"open\nx,y\n')[1:] == [
+        Bad("row 2", "not a row: a quote that is never closed"),
+        (":3", "y"),
+    ]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(['"', '""', "a", ",", "\n", "b,c\n", '"x"']), max_size=40).map("".join))
+def test_no_table_is_read_for_ever_or_leaves_out_a_plain_row_at_its_end(text):
+    found = read(".csv", "id,text\n" + text + "\n1,last\n")
+    assert found[-1][1] == "last" if not isinstance(found[-1], Bad) else False
 
 
 def test_parquet(tmp_path):
@@ -207,3 +237,38 @@ def test_the_suffixes_of_a_name_are_those_of_pathlib(name):
         assert suffixes_of(name) == (PurePath(path.stem).suffix, path.suffix)
     else:
         assert suffixes_of(name) == (path.suffix, "")
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+TEXTS = st.text(st.sampled_from('墨笔a b,"\n\r'), min_size=1, max_size=9).map(lambda text: f"x{text}")
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(TEXTS, min_size=1, max_size=9),
+    ENDS,
+    st.sampled_from(["utf-8", "utf-8-sig", "gb18030", "utf-16-le"]),
+    st.data(),
+)
+def test_a_record_says_where_it_begins(texts, end, encoding, draw):
+    blanks = draw.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
+    rows = io.StringIO(newline="")
+    csv.writer(rows, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(
+        [["n", "text"], *([str(n), text] for n, text in enumerate(texts))]
+    )
+    lines = "".join(
+        end * blank + json.dumps(text, ensure_ascii=False) + end for text, blank in zip(texts, blanks, strict=True)
+    )
+    for suffix, written in ((".jsonl", lines), (".csv", rows.getvalue())):
+        data = written.encode(encoding)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bimo.text.decode.CHUNK", draw.draw(st.integers(1, 40)))
+            found = list(READERS[suffix](io.BytesIO(data), Options(encoding=encoding.removesuffix("-sig"))))
+        assert len(found) == len(texts)
+        for number, record in enumerate(found):
+            if encoding == "utf-16-le":
+                assert record.offset == -1
+                continue
+            begin = data[record.offset :].decode(encoding)
+            if suffix == ".jsonl":
+                assert begin.startswith(json.dumps(texts[number], ensure_ascii=False) + end)
+            else:
+                assert begin.startswith(f'"{number}",') and data[: record.offset].decode(encoding).endswith(end)

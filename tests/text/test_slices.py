@@ -26,7 +26,7 @@ ENDS = [b"\n", b"\n", b"\r\n", b"\r", b"\n\n"]
 
 
 def read(source):
-    return list(source.records())
+    return [(found, getattr(found, "offset", None)) for found in source.records()]
 
 
 @given(
@@ -87,4 +87,4 @@ def test_a_line_that_is_too_long_is_not_held_in_memory(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_bytes(b'"one"\n' * 20 + b'"' + b"x" * 99 + b'"\n')
     source = open_source(tmp_path)
     assert len(list(sliced(source.files, "auto", 10))) == 1
-    assert all(isinstance(one, Document) for one in read(source))
+    assert all(isinstance(one, Document) for one, _ in read(source))

@@ -13,7 +13,7 @@ import zstandard
 
 from bimo.config import from_mapping
 from bimo.errors import ConfigError, DataError
-from bimo.text.document import Document
+from bimo.text.document import Document, Skipped
 from bimo.text.listing import guessed_suffix
 from bimo.text.prepare.prepare import prepare
 from bimo.text.prepare.recipe import CLEAN_NOTHING, Recipe
@@ -43,9 +43,21 @@ def test_a_folder_is_read_in_a_stable_order_again_and_again(tmp_path):
         Document("b.txt", "bee", "b.txt"),
     ]
     assert list(source) == list(source) == expected
-    assert source.skipped == []
+    assert source.skipped == [Skipped(".git/", "hidden")]
     assert source.total_bytes == source.bytes_done == 2 + 7 + 3 + 3
     assert source.name == str(tmp_path)
+
+
+def test_what_is_hidden_is_told_and_not_read_unless_it_is_named(tmp_path):
+    hidden = {".git/a/b.txt": "no", ".git/c.txt": "no", "deep/.cache/d.txt": "no", ".env": "KEY=1", "deep/.x.png": "?"}
+    write(tmp_path, {"a.txt": "yes", **hidden})
+    expected = [(".git/", 0), ("deep/.cache/", 0), (".env", 5), ("deep/.x.png", 1)]
+    source = open_source(tmp_path, strict=True)
+    assert [document.id for document in source] == ["a.txt"]
+    assert source.skipped == [Skipped(name, "hidden", size=size) for name, size in expected]
+    assert [document.text for document in open_source(tmp_path / ".env", tmp_path / ".git", tmp_path / "a.txt")] == [
+        *("KEY=1", "no", "no", "yes")
+    ]
 
 
 def example(suffix, text):

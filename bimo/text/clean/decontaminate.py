@@ -43,6 +43,9 @@ class Config:
 
     on: bool = setting(True, "take out what stands in `against`; without any, there is nothing to do")
     against: tuple[str, ...] = setting((), "files, folders or corpora whose texts the model is to be evaluated on")
+    text_column: str = setting("text", "column or key that holds the text in records of `against`")
+    template: str = setting("", "makes the text of these records from several columns: '{question} {answer}'")
+    encoding: str = setting("auto", "of files of `against` without a byte order mark")
     action: Literal["cut", "drop"] = setting("cut", "cut: the passage and what is around it; drop: the whole document")
     words: int = setting(13, "words in a row that make a passage")
     characters: int = setting(20, "characters in a row that make one in Chinese, Japanese and other unspaced scripts")
@@ -147,7 +150,10 @@ def announcement(config: Config) -> str:
 
 
 def _fit_against(config: Config) -> Grams:
-    grams = fit(open_source(*config.against).watched(None), config.words, config.characters)
+    texts = open_source(
+        *config.against, text_column=config.text_column, template=config.template, encoding=config.encoding
+    )
+    grams = fit(texts.watched(None), config.words, config.characters)
     if not len(grams.hashes):
         expected = f"texts of at least {config.words} words, or {config.characters} characters of unspaced scripts"
         got, fix = f"{len(grams.names)} shorter", "Set clean.decontaminate.words lower; Brown et al. went down to 8."

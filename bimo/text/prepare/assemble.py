@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bimo.text.arrange import NO_SIDE, Integers, Marks, Mix, arrange, check_mix, id_hashes, numbers_by_source, split
 from bimo.text.document import Skipped
-from bimo.text.duplicates import Duplicates, Numbers, find_duplicates
+from bimo.text.duplicates import Duplicates, Numbers, copy_scores, find_duplicates
 from bimo.text.prepare.ledger import DUPLICATES, MIX, READ, LedgerWriter, Row, table_of
 from bimo.text.prepare.parts import Parts
 from bimo.text.prepare.recipe import Arrangement, Recipe
@@ -77,8 +77,8 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
         ConfigError: the mixture or the shares make no sense.
         DataError: there is too little text to hold some out.
     """
-    hashes, sizes, times = _looked_up(parts, with_times=recipe.arrangement.split_by == "time")
-    duplicates = _duplicates(parts, recipe, sizes, folder)
+    hashes, read, sizes, times = _looked_up(parts, with_times=recipe.arrangement.split_by == "time")
+    duplicates = _duplicates(parts, recipe, copy_scores(read, sizes), sizes, folder)
     kept, arrangement = duplicates.kept, recipe.arrangement
     names = list(dict.fromkeys(inputs))
     per_file = np.array([stretch.kept for stretch in parts.stretches], dtype=np.int64)
@@ -108,18 +108,20 @@ def decide(parts: Parts, recipe: Recipe, inputs: Sequence[str], folder: Path) ->
     return Decided(_ids(parts, duplicates.instead), sizes, digests, duplicates, order, sides, side)
 
 
-def _looked_up(parts: Parts, *, with_times: bool) -> tuple[Hashes, Integers, list[str] | None]:
-    """Of the documents that the steps kept: hashes of their ids (D,), sizes (D,), and when they were written (D,)."""
-    hashes, sizes = np.empty(parts.count, dtype=np.uint64), np.empty(parts.count, dtype=np.int64)
+def _looked_up(parts: Parts, *, with_times: bool) -> tuple[Hashes, Integers, Integers, list[str] | None]:
+    """Of the documents that the steps kept: hashes of ids, sizes as read and as kept, and times of writing (D,)."""
+    hashes = np.empty(parts.count, dtype=np.uint64)
+    read, sizes = np.empty(parts.count, dtype=np.int64), np.empty(parts.count, dtype=np.int64)
     times: list[str] = []
     at = 0
-    for table in parts.tables(("id", "bytes_out", "kept", *(["time"] if with_times else []))):
+    for table in parts.tables(("id", "bytes_in", "bytes_out", "kept", *(["time"] if with_times else []))):
         table = table.filter(table["kept"])
         here = slice(at, at + table.num_rows)
-        hashes[here], sizes[here] = id_hashes(table["id"].to_pylist()), table["bytes_out"].to_numpy()
+        hashes[here] = id_hashes(table["id"].to_pylist())
+        read[here], sizes[here] = table["bytes_in"].to_numpy(), table["bytes_out"].to_numpy()
         times += table["time"].to_pylist() if with_times else []
         at = here.stop
-    return hashes, sizes, times if with_times else None
+    return hashes, read, sizes, times if with_times else None
 
 
 def _ids(parts: Parts, instead: Numbers) -> dict[int, str]:
@@ -139,7 +141,9 @@ def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
     return numbers_by_source(option, ",".join(given)) if given else {}
 
 
-def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> Duplicates:
+def _duplicates(
+    parts: Parts, recipe: Recipe, scores: npt.NDArray[np.float64], sizes: Integers, folder: Path
+) -> Duplicates:
     exact, wanted = parts.array("exact", folder), recipe.duplicates
     check = np.empty((len(exact), 0), dtype=np.uint8)
     columns: Iterator[npt.NDArray[np.uint64]] = iter(())
@@ -148,7 +152,7 @@ def _duplicates(parts: Parts, recipe: Recipe, sizes: Integers, folder: Path) -> 
         columns = (bands[:, number] for number in range(bands.shape[1]))
     if not wanted.exact:  # every document gets a hash of its own
         exact = np.stack([np.arange(len(exact), dtype=np.uint64)] * 2, axis=1)
-    return find_duplicates(exact, columns, check, np.zeros(len(sizes)), sizes, least=wanted.similarity)
+    return find_duplicates(exact, columns, check, scores, sizes, least=wanted.similarity)
 
 
 def write_ledger(

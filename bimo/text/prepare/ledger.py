@@ -32,6 +32,7 @@ class Row:
         id: of the document.
         file: that it came from, as the user would name it.
         number: its place among the documents of the file.
+        offset: of the byte of the file, decompressed, or of the member of an archive, where it begins; -1: not known.
         hash: 128 bits of BLAKE2b of the text as it was read, in hex.
         bytes_in: of the text as it was read.
         bytes_out: of the text as it was kept, 0 where it was not.
@@ -65,6 +66,7 @@ class Row:
     copy_of: str = ""
     split: str = ""
     copies: int = 0
+    offset: int = -1
 
     def drop(self, step: str, reason: str, evidence: str) -> None:
         """Leave it out, for a reason."""
@@ -81,7 +83,7 @@ def schema() -> Any:
     """The columns of a ledger, for pyarrow."""
     import pyarrow as pa
 
-    numbers = ("number", "bytes_in", "bytes_out", "bytes_dropped", "cluster", "copies")
+    numbers = ("number", "bytes_in", "bytes_out", "bytes_dropped", "cluster", "copies", "offset")
     types = {name: pa.int64() if name in numbers else pa.string() for name in COLUMNS}
     types["kept"] = pa.bool_()
     types["changes"] = pa.list_(pa.struct([("step", pa.string()), ("bytes", pa.int64())]))

@@ -219,7 +219,7 @@ class _Part:
     def _take(self, document: Document, number: int) -> bool:
         raw = document.text.encode("utf-8")
         row = Row(document.id, document.source, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
-        row.bytes_in = len(raw)
+        row.bytes_in, row.offset = len(raw), document.offset
         found = document
         for name, step in self._steps:
             result = step(found)

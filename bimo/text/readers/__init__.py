@@ -17,10 +17,12 @@ from bimo.text.readers.epub import read_epub
 from bimo.text.readers.mail import read_eml, read_mbox
 from bimo.text.readers.notebook import read_notebook
 from bimo.text.readers.office import read_docx, read_pptx, read_xlsx
+from bimo.text.readers.opendocument import read_odt
 from bimo.text.readers.pdf import read_pdf
 from bimo.text.readers.plain import read_text
 from bimo.text.readers.record import Reader
 from bimo.text.readers.records import read_arrow, read_json, read_jsonl, read_parquet, read_table
+from bimo.text.readers.rtf import read_rtf
 from bimo.text.readers.warc import read_warc
 from bimo.text.readers.web import read_html
 
@@ -52,13 +54,15 @@ READERS: dict[str, Reader] = {
     ".docx": read_docx,
     ".pptx": read_pptx,
     ".xlsx": read_xlsx,
+    ".odt": read_odt,
+    ".rtf": read_rtf,
     ".epub": read_epub,
     ".mbox": read_mbox,
     ".eml": read_eml,
     ".ipynb": read_notebook,
 }
 # Read by Python alone; for others there are libraries in C and C++, which a damaged file may bring down.
-SAFE_SUFFIXES = frozenset((*PROSE_SUFFIXES, *CODE_SUFFIXES, ".jsonl", ".ndjson", ".json", ".csv", ".tsv"))
+SAFE_SUFFIXES = frozenset((*PROSE_SUFFIXES, *CODE_SUFFIXES, ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".rtf"))
 SHORT_FORMS = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 
 

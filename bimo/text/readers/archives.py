@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from bimo.text.decode import CHUNK, EXPANSION, ByteStream, CutShort, Unreadable, decompressed, seekable
 from bimo.text.encodings import NotText, detect
-from bimo.text.readers.record import Bad, Options, Record
+from bimo.text.readers.record import HIDDEN, Bad, Options, Record
 from bimo.text.readers.salvage import Salvaged
 
 DEPTH = 3  # archives within archives
@@ -49,6 +49,7 @@ class Walk:
     taken: int = 0
     given: int = 0
     seen: dict[str, int] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
 
     def give(self, count: int) -> None:
         """Count bytes of members.
@@ -59,6 +60,16 @@ class Walk:
         self.given += count
         if self.given > ARCHIVE_FREE + EXPANSION * self.taken:
             raise Bomb(f"an archive bomb: it expands more than {EXPANSION} times")
+
+    def hide(self, key: str) -> Iterator[Bad]:
+        """Report a hidden file or folder, once.
+
+        Raises:
+            Bomb: there are too many members.
+        """
+        if key not in self.hidden:
+            self.hidden.add(self.meet(key))
+            yield Bad(key[1:], HIDDEN)
 
     def meet(self, key: str) -> str:
         """The key, made unique where an archive has two members of one name.
@@ -230,7 +241,10 @@ def _member(name: str, stream: ByteStream, refused: str, walk: Walk, place: Plac
 
     outside = OUTSIDE.match(name)
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
-    if not outside and any(part.startswith(".") or part == "__MACOSX" for part in parts):
+    hidden = next((at for at, part in enumerate(parts, 1) if part.startswith(".") or part == "__MACOSX"), 0)
+    if hidden and not outside:
+        where = "/".join(parts[:hidden]) + ("/" if hidden < len(parts) else "")
+        yield from walk.hide(f"{place.key}!{where}")
         return
     key = walk.meet(f"{place.key}!{name if outside else '/'.join(parts)}")
     suffix, compression = suffixes_of(name)

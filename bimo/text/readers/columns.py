@@ -20,12 +20,25 @@ MILLISECONDS = 1e11  # a larger number of seconds would be after the year 5000
 
 
 class Columns:
-    """What the options say about columns, applied to one record after the other."""
+    """What the options say about columns, applied to one record after the other.
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    Args:
+        usual: whether a column of a usual name is taken where there is none of the default one.
+
+    Attributes:
+        named: whether the user has named columns.
+    """
+
+    def __init__(self, options: Options, *, usual: bool = True) -> None:
+        self._options, self._usual = options, usual
         self._pieces = parse_template(options.template)
         self._simple = not (self._pieces or options.time_column)
+        self.named = bool(self._pieces) or options.text_column != DEFAULT
+
+    def missing(self, names: Collection[str]) -> str:
+        """Which of the columns that make the text a table does not have, if one: ``no column 'body' ...``."""
+        missing = next((name for name in self._wanted(names)[0] if name not in names), None)
+        return "" if missing is None else _no_column(missing, names, self._pieces)
 
     def needed(self, names: Collection[str]) -> list[str]:
         """Which of the columns of a table are read.
@@ -33,9 +46,8 @@ class Columns:
         Raises:
             Unreadable: one that must be there is not.
         """
-        missing = next((name for name in self._wanted(names)[0] if name not in names), None)
-        if missing is not None:
-            raise Unreadable(_no_column(missing, names, self._pieces))
+        if missing := self.missing(names):
+            raise Unreadable(missing)
         wanted = {*self._wanted(names)[0], self._options.time_column}
         return [name for name in names if name in wanted]
 
@@ -66,7 +78,7 @@ class Columns:
         if self._pieces:
             return [name for _, name in self._pieces if name is not None], ()
         column = self._options.text_column
-        if column not in names and column == DEFAULT:
+        if column not in names and column == DEFAULT and self._usual:
             found = [name for name in USUAL if name in names]
             if len(found) == 1:
                 return found, (f"text from column '{found[0]}'",)

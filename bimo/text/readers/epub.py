@@ -15,7 +15,7 @@ from zipfile import ZipFile
 
 from bimo.text.decode import ByteStream, Unreadable
 from bimo.text.readers.charset import decoded
-from bimo.text.readers.package import open_package, read_member
+from bimo.text.readers.package import open_package, read_member, read_xml
 from bimo.text.readers.record import Bad, Options, Record
 from bimo.text.readers.sections import apart, sections
 from bimo.text.readers.web import declared_charset, page_text
@@ -39,21 +39,11 @@ def read_epub(stream: ByteStream, options: Options) -> Iterator[Record]:
 
 
 def _book(package: ZipFile) -> tuple[str, ElementTree.Element]:
-    container = _xml(package, "META-INF/container.xml")
+    container = read_xml(package, "META-INF/container.xml", "EPUB book")
     root = container.find(".//{*}rootfile[@full-path]")
     if root is None:
         raise Unreadable("damaged EPUB book: META-INF/container.xml names no package")
-    return root.attrib["full-path"], _xml(package, root.attrib["full-path"])
-
-
-def _xml(package: ZipFile, name: str) -> ElementTree.Element:
-    data = read_member(package, name)
-    if data is None:
-        raise Unreadable(f"damaged EPUB book, or none: no {name[:100]} in it")
-    try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError, ValueError) as cause:
-        raise Unreadable(f"damaged EPUB book: {name[:100]}: {cause}") from None
+    return root.attrib["full-path"], read_xml(package, root.attrib["full-path"], "EPUB book")
 
 
 def _texts(book: ElementTree.Element, name: str) -> Iterator[str]:
@@ -88,5 +78,5 @@ def _chapter(package: ZipFile, name: str) -> str | Bad:
 def _encrypted(package: ZipFile) -> set[str]:
     if "META-INF/encryption.xml" not in package.namelist():
         return set()
-    references = _xml(package, "META-INF/encryption.xml").iterfind(".//{*}CipherReference")
+    references = read_xml(package, "META-INF/encryption.xml", "EPUB book").iterfind(".//{*}CipherReference")
     return {unquote(reference.get("URI", "")) for reference in references}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from bimo.errors import did_you_mean
 from bimo.text.decode import ByteStream, Unreadable
+from bimo.text.readers.columns import Columns
 from bimo.text.readers.package import open_package, without_media
 from bimo.text.readers.record import Bad, Options, Record, Text, iso_time, with_newlines
-from bimo.text.readers.sections import apart, sections
+from bimo.text.readers.sections import apart, joined_blocks, sections
 from bimo.text.readers.streams import damage_reported
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -47,16 +47,7 @@ def read_docx(stream: ByteStream, options: Options) -> Iterator[Record]:
         notes = [part.target_part for part in parts if part.reltype.endswith(("/footnotes", "/endnotes"))]
         pieces = itertools.chain(_blocks(document.element.body), *map(_notes, notes))
         written = document.core_properties
-        yield from sections(_joined(pieces), time=iso_time(written.modified or written.created))
-
-
-def _joined(blocks: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    """Blank lines between blocks, but not between two items of a list."""
-    begun, was_item = False, False
-    for text, item in blocks:
-        if text.strip():
-            yield (("\n" if item and was_item else "\n\n") if begun else "") + with_newlines(text)
-            begun, was_item = True, item
+        yield from sections(joined_blocks(pieces), time=iso_time(written.modified or written.created))
 
 
 def _blocks(parent: Any) -> Iterator[tuple[str, bool]]:
@@ -153,9 +144,9 @@ def _frame(frame: Any) -> str:
 def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
     """The sheets of a workbook, row by row: formulas give the value that was last computed.
 
-    A sheet whose first row names the text column gives a document for each row, with the key ``!Sheet:7``; where the
-    user has named a column, the other sheets are left out. Without one, a sheet is one tab-separated text (kind
-    ``table``). Memory: a row, and the texts that cells share, of at most 64 MB; a copy on disk.
+    A sheet whose first row names the text column, or all of the template, gives a document for each row, with the key
+    ``!Sheet:7``; where the user has named columns, the other sheets are left out. Without one, a sheet is one
+    tab-separated text (kind ``table``). Memory: a row, the texts that cells share, of at most 64 MB; a copy on disk.
     """
     try:
         import openpyxl
@@ -172,30 +163,39 @@ def read_xlsx(stream: ByteStream, options: Options) -> Iterator[Record]:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         written = iso_time(book.properties.modified or book.properties.created)
         empty = True
-        for record in (record for sheet in book.worksheets for record in _sheet(sheet, options.text_column, written)):
+        columns = Columns(options, usual=False)
+        for record in (record for sheet in book.worksheets for record in _sheet(sheet, columns, written)):
             empty = False
             yield record
         if empty:
             yield Bad("", "empty")
 
 
-def _sheet(sheet: Any, wanted: str, written: str) -> Iterator[Record]:
+def _sheet(sheet: Any, columns: Columns, written: str) -> Iterator[Record]:
     rows = _rows(sheet)
     header = next(rows, (0, []))[1]
-    if wanted in header:
-        column = header.index(wanted)
+    missing = columns.missing(header)
+    if not missing:
+        places = {name: header.index(name) for name in columns.needed(header)}
         for number, row in rows:
-            if column < len(row) and row[column].strip():
-                yield Text(f"!{sheet.title}:{number}", row[column], time=written)
-            elif any(row):
-                yield Bad(f"{sheet.title}, row {number}", "empty")
-    elif wanted != Options().text_column:
-        yield Bad(f"sheet {sheet.title}", f"no column '{wanted}' in its first row. {did_you_mean(wanted, header[:20])}")
+            where = f"{sheet.title}, row {number}"
+            values = {name: row[at] if at < len(row) else "" for name, at in places.items()}
+            found = columns.text(f"!{sheet.title}:{number}", where, values)
+            if any(row):
+                blank = isinstance(found, Text) and not found.text.strip()
+                yield Bad(where, "empty") if blank else _at(found, written)
+    elif columns.named:
+        yield Bad(f"sheet {sheet.title}", f"in its first row: {missing}")
     elif header:
         filled = itertools.chain([header], (row for _, row in rows if any(row)))
         lines = ("\t".join(" ".join(cell.split()) for cell in row).rstrip() + "\n" for row in filled)
         for record in sections(lines, "table", written):
             yield record._replace(key=f"!{sheet.title}{record.key}") if isinstance(record, Text) else record
+
+
+def _at(record: Record, written: str) -> Record:
+    """A record with the time at which its file was written, where it says none itself."""
+    return record if isinstance(record, Bad) or record.time else record._replace(time=written)
 
 
 def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
+from xml.etree import ElementTree
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from bimo.text.decode import CHUNK, ByteStream, Unreadable, seekable
@@ -109,6 +110,21 @@ def read_member(package: ZipFile, name: str) -> bytes | None:
         return None
     with damage_reported("file inside"):
         return b"".join(_pieces(package, name))
+
+
+def read_xml(package: ZipFile, name: str, what: str) -> ElementTree.Element:
+    """The root of a member that is XML; expat, which parses it, limits what entities grow to.
+
+    Raises:
+        Unreadable: there is none of this name, or it is damaged; ``what`` names the format.
+    """
+    data = read_member(package, name)
+    if data is None:
+        raise Unreadable(f"damaged {what}, or none: no {name[:100]} in it")
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, LookupError, ValueError) as cause:
+        raise Unreadable(f"damaged {what}: {name[:100]}: {cause}") from None
 
 
 def _pieces(package: ZipFile, name: str) -> Iterator[bytes]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from bimo.text.decode import ByteStream
 
+HIDDEN = "hidden"  # why what begins with a dot is left out, unless the user names it: .git, .venv, .DS_Store
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -38,6 +40,7 @@ class Text(NamedTuple):
         kind: what rules may assume of it, one of ``KINDS``; ``""`` for what the file's suffix says.
         time: when it was written, in ISO 8601, where the file says so; see :func:`iso_time`.
         notes: what the reader did that its owner should know: ``"decoded as gb18030"``.
+        offset: of the byte where it begins in the file, decompressed, or in the member of an archive; -1: not known.
     """
 
     key: str
@@ -45,6 +48,7 @@ class Text(NamedTuple):
     kind: str = ""
     time: str = ""
     notes: tuple[str, ...] = ()
+    offset: int = -1
 
 
 @dataclass(frozen=True, slots=True)

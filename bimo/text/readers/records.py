@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -16,14 +17,20 @@ from bimo.text.readers.record import Bad, Options, Record, Text
 
 RECORD_CHARACTERS = 1 << 26
 CSV_CHARACTERS = RECORD_CHARACTERS // 4  # the csv module keeps four bytes a character
+NEVER_CLOSED = {  # what the csv module says of a quote
+    "unexpected end of data": "a quote that is never closed",
+    "field larger than field limit": "a field larger than 64 MB, or a quote that is never closed",
+}
+ROW_LINES = 1 << 20  # held until a row has ended
 ROWS = 64  # at a time of a table in columns
 
 
 def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
     """One JSON string or object a line; a line that is broken or too long is left out, empty lines mean nothing."""
-    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding, lines=True)
     parsed = json.JSONDecoder().decode
     for number, line in text_lines(chunks, RECORD_CHARACTERS):
+        offset = chunks.line_starts.popleft() if chunks.line_starts else -1
         number += options.first_line - 1
         if line is None:
             yield Bad(f"line {number}", "larger than 64 MB")
@@ -33,7 +40,7 @@ def read_jsonl(stream: ByteStream, options: Options) -> Iterator[Record]:
             except (ValueError, RecursionError):
                 yield Bad(f"line {number}", "not JSON")
                 continue
-            yield _noted(columns.text(f":{number}", f"line {number}", record), chunks)
+            yield _noted(columns.text(f":{number}", f"line {number}", record), chunks, offset)
 
 
 def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
@@ -43,11 +50,11 @@ def read_json(stream: ByteStream, options: Options) -> Iterator[Record]:
         yield _noted(columns.text(f":{number}", f"item {number}", item), chunks)
 
 
-def _noted(record: Record, chunks: Decoded) -> Record:
-    """A record with the notes of the decoder."""
-    if isinstance(record, Text) and (notes := chunks.notes(record.text)):
-        return record._replace(notes=notes + record.notes)
-    return record
+def _noted(record: Record, chunks: Decoded, offset: int = -1) -> Record:
+    """A record with the notes of the decoder, and where it begins."""
+    if isinstance(record, Bad):
+        return record
+    return Text(record.key, record.text, record.kind, record.time, chunks.notes(record.text) + record.notes, offset)
 
 
 def _array_items(chunks: Iterator[str]) -> Iterator[Any]:
@@ -100,15 +107,17 @@ def _grown(text: str, chunks: Iterator[str]) -> str:
 def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iterator[Record]:
     """A CSV or TSV file whose first row names the columns.
 
+    Where a quote is opened and not closed, or closed too early, only its line is lost.
+
     Args:
         delimiters: those to try, the likeliest first; the header decides.
     """
     csv.field_size_limit(CSV_CHARACTERS)
-    columns, chunks = Columns(options), text_chunks(stream, options.encoding)
+    columns, chunks = Columns(options), text_chunks(stream, options.encoding, lines=True)
     lines = _table_lines(chunks)
-    beginning = next(lines, "")
-    delimiter = _delimiter(beginning, columns, delimiters)
-    rows = csv.reader(chain([beginning], lines), delimiter=delimiter, strict=True)
+    beginning = next(lines, (0, ""))
+    delimiter = _delimiter(beginning[1], columns, delimiters)
+    rows = _Rows(chain([beginning], lines), delimiter)
     try:
         header = next(rows, [])
     except csv.Error as cause:
@@ -123,15 +132,50 @@ def read_table(stream: ByteStream, options: Options, *, delimiters: str) -> Iter
         except StopIteration:
             return
         except csv.Error as cause:
-            if "field limit" in str(cause):
-                raise Unreadable(f"a field larger than 64 MB at {where}, or a quote that is never closed") from None
-            yield Bad(where, f"not a row: {cause}")
+            yield Bad(where, f"not a row: {NEVER_CLOSED.get(str(cause).partition(' (')[0], cause)}")
             continue
         if len(row) >= fields:
             record = {name: row[at] for name, at in needed.items()}
-            yield _noted(columns.text(f":{number}", where, record), chunks)
+            yield _noted(columns.text(f":{number}", where, record), chunks, rows.offset)
         elif row:
             yield Bad(where, "fewer fields than the header")
+
+
+class _Rows:
+    """The rows of a table; after one that is broken, reading goes on with the line after its first."""
+
+    def __init__(self, lines: Iterator[tuple[int, str]], delimiter: str) -> None:
+        self._lines, self._delimiter = lines, delimiter
+        self._of_row: list[tuple[int, str]] = []
+        self._again: deque[tuple[int, str]] = deque()
+        self._reader = self._begin()
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    @property
+    def offset(self) -> int:
+        """Where the row begins that was given last."""
+        return self._of_row[0][0]
+
+    def __next__(self) -> list[str]:
+        self._of_row.clear()
+        try:
+            return next(self._reader)
+        except csv.Error:
+            self._again.extendleft(reversed(self._of_row[1:]))
+            self._reader = self._begin()
+            raise
+
+    def _begin(self) -> Iterator[list[str]]:
+        return csv.reader(self._fed(), delimiter=self._delimiter, strict=True)
+
+    def _fed(self) -> Iterator[str]:
+        while (line := self._again.popleft() if self._again else next(self._lines, None)) is not None:
+            self._of_row.append(line)
+            if len(self._of_row) > ROW_LINES:
+                raise csv.Error(f"more than {ROW_LINES:,} lines, or a quote that is never closed")
+            yield line[1]
 
 
 def _delimiter(line: str, columns: Columns, delimiters: str) -> str:
@@ -146,11 +190,13 @@ def _delimiter(line: str, columns: Columns, delimiters: str) -> str:
     return max(delimiters, key=unquoted.count)
 
 
-def _table_lines(chunks: Iterator[str]) -> Iterator[str]:
+def _table_lines(chunks: Decoded) -> Iterator[tuple[int, str]]:
+    """Where each line begins, and the line with its end."""
     for number, line in text_lines(chunks, CSV_CHARACTERS):
+        offset = chunks.line_starts.popleft() if chunks.line_starts else -1
         if line is None:
             raise Unreadable(f"line {number} is larger than 64 MB")
-        yield line + "\n"
+        yield offset, line + "\n"
 
 
 def read_parquet(stream: ByteStream, options: Options) -> Iterator[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bimo.text.decode import CutShort
 from bimo.text.document import cut_point
-from bimo.text.readers.record import Bad, Record, Text
+from bimo.text.readers.record import Bad, Record, Text, with_newlines
 
 SECTION_BYTES = 4_000_000
 
@@ -19,8 +19,8 @@ def sections(
 ) -> Iterator[Record]:
     """Put the pieces of a text together: one document, or several of at most 4 MB with the keys ``#0``, ``#1``...
 
-    What is bad passes through; of nothing at all an empty text is made. What there was of a text that is cut short is
-    given before the error. Memory: 8 MB and three times a piece.
+    What is bad passes through; of nothing at all an empty text is made. What there was of a text that is cut short or
+    damaged further on is given before the error. Memory: 8 MB and three times a piece.
 
     Args:
         notes: gives those of a text.
@@ -46,7 +46,7 @@ def sections(
         cut_short = cause
     text = "".join(held)
     if text or not (number or bad or cut_short):
-        missing = ("the rest is missing",) if cut_short else ()
+        missing = (cut_short.note,) if cut_short else ()
         yield Text(f"#{number}" if number else "", text, kind, time, (*notes(text), *missing))
     if cut_short:
         raise cut_short
@@ -65,3 +65,12 @@ def apart(pieces: Iterable[str | Bad], separator: str = "\n\n") -> Iterator[str 
         elif piece.strip():
             yield before + piece
             before = separator
+
+
+def joined_blocks(blocks: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """Paragraphs and tables, each with whether it is an item of a list: blank lines between all but two items."""
+    begun, was_item = False, False
+    for text, item in blocks:
+        if text.strip():
+            yield (("\n" if item and was_item else "\n\n") if begun else "") + with_newlines(text)
+            begun, was_item = True, item

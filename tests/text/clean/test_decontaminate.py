@@ -182,3 +182,22 @@ def test_evaluation_sets_without_a_long_text_are_refused(tmp_path: Path) -> None
     (tmp_path / "short.txt").write_text("Only five words in here.", encoding="utf-8")
     with pytest.raises(BimoError, match="too short"):
         step(str(tmp_path / "short.txt"))
+
+
+def test_evaluation_sets_are_read_as_the_user_says(tmp_path: Path) -> None:
+    question = "却说曹操引兵追赶刘备，刘备弃了樊城，望襄阳而走。"
+    answer = " ".join(f"answer{number}" for number in range(20))
+    record = json.dumps({"q": question, "a": answer}, ensure_ascii=False)
+    (tmp_path / "held.jsonl").write_bytes(record.encode("gb18030"))
+    against = Config(against=(str(tmp_path / "held.jsonl"),), action="drop")
+    for config, found in (
+        (dataclasses.replace(against, text_column="q"), [True, False]),
+        (dataclasses.replace(against, text_column="a", encoding="gb18030"), [False, True]),
+        (dataclasses.replace(against, template="{q}\\n{a}"), [True, True]),
+    ):
+        step = build(config)
+        assert [isinstance(step(Document("x", text, "x")), Drop) for text in (question, answer)] == found
+    with pytest.raises(DataError, match="no column 'text'"):
+        build(against)
+    with pytest.raises(ConfigError, match="encoding is unknown"):
+        build(dataclasses.replace(against, encoding="klingon"))

@@ -70,6 +70,10 @@ def test_short_texts(expected: str, text: str) -> None:
         ("uk", "Привіт, як справи?"),
         ("fa", "حال شما چطور است؟"),
         ("en", "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG"),
+        ("en", "Sorts the values"),  # the classifier alone: Indonesian
+        ("pt", "Permite mudar o"),  # the classifier alone: Catalan
+        ("es", "Para guardarla,"),  # the classifier alone: English
+        ("sl", "Izberite datoteko, ki jo želite odpreti."),  # whose function words are not known
     ],
 )
 def test_the_classifier_tells_languages_of_one_script(expected: str, text: str) -> None:

@@ -431,3 +431,30 @@ def test_nothing_readable_is_told_before_there_is_too_little_to_split(tmp_path):
     recipe = from_mapping(Recipe, {"arrangement": {"split_by": "document"}}, where="test")
     with pytest.raises(DataError, match=r"no readable text.*a\.png"):
         prepare(open_source(tmp_path / "in"), tmp_path / "out", recipe)
+
+
+def test_of_two_copies_the_cleaner_one_is_kept_though_it_is_shorter(tmp_path, texts):
+    folder, article = tmp_path / "in", texts.english(40)
+    folder.mkdir()
+    banner = "We use cookies to improve your experience. Accept all cookies.\n\n"
+    (folder / "a.txt").write_text(banner * 20 + article + " Good night.")
+    (folder / "b.txt").write_text(article)
+    prepare(open_source(folder), tmp_path / "out", workers=1)
+    banners, plain = read_rows(tmp_path / "out" / LEDGER)
+    assert plain.kept and banners.copy_of == "b.txt"
+    assert plain.bytes_out < banners.bytes_dropped < banners.bytes_in / 1.2
+
+
+def test_the_ledger_says_where_a_document_begins(folder, tmp_path, loose, monkeypatch):
+    monkeypatch.setattr(module, "TASK_BYTES", 150)  # the records are read in slices
+    prepare(open_source(folder), tmp_path / "out", loose, workers=1)
+    rows = {row.id: row for row in read_rows(tmp_path / "out" / LEDGER)}
+    data, records = (
+        (folder / "records.jsonl").read_bytes(),
+        [name for name in rows if name.startswith("records.jsonl:")],
+    )
+    assert len(records) == 4
+    for name in records:
+        line = data[rows[name].offset :].partition(b"\n")[0]
+        assert hashlib.blake2b(json.loads(line)["text"].encode(), digest_size=16).hexdigest() == rows[name].hash
+    assert rows["0.txt"].offset == 0 and rows["picture.png"].offset == -1

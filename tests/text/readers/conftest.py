@@ -174,6 +174,32 @@ def epub(chapters, **members):
     return file.getvalue()
 
 
+def odt(body, manifest="", **namespaces):
+    """A text of OpenDocument with this body."""
+    names = {"office": "office", "text": "text", "table": "table", "draw": "drawing"} | namespaces
+    declared = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{full}:1.0"' for name, full in names.items()
+    )
+    root = f'<?xml version="1.0"?><office:document-{{0}} {declared}>{{1}}</office:document-{{0}}>'
+    written = (
+        '<office:meta><d:date xmlns:d="http://purl.org/dc/elements/1.1/">2024-05-06T07:08:09.5</d:date></office:meta>'
+    )
+    content = f"<office:body><office:text>{body}</office:text></office:body>"
+    files = {"content.xml": root.format("content", content), "meta.xml": root.format("meta", written)}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as package:
+        for name, text in (files | {"META-INF/manifest.xml": f"<manifest>{manifest}</manifest>"}).items():
+            package.writestr(name, text)
+    return file.getvalue()
+
+
+def rtf(paragraphs):
+    def escaped(text):
+        return "".join(one if one.isascii() else f"\\u{ord(one)}?" for one in text)
+
+    return ("{\\rtf1\\ansi " + "".join(f"\\pard {escaped(one)}\\par\n" for one in paragraphs) + "}").encode()
+
+
 def mail(paragraphs):
     message = EmailMessage()
     message["Subject"], message["Date"] = paragraphs[0], "Mon, 06 May 2024 15:08:09 +0800"
@@ -216,6 +242,8 @@ MAKERS = {
     ".pptx": slides,
     ".xlsx": workbook,
     ".epub": lambda paragraphs: epub([f"<p>{paragraph}</p>" for paragraph in paragraphs]),
+    ".odt": lambda paragraphs: odt("".join(f"<text:p>{paragraph}</text:p>" for paragraph in paragraphs)),
+    ".rtf": rtf,
     ".eml": mail,
     ".mbox": mailbox,
     ".ipynb": notebook,
@@ -237,7 +265,15 @@ def make_sample():
 def formats():
     """The makers of files that tests of one format vary."""
     return types.SimpleNamespace(
-        epub=epub, http=http, mail=mail, mailbox=mailbox, page=page, pdf=pdf, saved=saved, warc_record=warc_record
+        epub=epub,
+        http=http,
+        mail=mail,
+        mailbox=mailbox,
+        odt=odt,
+        page=page,
+        pdf=pdf,
+        saved=saved,
+        warc_record=warc_record,
     )
 
 

@@ -1,3 +1,4 @@
+import base64
 import io
 from email.message import EmailMessage
 
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from bimo.text.decode import Unreadable
 from bimo.text.readers import READERS
+from bimo.text.readers.mail import split_digest
 from bimo.text.readers.record import Bad, Options, Text
 
 LINE = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30)
@@ -22,7 +24,7 @@ def test_subject_text_and_time_and_no_other_header(read):
         + head(b"Re:\r\n\tink  stone")
         + b"one\r\ntwo\r\n"
     )
-    assert read(".eml", mail) == [Text("", "Re: ink stone\n\none\ntwo", "mail", "2002-08-22T18:26:25Z")]
+    assert read(".eml", mail) == [Text("", "Re: ink stone\n\none\ntwo", "mail", "2002-08-22T18:26:25Z", offset=0)]
     assert read(".eml", b"From a@b.c Thu Aug 22 12:36:23 2002\n" + mail)[0].text == "Re: ink stone\n\none\ntwo"
 
 
@@ -104,9 +106,9 @@ def test_a_large_message_is_left_out(read, monkeypatch):
     box = b"\n".join(separator + head() + b"x" * size + b"\n" for size in (9, 9000, 10, 9001))
     large = "larger than 64 MB"
     assert read(".mbox", box) == [
-        Text(":1", "ink\n\n" + "x" * 9, "mail"),
+        Text(":1", "ink\n\n" + "x" * 9, "mail", offset=0),
         Bad("message 2", large),
-        Text(":3", "ink\n\n" + "x" * 10, "mail"),
+        Text(":3", "ink\n\n" + "x" * 10, "mail", offset=box.index(b"x" * 9000) + 9002),
         Bad("message 4", large),
     ]
 
@@ -124,3 +126,79 @@ def test_what_was_sent_is_read_in_chunks_of_any_size(letters, chunk):
         records = list(READERS[".mbox"](io.BytesIO(box), Options()))
     expected = ["\n\n".join(part for part in (subject, "\n".join(body)) if part) for subject, *body in letters]
     assert [record.text for record in records] == expected
+
+
+def test_the_messages_of_a_digest_are_mails_of_their_own(read):
+    inner = [
+        head(f"=?utf-8?B?{base64.b64encode(subject.encode()).decode()}?=".encode()).replace(
+            b"Subject", b"Date: Thu, 22 Aug 2002 14:26:25 -0400\r\nSubject"
+        )
+        + body.encode()
+        for subject, body in (("第一", "one\n"), ("second", "two\n"))
+    ]
+    mail = (
+        head(b"Ink Digest, Vol 1", b'multipart/mixed; boundary="="')
+        + b"--=\r\n\r\nToday's topics\r\n--=\r\nContent-Type: multipart/digest; boundary=x\r\n\r\n"
+        + b"".join(b"--x\r\n\r\n" + one + b"\r\n" for one in inner)
+        + b"--x--\r\n--=--\r\n"
+    )
+    time = "2002-08-22T18:26:25Z"
+    assert read(".eml", mail) == [
+        Text("", "Ink Digest, Vol 1\n\nToday's topics", "mail", offset=0),
+        Text("!1", "第一\n\none", "mail", time),
+        Text("!2", "second\n\ntwo", "mail", time),
+    ]
+
+
+PLAIN_DIGEST = f"""Today's Topics:
+   1. ink
+{"-" * 70}
+
+Message: 1
+Date: Thu, 22 Aug 2002 14:26:25 -0400
+From: a@b.c
+Subject: Re: ink
+ and stone
+
+Rubbed.
+{"-" * 30}
+not a header
+
+{"-" * 30}
+
+Date: Fri, 23 Aug 2002 14:26:25 -0400
+Subject: paper
+
+Folded.
+
+{"-" * 30}
+
+End of Ink Digest
+*****************
+"""
+
+
+def test_a_digest_in_plain_text(read):
+    mailbox = b"From a@b.c Thu Aug 22 12:36:23 2002\n" + head(b"Ink Digest") + PLAIN_DIGEST.encode()
+    assert read(".mbox", mailbox) == [
+        Text(":1", "Ink Digest\n\nToday's Topics:\n   1. ink", "mail", offset=0),
+        Text(":1!1", f"Re: ink and stone\n\nRubbed.\n{'-' * 30}\nnot a header", "mail", "2002-08-22T18:26:25Z"),
+        Text(":1!2", "paper\n\nFolded.", "mail", "2002-08-23T18:26:25Z"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", [f"a\n{'-' * 70}\nb\n", f"a\n{'-' * 70}\nSubject: x\n\nb\n{'-' * 30}\nc\n", f"Subject: x\n{'-' * 30}\n"]
+)
+def test_lines_of_hyphens_alone_make_no_digest(text):
+    assert split_digest(text) == [text]
+
+
+def test_a_message_says_where_it_begins(read, make_sample, monkeypatch):
+    monkeypatch.setattr("bimo.text.decode.CHUNK", 700)
+    mailbox = b"\n\n" + make_sample(".mbox", tuple(f"墨 {number} " + "long " * 150 for number in range(5)))
+    found = read(".mbox", mailbox)
+    assert len({record.offset for record in found}) == 5
+    for record in found:
+        data = mailbox[record.offset :]
+        assert data.startswith(b"From a@b.example") and read(".mbox", data)[0].text == record.text

@@ -106,7 +106,31 @@ def test_a_document_for_each_row(read, workbook):
     ]
     assert len(time) == 20
     assert (second.where, third.where) == ("sheet 空", "sheet more")
-    assert second.reason.startswith("no column 'body' in its first row")
+    assert second.reason.startswith("in its first row: no column 'body'")
+
+
+def test_a_template_and_times_for_the_rows_of_a_sheet(read, formats):
+    book = pytest.importorskip("openpyxl").Workbook()
+    rows = [
+        ["标题", "body", "day"],
+        ["笔", "一\n二", datetime.date(2024, 5, 6)],
+        ["墨", None, None],
+        [None, None, "x"],
+        [],
+    ]
+    for row in rows:
+        book.active.append(row)
+    book.create_sheet("other").append(["标题", "text"])
+    found = read(".xlsx", formats.saved(book), template=r"{标题}:\n{body}", time_column="day")
+    assert [record[:2] if isinstance(record, Text) else record.where for record in found] == [
+        ("!Sheet:2", "笔:\n一\n二"),
+        ("!Sheet:3", "墨:\n"),
+        ("!Sheet:4", ":\n"),
+        "sheet other",
+    ]
+    assert found[0].time == "2024-05-06" and found[1].time == found[2].time > "2024"
+    assert found[1].notes == ("no time: ''",)
+    assert "no column 'body' (see --template)" in found[3].reason
 
 
 def test_rows_that_a_sheet_cannot_have_end_the_reading(read, workbook, monkeypatch):
