@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "bimo.commands.doctor:doctor",
     "watch": "bimo.commands.watch:watch",
     "sweep": "bimo.commands.sweep:sweep",
+    "import": "bimo.commands.import_:import_",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
     "generate": "bimo.commands.generate:generate",

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it takes its place, on any error it is removed.
+
+    Args:
+        replace: a folder that is not empty may lie at ``path``, and is there as it was until then.
+
+    Raises:
+        OSError: the folder cannot be made, or something is at ``path`` that may not be replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if replace and path.is_dir():
+            _exchange(folder, path)
+        else:
+            os.replace(folder, path)  # an empty folder makes room
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(folder: Path, path: Path) -> None:
+    """Put ``folder`` in the place of ``path``, and what was there in the place of ``folder``."""
+    old = folder.with_suffix(".old")
+    try:
+        os.replace(path, old)
+        os.replace(folder, path)
+    finally:
+        if old.exists():
+            os.replace(old, folder if path.exists() else path)
 
 
 def sync_folder(folder: Path) -> None:

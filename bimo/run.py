@@ -108,6 +108,11 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    @property
+    def imported(self) -> bool:
+        """Whether `bimo import` made the folder: a model that others trained."""
+        return self.lineage.is_file() and self.read_lineage().get("kind") == "imported"
+
     def read_lineage(self) -> dict[str, Any]:
         """The lineage as plain values."""
         return files.read_json(self.lineage, error=RunError, expected="the lineage.json of a run")

@@ -35,15 +35,19 @@ def info(run: Path, /, *, json: bool = False) -> None:
     """
     from bimo.run import Run
 
-    opened = Run.open(run)
+    opened = Run(run) if Run(run).imported else Run.open(run)
     lineage = opened.read_lineage()
     newest = (opened.read_metrics() or [{}])[-1]
     if json:
         print_json({"run": str(run), **lineage, "newest": newest})
         return
     try:
-        rows = [("run", str(run)), *_origin(lineage), *_progress(lineage, newest), *_metrics(lineage["metrics"])]
-        rows += _plan_errors(lineage.get("plan", {}))
+        rows = [("run", str(run))]
+        if opened.imported:
+            rows += _imported(lineage)
+        else:
+            rows += [*_origin(lineage), *_progress(lineage, newest), *_metrics(lineage["metrics"])]
+            rows += _plan_errors(lineage.get("plan", {}))
         choices = [(one["key"], str(one["value"]), one["reason"]) for one in lineage.get("plan", {}).get("choices", ())]
         events = list(map(str, lineage["events"]))
     except (KeyError, TypeError, ValueError, AttributeError) as cause:
@@ -56,6 +60,20 @@ def info(run: Path, /, *, json: bool = False) -> None:
     if events:
         print("\nwhat happened on the way")
         print("\n".join(f"  {event}" for event in events))
+
+
+def _imported(lineage: Mapping[str, Any]) -> Iterator[Row]:
+    source, tokenizer, model = lineage["source"], lineage["tokenizer"], lineage["model"]
+    yield "what", f"{source.get('name') or 'a model without a name'}, imported {lineage['created']}"
+    yield "from", f"{source['file']}, {source['bytes']:,} bytes, hash {source['sha256'][:16]}"
+    yield "", f"{source['format']}, {source['architecture']}, stored as {source['quantisation']}"
+    makers = [source[key] for key in ("organization", "author", "base_model", "url", "repository") if source.get(key)]
+    if makers:
+        yield "makers say", ", ".join(makers)
+    yield "licence", source.get("licence") or "not known"
+    yield "tokenizer", f"{tokenizer['vocab_size']:,} tokens, hash {tokenizer['hash'][:16]}"
+    inner = f"{model['non_embedding_parameters']:,} of them outside the embeddings"
+    yield "model", f"{model['parameters']:,} parameters, {inner}, in {model['dtype']}"
 
 
 def _origin(lineage: Mapping[str, Any]) -> Iterator[Row]:

@@ -34,14 +34,14 @@ class Conventions:
 
 
 def read_conventions(folder: Path, tokenizer: Tokenizer) -> Conventions:
-    """Read the conventions of a bimo run, whose documents start with the end token, or of any Hugging Face folder.
+    """Read the conventions of a run that bimo trained, whose documents start with the end token, or of another model.
 
     Raises:
         BimoError: a file of the folder is corrupted.
     """
     run = Run(folder)
     no_chat = None if tokenizer.chat_template is not None else "its tokenizer has no chat template"
-    if run.lineage.is_file():
+    if run.lineage.is_file() and not run.imported:
         first, always = tokenizer.eos_id, True
         if run.read_lineage().get("kind") == "base":
             no_chat = "it is a base model, which continues texts and has not learnt to answer"

@@ -69,19 +69,23 @@ def save_model(model: Model, folder: str | Path) -> None:
         ModelError: the folder cannot be written to, or the disk is full; what lay there before is unharmed.
     """
     folder = Path(folder)
-    values = model.config.to_hf()
-    precision = str(model.output_weight.dtype).removeprefix("torch.")
-    values |= {"dtype": precision, "torch_dtype": precision}
-    generation = {name: values[name] for name in ("bos_token_id", "eos_token_id") if values[name] is not None}
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        files.write_json(folder / "config.json", values)
-        files.write_json(folder / "generation_config.json", generation)
+        write_config(model, model.output_weight.dtype, folder)
         with files.atomic_path(folder / "model.safetensors") as temporary:
             save_file(state, temporary, metadata={"format": "pt"})
     except (OSError, SafetensorError) as cause:
         fix = "Free space there or choose another folder; the files that were there before are unharmed."
         raise ModelError(f"The model cannot be saved in {folder}.", got=str(cause), fix=fix) from None
+
+
+def write_config(model: Model, dtype: torch.dtype, folder: Path) -> None:
+    """Write ``config.json`` and ``generation_config.json`` of a model whose weights are kept in ``dtype``."""
+    values, precision = model.config.to_hf(), str(dtype).removeprefix("torch.")
+    values |= {"dtype": precision, "torch_dtype": precision}
+    generation = {name: values[name] for name in ("bos_token_id", "eos_token_id") if values[name] is not None}
+    files.write_json(folder / "config.json", values)
+    files.write_json(folder / "generation_config.json", generation)
 
 
 def count_parameters(model: Model) -> tuple[int, int]:

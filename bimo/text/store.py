@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -115,7 +112,7 @@ def write_documents(documents: Iterable[Document], out: Path, facts: Callable[[]
     """
     refuse_unless_new(out)
     try:
-        with _new_folder(out) as folder:
+        with files.new_folder(out) as folder:
             manifest = _write_shards(documents, folder)
             if not manifest["documents"]:
                 raise DataError("There are no documents to write.")
@@ -131,21 +128,6 @@ def refuse_unless_new(out: Path) -> None:
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         expected = "a folder that does not exist yet or is empty"
         raise DataError(f"{out} exists.", expected=expected, got="something else", fix="Choose another --out.")
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(folder, out)
-        files.sync_folder(out.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_shard(folder: Path, number: int, lines: Iterable[bytes | memoryview]) -> dict[str, Any]:

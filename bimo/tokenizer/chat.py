@@ -74,6 +74,15 @@ def render(
     return re.sub(rf"{nonce}:(\d+);", lambda found: chr(int(found[1])), rendered)
 
 
+def problem(template: str) -> str:
+    """Why a template can never be rendered; empty if it is Jinja."""
+    try:
+        _compile(template)
+    except (jinja2.TemplateError, RecursionError) as cause:
+        return str(cause) or type(cause).__name__
+    return ""
+
+
 def _without_none(message: Message) -> dict[str, Any]:
     """Leave out keys without a value, as transformers does: templates test for their presence."""
     return {key: value for key, value in message.items() if value is not None}

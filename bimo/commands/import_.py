@@ -1,0 +1,79 @@
+"""``bimo import``: a model from a GGUF file as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bimo.commands.results import print_table
+from bimo.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from bimo.train.display import Display
+
+
+def import_(
+    model: str,
+    /,
+    *,
+    out: Path | None = None,
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    force: bool = False,
+) -> None:
+    """Make a run out of a GGUF file.
+
+    The run is also a Hugging Face folder. Llama, Mistral, Qwen2, Qwen3 and
+    GPT-2 can be imported; nothing in the file is run or trusted. `smollm2` is a
+    small chat model, 93 MB, which is downloaded when you ask for it.
+
+        bimo import smollm2
+        bimo import model-Q4_K_M.gguf --out runs/assistant
+        bimo chat runs/smollm2
+
+    Args:
+        model: a GGUF file, or the name smollm2
+        out: the folder to make; runs/ and the name of the model if not given
+        dtype: precision of the weights that are written
+        force: replace a model that was imported to the same folder before
+    """
+    from bimo.models.import_gguf import check_out, import_gguf
+    from bimo.run import Run
+    from bimo.train.display import Display
+
+    display = Display()
+    target = out or Path("runs") / Path(model).stem
+    check_out(target, force)
+    file = _file(model, display)
+    with display.bar(f"importing {file.name}") as advance:
+        import_gguf(file, target, dtype=dtype, force=force, progress=advance)
+    lineage = Run(target).read_lineage()
+    source, made = lineage["source"], lineage["model"]
+    rows = [
+        ("run", str(target)),
+        ("from", f"{file}, {source['quantisation']}"),
+        ("model", f"{source.get('name', 'no name')}: {source['architecture']}, {made['parameters']:,} parameters"),
+        ("licence", source.get("licence") or "the file names none: find out before you share it"),
+    ]
+    print_table(("", ""), rows)
+    for event in lineage["events"]:
+        display.warn(event)
+    command = "chat" if (target / "chat_template.jinja").is_file() else "generate"
+    display.note(f"Try it: bimo {command} {target}")
+
+
+def _file(model: str, display: Display) -> Path:
+    """The GGUF file that the user means, fetched if need be."""
+    from bimo.models import catalogue
+
+    path = Path(model)
+    if path.is_dir() or path.suffix in (".safetensors", ".json"):
+        folder = path if path.is_dir() else path.parent
+        fix = f"Use the folder as it is: bimo generate {folder}"
+        raise ModelError(f"{model} needs no import.", expected="a GGUF file", got="a folder of Hugging Face", fix=fix)
+    if path.exists() or path.suffix.lower() == ".gguf" or len(path.parts) > 1:
+        return path
+    if model not in catalogue.MODELS:
+        fix = did_you_mean(model, catalogue.MODELS)
+        raise ModelError(f"There is no model '{model}'.", expected="a GGUF file or a name that is known", fix=fix)
+    with display.bar(f"fetching {model}") as advance:
+        return catalogue.fetch(model, advance)

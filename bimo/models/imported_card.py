@@ -1,0 +1,91 @@
+"""The model card of an imported model: what its file says of itself, as quotations, and how to use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+ROWS = {
+    "name": "name, as the file gives it",
+    "organization": "organization",
+    "author": "author",
+    "base_model": "made from",
+    "repository": "repository",
+    "url": "page",
+    "licence": "licence, as the file gives it",
+    "languages": "languages",
+    "architecture": "architecture",
+    "quantisation": "numbers stored as",
+    "format": "format",
+    "file": "file",
+    "sha256": "SHA-256 of the file",
+}
+
+USE = """\
+## Use
+
+This folder is a Hugging Face model folder as it is; `{name}` below stands for where you keep it.
+
+```sh
+bimo {command}
+```
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+"""
+
+LIMITS = """\
+## Limits
+
+The weights were unpacked from a file that holds them with fewer bits: they are what that file computes with, not
+what was trained. bimo did not train this model, knows nothing of its training text, and has not measured how good, how
+safe or how fair it is: read what its makers say before you rely on it, and keep to its licence.
+"""
+
+
+def render(name: str, lineage: Mapping[str, Any], *, chats: bool) -> str:
+    """The card as Markdown with YAML front matter, from the lineage of an imported model.
+
+    Args:
+        name: of the folder.
+        chats: whether it can hold a conversation.
+    """
+    name = name if re.fullmatch(r"\w[\w.-]*", name) else "FOLDER"  # nothing that ends a code block
+    command = f"chat {name}" if chats else f'generate {name} "Once upon a time"'
+    parts = [_front_matter(lineage), *_origin(name, lineage), USE.format(name=name, command=command), LIMITS]
+    return "\n".join(parts)
+
+
+def _front_matter(lineage: Mapping[str, Any]) -> str:
+    source = lineage["source"]
+    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["bimo"]}
+    if licence := source.get("licence"):
+        values["license"] = licence
+    if languages := [one for one in source.get("languages", "").split(", ") if re.fullmatch("[a-z]{2,3}", one)]:
+        values["language"] = languages
+    return f"---\n{yaml.safe_dump(values, allow_unicode=True, sort_keys=False)}---\n"
+
+
+def _origin(name: str, lineage: Mapping[str, Any]) -> Iterator[str]:
+    source, model = lineage["source"], lineage["model"]
+    yield f"# {name}\n"
+    size = f"{model['parameters']:,} parameters in {model['dtype']}"
+    yield f"A language model of {size}, imported by bimo {lineage['versions']['bimo']} from a GGUF file.\n"
+    rows = [f"| {label} | {quoted(source[key])} |" for key, label in ROWS.items() if source.get(key)]
+    yield "\n".join(["| what the file says | |", "|---|---|", *rows, ""])
+    if lineage["events"]:
+        yield "\n".join(
+            ["What was different from other imports:\n", *(f"- {quoted(e)}" for e in lineage["events"]), ""]
+        )
+
+
+def quoted(text: str) -> str:
+    """Text from a file as code on one line, in which nothing is markup."""
+    return f"`{' '.join(text.replace('`', chr(39)).replace('|', '/').split())}`"
