@@ -66,10 +66,12 @@ def _file(model: str, display: Display) -> Path:
     from bimo.models import catalogue
 
     path = Path(model)
-    if path.is_dir() or path.suffix in (".safetensors", ".json"):
-        folder = path if path.is_dir() else path.parent
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"{model} holds no model.", expected="a GGUF file", got="a folder without config.json")
+    if path.is_dir() or path.suffix == ".safetensors":
         fix = f"Use the folder as it is: bimo generate {folder}"
-        raise ModelError(f"{model} needs no import.", expected="a GGUF file", got="a folder of Hugging Face", fix=fix)
+        raise ModelError(f"{model} needs no import.", expected="a GGUF file", got="Hugging Face's form", fix=fix)
     if path.exists() or path.suffix.lower() == ".gguf" or len(path.parts) > 1:
         return path
     if model not in catalogue.MODELS:

@@ -231,13 +231,14 @@ def _shown(value: Any) -> str:
 
 
 def _gpt2(facts: _Facts, tied: bool) -> gpt2.Config:
+    width, inner = facts.whole("embedding_length"), facts.whole("feed_forward_length")
     return gpt2.Config(
         vocab_size=facts.rows("token_embd.weight"),
         n_positions=facts.rows("position_embd.weight"),
-        n_embd=facts.whole("embedding_length"),
+        n_embd=width,
         n_layer=facts.layers(),
         n_head=facts.whole("attention.head_count"),
-        n_inner=facts.whole("feed_forward_length"),
+        n_inner=None if inner == 4 * width else inner,
         layer_norm_epsilon=facts.real("attention.layer_norm_epsilon"),
         tie_word_embeddings=tied,
         bos_token_id=facts.token("bos"),
