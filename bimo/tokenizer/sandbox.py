@@ -42,7 +42,8 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-WIDE = re.compile(r"%[^a-zA-Z%]*(\d{3}|\*)")  # printf's own way to widen
+WIDE = re.compile(r"\d{3}|\*")  # in a printf format: how it could widen
+PLAIN = (str, int, float, list, tuple, dict, Undefined, type(None))  # what is written, and counted, as it looks
 
 
 class _Budget:
@@ -62,6 +63,8 @@ class _Budget:
         """Charge for a value with all that is in it, as often as it is in it."""
         if depth > DEEPEST:
             raise SecurityError("the template nests lists too deeply")
+        if depth and not isinstance(value, PLAIN):  # what is in it could not be seen
+            raise SecurityError(f"the template puts a {type(value).__name__} into a list")
         if isinstance(value, Mapping):
             value = [*value.keys(), *value.values()]
         self.spend(_length(value))
@@ -113,7 +116,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def written(self, value: Any) -> str:
         """A value as it stands in the text."""
         self.charged(value)
-        if not isinstance(value, (str, int, float, list, tuple, dict, Undefined)) and value is not None:
+        if not isinstance(value, PLAIN):
             raise SecurityError(f"the template writes a {type(value).__name__}")
         return str(value)
 

@@ -74,6 +74,8 @@ GREEDY = {
     "a long product": DOUBLE % ("9", "ns.x * ns.x"),
     "a format": "{{ '%9999999999d' % 1 }}",
     "a format by argument": "{{ '%*d' % (9999999999, 1) }}",
+    "a format by name": "{{ '%(a(b))9999999999d' % {'a(b)': 1} }}",
+    "a precision": "{{ '%.9999999999f' % 1.5 }}",
     "a format method": "{{ '{:9999999999}'.format(1) }}",
     "a format filter": "{{ '%9999999999d' | format(1) }}",
     "center": "{{ 'x' | center(9999999999) }}",
@@ -93,6 +95,9 @@ GREEDY = {
     "filters in loops": "{% set x = 'x' * 9999 %}{% for i in range(9999) %}{% set y = x | upper %}{% endfor %}",
     "parts in loops": "{% set x = 'x' * 9999 %}{% for i in range(9999) %}{% set y = x[1:] %}{% endfor %}",
     "words": "{{ lipsum(99999999) }}",
+    "namespaces that hold namespaces": "{% set top = namespace(x=namespace()) %}{% for i in range(99) %}"
+    "{% set ns = namespace(a=top.x, b=top.x) %}{% set top.x = ns %}{% endfor %}{{ [top.x] }}",
+    "views that hold views": DOUBLE % ("{}", "dict(a=[ns.x.items(), ns.x.items()])"),
     "a namespace": "{% set ns = namespace() %}{% set ns.x = [ns, ns] %}{{ ns }}",
     "a range": "{{ range(999999999) | list }}",
     "a huge number": "{{ " + "9" * 9999 + " }}",
