@@ -23,8 +23,8 @@ def import_(
     """Make a run out of a GGUF file.
 
     The run is also a Hugging Face folder. Llama, Mistral, Qwen2, Qwen3 and
-    GPT-2 can be imported; nothing in the file is run or trusted. `smollm2` is a
-    small chat model, 93 MB, which is downloaded when you ask for it.
+    GPT-2 can be imported. Nothing the file says is believed before it is
+    checked. `smollm2` is a small chat model, 93 MB, downloaded if you ask for it.
 
         bimo import smollm2
         bimo import model-Q4_K_M.gguf --out runs/assistant

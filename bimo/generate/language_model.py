@@ -181,7 +181,9 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> Languag
         raise UsageError(f"Unknown dtype '{dtype}'.", fix=did_you_mean(dtype, DTYPES))
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
-        raise ModelError(f"There is no model at {folder}.", expected="a bimo run or a Hugging Face folder", got=got)
+        fix = f"Make a run of it first: bimo import {folder}" if folder.is_file() and folder.suffix == ".gguf" else ""
+        expected = "a bimo run or a Hugging Face folder"
+        raise ModelError(f"There is no model at {folder}.", expected=expected, got=got, fix=fix)
     where = resolve_device(device)
     model = load_model(folder, device=where, dtype=DTYPES[dtype])
     if dtype == "auto" and where.type == "cpu" and model.output_weight.dtype == torch.float16:

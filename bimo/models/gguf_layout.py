@@ -76,7 +76,8 @@ class Layout:
         with torch.device("meta"):
             self.model: Model = gpt2.Model(config) if isinstance(config, gpt2.Config) else llama.Model(config)
         self._stored = {name: _stored_name(name) for name in self.model.state_dict()}
-        self._check(unused={ROTARY, *(["output.weight"] if tied else [])})
+        read_otherwise = {"output.weight"} if tied else set()
+        self._check(read_otherwise | ({ROTARY} if isinstance(config, llama.Config) else set()))
 
     @property
     def numbers(self) -> int:
@@ -100,7 +101,7 @@ class Layout:
         """Whether Hugging Face keeps a matrix as (in, out): GPT-2's, but for its tables."""
         return isinstance(self.model.config, gpt2.Config) and ".h." in name and ".ln_" not in name
 
-    def _check(self, unused: set[str]) -> None:
+    def _check(self, read_otherwise: set[str]) -> None:
         problems = []
         for name, tensor in self.model.state_dict().items():
             stored, wanted = self._stored[name], tuple(tensor.shape)
@@ -110,7 +111,7 @@ class Layout:
                 problems.append(f"no {stored}")
             elif entry.shape != wanted:
                 problems.append(f"{stored} of shape {entry.shape} instead of {wanted}")
-        more = self._file.tensors.keys() - set(self._stored.values()) - unused
+        more = self._file.tensors.keys() - set(self._stored.values()) - read_otherwise
         problems += [f"{name}, which this architecture does not have" for name in sorted(more)]
         if problems:
             rest = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -157,7 +158,8 @@ class _Facts:
             expected = f"one of {', '.join(ARCHITECTURES)}"
             problem = f"{file.path} is of an architecture that bimo does not support."
             raise ModelError(problem, expected=expected, got=repr(self.architecture))
-        if file.metadata.get("split.count", 0) not in (0, 1):
+        parts = file.metadata.get("split.count", 1)
+        if not isinstance(parts, int) or parts > 1:
             fix = "Merge the parts with llama-gguf-split --merge."
             raise ModelError(f"{file.path} is one part of a model.", expected="the whole model", fix=fix)
 
@@ -178,20 +180,23 @@ class _Facts:
         value = self._value(key, default)
         if not isinstance(value, float) or not 0 < value < float("inf"):
             raise self.wrong(key, "a number above 0", value)
-        return float(f"{value:.7g}")  # float32 in the file: 1e-5, not 9.99999974e-06
+        return float(str(np.float32(value)))  # 1e-5, not 9.99999974e-06, which that is as a float32
 
     def refuse(self, key: str, *allowed: Any) -> None:
         """Stop where a feature is on that our models do not compute."""
         value = self._value(key, allowed[0])
-        if value not in allowed:
+        if not isinstance(value, type(allowed[0])) or value not in allowed:
             expected = f"{self.architecture}.{key} {' or '.join(map(repr, allowed))}"
             problem = f"{self.file.path} has a feature that bimo does not support."
             raise ModelError(problem, expected=expected, got=_shown(value))
 
     def token(self, name: str) -> int | None:
         """The id of a token with a task, such as ``eos``."""
-        value = self.file.metadata.get(f"tokenizer.ggml.{name}_token_id")
-        return value if isinstance(value, int) and value < LARGEST else None
+        key, rows = f"tokenizer.ggml.{name}_token_id", self.rows("token_embd.weight")
+        value = self.file.metadata.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < rows):
+            raise self._wrong(key, f"the id of one of {rows:,} tokens", value)
+        return value
 
     def _value(self, key: str, default: Any) -> Any:
         value = self.file.metadata.get(f"{self.architecture}.{key}", default)
@@ -200,7 +205,10 @@ class _Facts:
         return value
 
     def wrong(self, key: str, expected: str, value: Any) -> ModelError:
-        name = f"{self.architecture}.{key}"
+        """The error for a value that cannot be."""
+        return self._wrong(f"{self.architecture}.{key}", expected, value)
+
+    def _wrong(self, name: str, expected: str, value: Any) -> ModelError:
         got = "nothing" if value is None else _shown(value)
         return ModelError(f"{self.file.path} says {name} wrongly.", expected=expected, got=got)
 
@@ -248,6 +256,7 @@ def _gpt2(facts: _Facts, tied: bool) -> gpt2.Config:
 
 def _llama(facts: _Facts, tied: bool) -> llama.Config:
     facts.refuse("expert_count", 0)
+    facts.refuse("attention.causal", True)
     width, heads = facts.whole("embedding_length"), facts.whole("attention.head_count")
     head_dim = facts.whole("attention.key_length", max(1, width // heads))
     if heads * head_dim >= LARGEST:

@@ -188,9 +188,10 @@ def _lineage(file: GGUF, layout: Layout, tokenizer: Tokenizer, dtype: str, notes
 
 
 def _fact(value: Any) -> str:
-    """A text of the metadata, or a list of them, on one line."""
+    """A text of the metadata, or a list of them, on one line that no terminal acts on."""
     texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
-    return " ".join(", ".join(texts).split())[:LONGEST_FACT]
+    line = "".join(char if char.isprintable() else " " for char in ", ".join(texts))
+    return " ".join(line.split())[:LONGEST_FACT]
 
 
 def _quantisation(file: GGUF, layout: Layout) -> str:

@@ -15,11 +15,12 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bimo.errors import TokenizerError
+from bimo.tokenizer import sandbox
 
 Message = Mapping[str, Any]
+WIDEST = 16  # columns of indent, or characters of a separator, in JSON
 
 # ChatML, as Qwen and SmolLM use it: servers and converters know it by name.
 CHATML = (
@@ -59,12 +60,10 @@ def render(
     nonce = "".join(secrets.choice(free or string.digits) for _ in range(32))
     masked = [_mask(_without_none(message), names, nonce) for message in messages]
     try:
-        rendered = _compile(template).render(
-            messages=masked,
-            add_generation_prompt=add_generation_prompt,
-            **{"documents": None, **variables, "tools": _mask(tools, names, nonce)},
-        )
-    except (jinja2.TemplateError, TypeError) as cause:
+        given = {"messages": masked, "add_generation_prompt": add_generation_prompt}
+        values = {"documents": None, **variables, "tools": _mask(tools, names, nonce), **given}
+        rendered = sandbox.render(_compile(template), values)
+    except jinja2.TemplateError as cause:
         raise TokenizerError(
             "The chat template cannot render these messages.",
             expected="messages with the keys and roles that the template knows, usually 'role' and 'content'",
@@ -80,7 +79,7 @@ def problem(template: str) -> str:
     """Why a template can never be rendered; empty if it is Jinja."""
     try:
         _compile(template)
-    except (jinja2.TemplateError, RecursionError) as cause:
+    except jinja2.TemplateError as cause:
         return str(cause) or type(cause).__name__
     return ""
 
@@ -114,17 +113,22 @@ class _Generation(jinja2.ext.Extension):
 
 @functools.lru_cache(maxsize=8)
 def _compile(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
+    environment = sandbox.Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda format: datetime.datetime.now().strftime(format)
-    return environment.from_string(template)
+    return environment.template(template)
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     # Jinja's own filter escapes HTML, which a language model was not trained on.
+    if (
+        any(len(str(part)) > WIDEST for part in options.get("separators") or ())
+        or (options.get("indent") or 0) > WIDEST
+    ):
+        raise jinja2.TemplateError("the template widens JSON")
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 

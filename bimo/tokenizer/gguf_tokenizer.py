@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,10 +72,11 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str, size: int) -> Tokeni
     Raises:
         TokenizerError: there is none, it is damaged, or of a kind that is not supported.
     """
-    ggml = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
+    start = "tokenizer.ggml."
+    ggml = {key.removeprefix(start): value for key, value in metadata.items() if key.startswith(start)}
     kinds = {"gpt2": _byte_level, "llama": _sentencepiece}
     kind = ggml.get("model")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         expected = "tokenizer.ggml.model gpt2 (byte-level BPE) or llama (SentencePiece)"
         raise TokenizerError(f"The tokenizer of {where} is not supported.", expected=expected, got=repr(kind))
     pieces = _Pieces(ggml, where, size)
@@ -120,8 +122,7 @@ class _Pieces:
         self.ids = {texts[id]: id for id in used}
         self._texts = texts
         if len(self.ids) < len(used):
-            seen: set[str] = set()
-            twice = next(texts[id] for id in used if texts[id] in seen or seen.add(texts[id]))  # type: ignore[func-returns-value]
+            twice = Counter(texts[id] for id in used).most_common(1)[0][0]
             raise self.wrong("tokens that differ", f"{twice!r} twice")
 
     def wrong(self, expected: str, got: str) -> TokenizerError:
@@ -145,7 +146,7 @@ class _Pieces:
         id = self._ggml.get(f"{task}_token_id")
         if id is None:
             return None
-        if not isinstance(id, int) or id not in self.types:
+        if not isinstance(id, int) or isinstance(id, bool) or id not in self.types:
             raise self.wrong(f"a token of the vocabulary as tokenizer.ggml.{task}_token_id", repr(id))
         return self._texts[id]
 
@@ -162,10 +163,8 @@ class _Pieces:
 
 def _begin_with(bos: str, id: int) -> dict[str, Any]:
     """The step of ``tokenizer.json`` that puts the start token before a text."""
-    start, text, other = (
-        {"SpecialToken": {"id": bos, "type_id": 0}},
-        *({"Sequence": {"id": one, "type_id": 0}} for one in "AB"),
-    )
+    start = {"SpecialToken": {"id": bos, "type_id": 0}}
+    text, other = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
     return {
         "type": "TemplateProcessing",
         "single": [start, text],
@@ -179,7 +178,7 @@ MODEL: dict[str, Any] = {"type": "BPE", "dropout": None, "continuing_subword_pre
 
 def _byte_level(ggml: Mapping[str, Any], pieces: _Pieces) -> tuple[dict[str, Any], bool]:
     name = ggml.get("pre", "default")
-    if name not in CUTS:
+    if not isinstance(name, str) or name not in CUTS:
         problem = f"The tokenizer cuts text in a way that is not supported: tokenizer.ggml.pre {name!r}."
         raise TokenizerError(problem, fix=did_you_mean(str(name), CUTS))
     cut = CUTS[name]

@@ -222,6 +222,8 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": ({"general.architecture": "mamba"}, "got 'mamba'"),
     "part": ({"split.count": 3}, "llama-gguf-split"),
     "experts": ({"llama.expert_count": 8}, "expert_count"),
+    "not causal": ({"llama.attention.causal": False}, "attention.causal"),
+    "no token": ({"tokenizer.ggml.eot_token_id": V}, "eot_token_id"),
     "yarn": ({"llama.rope.scaling.type": "yarn"}, "yarn"),
     "partly rotated": ({"llama.rope.dimension_count": 2}, "rope.dimension_count"),
     "other values": ({"llama.attention.value_length": 8}, "value_length"),
@@ -256,6 +258,25 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "end": ({"tokenizer.ggml.eos_token_id": V}, "eos_token_id"),
     "types": ({"tokenizer.ggml.token_type": np.array([1, 2], "<i4")}, "token_type"),
 }
+
+
+ODD: list[Any] = [
+    *(["x"], [], "", "\x1b[2J", True, 0.5, float("nan"), (1 << 32) - 1),
+    *(np.array([1, 2], "<i4"), np.array([], "<f4"), np.array([np.nan], "<f4"), np.array([True])),
+    *(b"\5\0\0\0\xff\xff\xff\xff", b"\x0a\0\0\0" + b"\xff" * 8),  # -1 and 2**64 - 1
+]
+
+
+@pytest.mark.parametrize("key", [*parts()[0], "split.count", "llama.rope.scaling.type", "tokenizer.ggml.eot_token_id"])
+def test_values_of_any_type_are_used_or_refused(tmp_path: Path, key: str) -> None:
+    for value in ODD:
+        file = gguf_file(tmp_path / "a.gguf", **{key: value})
+        try:
+            out = import_file(file, tmp_path / "run", force=True)
+        except BimoError:
+            continue
+        bimo.load(out)
+        assert all("\x1b" not in path.read_text() for path in (out / "README.md", out / "lineage.json"))
 
 
 @pytest.mark.parametrize("name", CHANGES)

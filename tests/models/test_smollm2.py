@@ -62,13 +62,13 @@ def test_logits_are_those_of_transformers_on_the_folder(run: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     ids, stock = conversation(run), AutoModelForCausalLM.from_pretrained(run, dtype=torch.float32).eval()
-    assert torch.allclose(load_model(run)(ids), stock(ids).logits, atol=2e-4, rtol=1e-5)
+    assert torch.allclose(load_model(run)(ids), stock(ids).logits, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
 def test_logits_are_those_of_the_gguf_package(run: Path, witness: Any) -> None:
     ids = conversation(run)
-    assert torch.allclose(load_model(run)(ids), witness(ids).logits, atol=2e-4, rtol=1e-5)
+    assert torch.allclose(load_model(run)(ids), witness(ids).logits, atol=1e-4, rtol=0)
 
 
 def test_weights_are_those_of_the_gguf_package(run: Path, half: Path, witness: Any) -> None:
