@@ -29,6 +29,7 @@ def library(
     """A source as a library, from the cache or made now.
 
     Args:
+        source: it may include headers that lie beside it and whose names begin with its own, as ``source_part.h``.
         flags: of the compiler, beside those that make a library of it.
         optional: those of them that are dropped, one after the other, where a compiler lacks them.
 
@@ -39,7 +40,8 @@ def library(
     if found is None:
         raise error("The fast kernels need a C compiler.", expected="cc, gcc or clang", got="none of them")
     folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
-    identity = (source.read_text(encoding="utf-8"), found, tuple(flags), processor_name())
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob(f"{source.stem}_*.h")))]
+    identity = (*texts, found, tuple(flags), processor_name())
     path = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
     try:
         if not path.is_file():
