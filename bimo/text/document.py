@@ -40,6 +40,10 @@ class Document:
             return self
         return replace(self, text=text, notes=(*self.notes, note) if note else self.notes)
 
+    def found_in(self, language: str, notes: tuple[str, ...]) -> Document:
+        """This document with its language and other notes; ``replace`` would take twice as long."""
+        return Document(self.id, self.text, self.source, self.kind, language, self.time, self.side, notes)
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:
