@@ -106,10 +106,10 @@ def _kinds(known: int) -> npt.NDArray[np.uint16]:
     mark(FOLLOW, codes("".join(followers)))
     of_scripts = scripts.script_table()[:known]
     mark(ANOTHER_SCRIPT, (of_scripts != 0) & (of_scripts != 1 + list(scripts.SCRIPTS).index("Latin")))
-    # What pii_view.py reads as a letter or leaves out, and what the small letter of is ASCII.
+    # What pii_view.py reads as a letter or part of a name, or leaves out, and what has a small letter in ASCII.
     mark(DISGUISED, codes(pii_view.HIDDEN + "\u212a\u0130"))
-    full_width = [code for code in range(0xFF01, 0xFF5F) if chr(code - 0xFF01 + ord("!")).isalpha()]
-    mark(DISGUISED, [code for code in full_width if code < known])
+    full_width = {chr(code): chr(code - 0xFF01 + ord("!")) for code in range(0xFF01, 0xFF5F)}
+    mark(DISGUISED, codes("".join(wide for wide, plain in full_width.items() if plain.isalpha() or plain in "_-")))
     mark(MARK_END, codes("".join(pages.LAST)))
     return kinds
 
@@ -157,8 +157,7 @@ def _words(library: ctypes.CDLL) -> Any:
 def _needles() -> tuple[Any, npt.NDArray[np.uint64], bytes]:
     """The strings that steps look for, a bit for the hash of each beginning, and their bytes one after the other."""
     of_prose = [needle for rule in boilerplate.RULES if "prose" in rule.kinds for needle in rule.needles]
-    # A name ends with "key" after "_", "-" or "i", which may be written with other characters.
-    names = [name if "key" not in name else "key" for name in pii_secrets._NAMES]
+    names = [name.replace("-", dash) for name in pii_secrets._NAMES for dash in {"-", *pii_view.DASHES}]
     groups = (
         (PRIVATE, ["PRIVATE"]),
         (NAMES, names),

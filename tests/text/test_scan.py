@@ -29,9 +29,9 @@ _PIECES = """The king of the land|which was not|der die das und|el perro de la c
 却说曹操引兵追赶。|的了是在不|関連記事を読む|ไม่เป็นไร|한국어 단어|Καὶ ΤΗΣ ΟΔΟΥ|İstanbul|и в не на
 naïve café|cafe\u0301|Ã©tÃ©|锛屾槸|\ufb01ne|🙂|𠀀|𝒳|\U000e0041|\u200b|\u00ad|\x00|\x85|â€™s
 a@b.example|me (at) bb.org|me [AT] bb.org|ftp://u:p@h.example|password: hunter2hunter2|密码：a1b2c3d4|/?sig=a1b2c3d4
-to\u212aen = 'a1b2c3d4'|\uff54oken = 'a1b2c3d4'|AKIAABCDEFGHIJKLMN12
-2a00:1450::2e|1.2.3.40|８.8.8.8|13800138000|138 0013 8000|138\u30000013\u30008000|（010）6552 9988|415–555–2671
-+1 (415) 555-2671|+49 30\\n123\\n456|１３８００１３８０００|1914–1918|1,250,000|call 555-0123|31.7|7|２５
+to\u212aen = 'a1b2c3d4'|\uff54oken = 'a1b2c3d4'|api–key = 'a1b2c3d4'|AKIAABCDEFGHIJKLMN12
+api\uff3fkey = 'a1b2c3d4'|2a00:1450::2e|1.2.3.40|８.8.8.8|13800138000|138 0013 8000|138\u30000013\u30008000
+（010）6552 9988|415–555–2671|+1 (415) 555-2671|+49 30\\n123\\n456|１３８００１３８０００|1914–1918|1,250,000|call 555-0123|31.7|7|２５
 11010519491231002X|4111 1111 1111 1111|NO93 8601 1117 947|GB88 A1B2 C3D4 E5F6 G7H8 J9
 - 12 -|Page 3 of 9|12|第4页|We use cookies|责任编辑：王|*** START OF THE PROJECT GUTENBERG EBOOK|ICP|12 THE WHALE
 [Transcriber's note: no]|please enable JavaScript|lorem ipsum|#|...|{|•|well-|\\n1\\n2|GB1234567890"""
