@@ -472,6 +472,18 @@ static int64_t count_stop_words(const uint8_t *text, int64_t size, const tables 
 
 // ----------------------------------------------------------------------------------------------------------------------
 
+// Makes ASCII, in place, small letters with one space between words; returns how many bytes that are.
+int64_t fold(uint8_t *text, int64_t size) {
+    int64_t length = 0;
+    for (int64_t at = 0; at < size; at++) {
+        uint8_t byte = text[at];
+        int space = byte == ' ' || (byte >= 9 && byte <= 13) || (byte >= 28 && byte <= 31);
+        text[length] = space ? ' ' : small(byte);
+        length += !space || (length > 0 && text[length - 1] != ' ');
+    }
+    return length > 0 && text[length - 1] == ' ' ? length - 1 : length;
+}
+
 // All facts of a text of so many characters; 0 where there is no memory.
 int32_t scan(const uint8_t *text, int64_t size, int64_t characters, const tables *t, facts *f) {
     *f = (facts){0};

@@ -95,14 +95,30 @@ def facts_of(text: str) -> Facts | None:
     return facts if scan(raw, len(text), facts) else None
 
 
+def folded(text: str) -> str | None:
+    """An ASCII text in small letters, with one space between words; None where there is no C compiler."""
+    if (found := library()) is None or not text:
+        return None
+    buffer = bytearray(text, "ascii")
+    length = found.fold(ctypes.byref(ctypes.c_char.from_buffer(buffer)), len(buffer))
+    return buffer[:length].decode("ascii")
+
+
 @cache
-def scanner() -> Scanner | None:
-    """The compiled function with its tables; None where it cannot be made."""
+def library() -> ctypes.CDLL | None:
+    """The compiled source; None where it cannot be made."""
     try:
-        library = compiled.library(SOURCE, FLAGS, error=DataError)
+        found = compiled.library(SOURCE, FLAGS, error=DataError)
     except DataError:
         return None
-    return scanner_of(library)
+    found.fold.argtypes, found.fold.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
+    return found
+
+
+@cache
+def scanner() -> Scanner | None:
+    """The compiled function with its tables; None without a compiler."""
+    return scanner_of(found) if (found := library()) else None
 
 
 def scanner_of(library: ctypes.CDLL) -> Scanner:

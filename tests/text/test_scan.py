@@ -31,8 +31,9 @@ naïve café|cafe\u0301|Ã©tÃ©|锛屾槸|\ufb01ne|🙂|𠀀|𝒳|\U000e0041|\
 a@b.example|me (at) bb.org|me [AT] bb.org|ftp://u:p@h.example|password: hunter2hunter2|密码：a1b2c3d4|/?sig=a1b2c3d4
 to\u212aen = 'a1b2c3d4'|\uff54oken = 'a1b2c3d4'|api–key = 'a1b2c3d4'|AKIAABCDEFGHIJKLMN12
 api\uff3fkey = 'a1b2c3d4'|2a00:1450::2e|1.2.3.40|８.8.8.8|13800138000|138 0013 8000|138\u30000013\u30008000
-（010）6552 9988|415–555–2671|+1 (415) 555-2671|+49 30\\n123\\n456|１３８００１３８０００|1914–1918|1,250,000|call 555-0123|31.7|7|２５
-11010519491231002X|4111 1111 1111 1111|NO93 8601 1117 947|GB88 A1B2 C3D4 E5F6 G7H8 J9
+（010）6552 9988|415–555–2671|+1 (415) 555-2671|+49 30\\n123\\n456|１３８００１３８０００
+1914–1918|1,250,000|call 555-0123|31.7|7|２５|11010519491231002X|4111 1111 1111 1111|NO93 8601 1117 947
+GB88 A1B2 C3D4 E5F6 G7H8 J9
 - 12 -|Page 3 of 9|12|第4页|We use cookies|责任编辑：王|*** START OF THE PROJECT GUTENBERG EBOOK|ICP|12 THE WHALE
 [Transcriber's note: no]|please enable JavaScript|lorem ipsum|#|...|{|•|well-|\\n1\\n2|GB1234567890"""
 PIECES = [*_PIECES.replace("\n", "|").split("|"), "x" * 61, "-----BEGIN PRIVATE KEY-----\nabcdefghijklmnopqrst"]
@@ -144,15 +145,21 @@ def test_what_it_does_not_take_the_steps_do_alone() -> None:
         assert scan.facts_of("text") is None
 
 
-def test_without_a_compiler_there_is_no_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_there_is_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "compiler", lambda: None)
-    assert scan.scanner.__wrapped__() is None
+    assert scan.library.__wrapped__() is None
+
+
+@given(st.text(st.characters(max_codepoint=127)) | st.text(st.sampled_from("aZ@[`{ \t\n\x0b\x1c\x1f\x7f")))
+def test_ascii_is_folded_as_python_does(text: str) -> None:
+    assert (scan.folded(text) or "") == " ".join(text.casefold().split())
 
 
 FUZZ = """
 import ctypes, random, sys
 from bimo.text import scan, scan_tables
 library = ctypes.CDLL(sys.argv[1])
+library.fold.argtypes = ctypes.c_void_p, ctypes.c_int64
 tables = scan_tables.ascii(library), scan_tables.unicode(library)
 function, random = library.scan, random.Random(7)
 pieces = [piece.encode() for piece in {pieces!r}]
@@ -162,6 +169,7 @@ for length in [*range(40), *[random.randrange(3000) for _ in range(1500)]]:
         raw = b"".join(random.choice([random.choice(pieces), raw[:2], b" ", b"\\n"]) for _ in range(length // 8 + 1))
         raw = raw[random.randrange(4) : len(raw) - random.randrange(4)]
     buffer = (ctypes.c_char * max(len(raw), 1)).from_buffer_copy(raw or b" ")
+    assert 0 <= library.fold((ctypes.c_char * max(len(raw), 1)).from_buffer_copy(buffer), len(raw)) <= len(raw)
     for characters in (len(raw), random.randrange(-5, 5000)):
         for table in tables:
             facts = scan.Facts()
@@ -195,7 +203,8 @@ def test_any_bytes_are_safe(tmp_path: Path) -> None:
 
 
 def test_the_tables_have_room() -> None:
-    library = compiled.library(scan.SOURCE, scan.FLAGS, error=DataError)
+    library = scan.library()
+    assert library
     table = scan_tables._words(library)
     filled = sum(1 for entry in table if entry.hash)
     words = set().union(*quality.STOP_WORDS, *quality.STOP_CHARACTERS, language.ONLY_ENGLISH, language.MOSTLY_ENGLISH)
