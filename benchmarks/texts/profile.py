@@ -20,6 +20,7 @@ from bimo.text.document import Document, Drop
 from bimo.text.prepare.part import make_part
 from bimo.text.prepare.prepare import prepare
 from bimo.text.prepare.recipe import Clean, Recipe, build_steps, fitted
+from bimo.text.scan import facts_of
 from bimo.text.signatures import exact_hashes, signatures
 from bimo.text.source import Source, open_source
 
@@ -53,17 +54,21 @@ def _parts(source: Source, clean: Clean) -> tuple[dict[str, float], int]:
     with _timed(seconds, "reading"):
         documents = [found for found in source.records() if isinstance(found, Document)]
     size = sum(len(document.text.encode("utf-8")) for document in documents)
-    for name, step in build_steps(clean):
-        kept = []
-        for document in documents[:1]:
-            step(document)  # what is loaded for the first text counts for no megabyte
-        with _timed(seconds, f"step {name}"):
-            for document in documents:
-                result = step(document)
-                if not isinstance(result, Drop) and result.text.strip():
-                    kept.append(result)
-        documents = kept
-    texts = [document.text for document in documents]
+    steps, texts = [(f"step {name}", step) for name, step in build_steps(clean)], []
+    for _, step in steps:
+        step(documents[0])  # what is loaded for the first text counts for no megabyte
+    for document in documents:  # one after the other, as they are prepared: the steps share what a scan has found
+        found, began = document, time.perf_counter()
+        facts_of(found.text)
+        for name, step in (("scan", None), *steps):
+            result = step(found) if step else found
+            ended = time.perf_counter()
+            seconds[name] += ended - began
+            if isinstance(result, Drop) or not result.text.strip():
+                break
+            found, began = result, time.perf_counter()
+        else:
+            texts.append(found.text)
     with _timed(seconds, "signatures"):
         signatures(texts)
     with _timed(seconds, "exact hashes alone"):

@@ -43,6 +43,10 @@ class Document:
         notes = (*self.notes, note) if note else self.notes
         return Document(self.id, text, self.source, self.kind, self.language, self.time, self.side, notes, self.offset)
 
+    def found_in(self, language: str, notes: tuple[str, ...]) -> Document:
+        """This document with its language and other notes; ``replace`` would take twice as long."""
+        return Document(self.id, self.text, self.source, self.kind, language, self.time, self.side, notes)
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from bimo.text import scripts
 from bimo.text.document import Drop
+from bimo.text.scan import LONGEST, Facts, facts_of
 
 CHARACTERS_A_WORD = 1.6  # jieba's words of modern Chinese prose have 1.5 to 1.7 characters
-LONGEST = 1 << 20  # of a longer text, the first so many characters are measured
 MOST_TOKENS_OF = 1 << 17  # and the tokens of so many: the longer a text, the more of its phrases come again
 
 BREAK, LETTER, UNSPACED, DIGIT = 1, 2, 4, 8  # bits that say what a character is; 0: a mark inside a word
@@ -37,23 +37,21 @@ _BREAK_RANGES = (  # dashes, quotes, marks of Chinese and Japanese: they part wo
 )
 
 
-def _class_of(code: int) -> int:
-    character = chr(code)
-    if character.isspace() or code < 32 or any(first <= code <= last for first, last in _BREAK_RANGES):
-        return BREAK
-    if any(first <= code <= last for first, last in scripts.UNSPACED):
-        return UNSPACED
-    kind = unicodedata.category(character)[0]
-    return LETTER if kind in "LM" else DIGIT if kind == "N" else 0
-
-
-_ASCII_CLASSES = bytes(_class_of(code) for code in range(256))
-
-
 @cache
-def _classes() -> npt.NDArray[np.uint8]:
-    """The class of every UTF-16 unit; shape (65536,)."""
-    return np.array([_class_of(code) for code in range(1 << 16)], np.uint8)
+def classes(known: int = 1 << 16) -> npt.NDArray[np.uint8]:
+    """The class of each of the first UTF-16 units; shape (known,)."""
+    units = "".join(map(chr, range(known)))
+    of_category = {"L": LETTER, "M": LETTER, "N": DIGIT}
+    found = np.array([of_category.get(unicodedata.category(unit)[0], 0) for unit in units], np.uint8)
+    for ranges, kind in ((scripts.UNSPACED, UNSPACED), (_BREAK_RANGES, BREAK)):
+        for first, last in ranges:
+            found[first : last + 1] = kind
+    found[:32] = BREAK
+    found[np.fromiter(map(str.isspace, units), bool, known)] = BREAK
+    return found
+
+
+_ASCII_CLASSES = classes(128).tobytes() + bytes(128)
 
 
 class Tokens(NamedTuple):
@@ -73,10 +71,15 @@ class Measures:
 
     Attributes:
         text: the beginning of the text, at most ``LONGEST`` characters.
+        facts: what C has found in it, if it has; without them, numpy finds the same.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, facts: Facts | None = None) -> None:
         self.text = text if len(text) <= LONGEST else text[:LONGEST]
+        self.facts = facts
+        if facts:
+            self.unspaced, self.spaced_words, self.marks_and_words = facts.unspaced, facts.spaced_words, facts.tokens
+            self.lettered_words, self.letters_and_digits = facts.lettered_words, facts.letters_and_digits
 
     @cached_property
     def _units(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
@@ -85,7 +88,7 @@ class Measures:
             raw = self.text.encode("ascii")
             return np.frombuffer(raw, np.uint8), np.frombuffer(raw.translate(_ASCII_CLASSES), np.uint8)
         units = np.frombuffer(self.text.encode("utf-16-le", "surrogatepass"), "<u2")
-        return units, _classes()[units]
+        return units, classes()[units]
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
@@ -116,32 +119,51 @@ class Measures:
         return self._tokens_with(LETTER | DIGIT)
 
     @cached_property
+    def lettered_words(self) -> int:
+        """Those with a letter."""
+        return self._tokens_with(LETTER)
+
+    @cached_property
+    def letters_and_digits(self) -> int:
+        """Of words of scripts with spaces."""
+        return int(np.count_nonzero(self._units[1] & (LETTER | DIGIT)))
+
+    @cached_property
+    def marks_and_words(self) -> int:
+        """Words of scripts with spaces, marks that stand alone, and characters of scripts without spaces."""
+        return len(self._starts)
+
+    @property
     def words(self) -> float:
         """Words, those of scripts without spaces by their characters."""
         return self.spaced_words + self.unspaced / CHARACTERS_A_WORD
 
-    @cached_property
+    @property
     def is_unspaced(self) -> bool:
         """Whether most of its words are of a script without spaces."""
         return self.unspaced / CHARACTERS_A_WORD > self.spaced_words
 
-    @cached_property
+    @property
     def alphabetic_share(self) -> float:
         """Words with a letter, as a share of words and of marks that stand alone."""
-        numbers = self.spaced_words - self._tokens_with(LETTER)
-        alone = len(self._starts) - self.unspaced - self.spaced_words
+        numbers = self.spaced_words - self.lettered_words
+        alone = self.marks_and_words - self.unspaced - self.spaced_words
         return (self.words - numbers) / max(self.words + alone, 1)
 
-    @cached_property
+    @property
     def word_length(self) -> float:
         """Letters and digits in a word of scripts with spaces, on average; nan without such words."""
-        characters = np.count_nonzero(self._units[1] & (LETTER | DIGIT))
-        return characters / self.spaced_words if self.spaced_words else float("nan")
+        return self.letters_and_digits / self.spaced_words if self.spaced_words else float("nan")
 
     @cached_property
     def lines(self) -> list[str]:
         """The lines that are not empty, without the spaces around them."""
         return [line for line in map(str.strip, self.text.split("\n")) if line]
+
+    @cached_property
+    def repeats_lines(self) -> bool:
+        """Whether a line has stood before."""
+        return self.facts.repeated_lines > 0 if self.facts else len(set(self.lines)) < len(self.lines)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -164,7 +186,7 @@ class Measures:
 @lru_cache(maxsize=1)
 def measures_of(text: str) -> Measures:
     """The measures of a text; those of the last text are kept, so that the steps on one document share them."""
-    return Measures(text)
+    return Measures(text, facts_of(text))
 
 
 def repeated_characters(parts: list[str]) -> float:

@@ -57,7 +57,7 @@ _WEIGHTS = np.array([0, *(weight for weight, _, _ in SCRIPTS.values())])
 
 
 @cache
-def _script_table() -> npt.NDArray[np.uint8]:
+def script_table() -> npt.NDArray[np.uint8]:
     """The number of the script of every UTF-16 unit, 0 for what is no letter; shape (65536,)."""
     table = np.zeros(1 << 16, np.uint8)
     for number, (_, _, ranges) in enumerate(SCRIPTS.values(), start=1):
@@ -69,7 +69,7 @@ def _script_table() -> npt.NDArray[np.uint8]:
 def script_weights(text: str) -> dict[str, float]:
     """How much of a text is written in each script, its letters weighed."""
     units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
-    counts = np.bincount(_script_table()[units], minlength=len(_NAMES)) * _WEIGHTS
+    counts = np.bincount(script_table()[units], minlength=len(_NAMES)) * _WEIGHTS
     return dict(zip(_NAMES[1:], counts.tolist()[1:], strict=True))
 
 

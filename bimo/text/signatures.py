@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bimo.text import scan
 from bimo.text.document import cut_point
 from bimo.text.shingles import Hashes, Places, mixed, window_hashes, words_of
 
@@ -83,6 +84,8 @@ def normal_form(text: str) -> str:
     """The text without regard to case, compatibility forms and white space: what the exact hash is of."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
+    elif (folded := scan.folded(text)) is not None:
+        return folded
     return " ".join(text.casefold().split())
 
 

@@ -49,9 +49,10 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
     }.items()
 }
 
-_ONLY_ENGLISH = """the of and that which with was were from this have been they would is his you your what when there
-    their them its into other such may these more than who not are by could should shall thy thou it he she be"""
-ONLY_ENGLISH = frozenset(_ONLY_ENGLISH.split())  # common there, and rare in the languages around
+_ONLY_ENGLISH = """the and that which with were from this have been they would his you your what when there their them
+    its into other such may these more than who not are could should shall thy thou she"""
+ONLY_ENGLISH = frozenset(_ONLY_ENGLISH.split())  # common there, and no words, or rare ones, of the languages around
+MOSTLY_ENGLISH = ONLY_ENGLISH | {"of", "was", "is", "by", "it", "he", "be"}
 
 TELLING_LETTERS: dict[str, str] = {
     "fr": "çœèêùîôûàâ",

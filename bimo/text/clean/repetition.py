@@ -75,17 +75,12 @@ def build(config: Config) -> Step:
             return document
         m = measures_of(document.text)
         drop = None
-        if len(set(m.lines)) < len(m.lines):  # without such a line there is no such paragraph
+        if m.repeats_lines:  # without such a line there is no such paragraph
             drop = first_broken(m, RULES, of_lines)
         if drop is None and m.words >= FEWEST_WORDS:
             if of_tops and top_bound(m) > least_top:
                 drop = first_broken(m, RULES, of_tops)
-            if (
-                drop is None
-                and of_repeated
-                and repeated_bound(m) > least_repeated
-                and repeated_share(m, 5) > least_repeated
-            ):
+            if drop is None and of_repeated and may_repeat(m, least_repeated):
                 drop = first_broken(m, RULES, of_repeated)
         return drop or document
 
@@ -144,6 +139,13 @@ def repeated_bound(m: Measures) -> float:
     filled[(hashes >> (64 - bits)).view(np.int64)] = True
     old = len(hashes) - np.count_nonzero(filled)
     return float(old * lengths.max() / _characters(m))
+
+
+def may_repeat(m: Measures, limit: float) -> bool:
+    """Whether n-grams of five or more words that have stood before may cover more than a share."""
+    if m.facts:
+        return bool(m.facts.repeated_characters > limit * m.facts.token_characters)
+    return repeated_bound(m) > limit and repeated_share(m, 5) > limit
 
 
 def top_share(m: Measures, n: int) -> float:

@@ -22,6 +22,7 @@ from statistics import median_high
 
 from bimo.config import setting
 from bimo.text.document import Document, Step
+from bimo.text.scan import facts_of
 
 ROUNDS = 4
 NARROWEST, WIDEST = 50, 160  # columns of wrapped prose; verse is narrower, other lines are not wrapped
@@ -63,7 +64,10 @@ def build(config: Config) -> Step:
     def step(document: Document) -> Document:
         if document.kind not in ("prose", "mail"):
             return document
-        text, done = document.text, Counter[str]()
+        text = document.text
+        if (facts := facts_of(text)) and facts.longest_block < ENOUGH_LINES:
+            return document
+        done = Counter[str]()
         for _ in range(ROUNDS):
             breaks = text.count("\n")
             if not breaks or len(text) > 2 * WIDEST * breaks:  # one paragraph a line

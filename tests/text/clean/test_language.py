@@ -105,7 +105,7 @@ def test_plain_english_needs_no_classifier(monkeypatch: pytest.MonkeyPatch) -> N
     assert language_of(SENTENCES["en"] + " It was the home of their fathers, too.") == ("en", 1.0)
     monkeypatch.undo()
     for other in set(SENTENCES) - {"en"}:
-        assert not language._plainly_english(SENTENCES[other] * 3)
+        assert not language.plainly_english(*language.counted_words(SENTENCES[other] * 3))
 
 
 def test_simplified_and_traditional_are_noted() -> None:
