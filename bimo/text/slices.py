@@ -17,7 +17,8 @@ from bimo.text.readers import suffixes_of
 
 SLICED = (".jsonl", ".ndjson")
 LONGEST_LINE = 1 << 28  # bytes; a file with a longer one stays whole
-SPECIAL = (b"\x1b", "\ufeff".encode(), "\ufffd".encode())  # what encodings are told by, or damage
+SPECIAL = CONTROLS + b"\x1b"  # bytes and characters that encodings are told by, or damage
+SPECIAL_CHARACTERS = ("\ufeff".encode(), "\ufffd".encode())
 
 
 def sliced(listed: Iterable[File], encoding: str, size: int) -> Iterator[File]:
@@ -48,7 +49,9 @@ def _slices(file: File, size: int) -> list[File]:
                     return [file]  # a blank slice is nothing to tell, a blank file is
                 found.append(replace(file, size=len(data), begin=begin, line=line))
                 begin += len(data)
-                line += data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+                line += data.count(b"\n")
+                if b"\r" in data:
+                    line += data.count(b"\r") - data.count(b"\r\n")
     except OSError:
         return [file]  # whoever reads it says why
     return found if begin == file.size else [file]
@@ -56,7 +59,11 @@ def _slices(file: File, size: int) -> list[File]:
 
 def _is_plain(data: bytes) -> bool:
     """Whether a slice is read like this part of the whole file."""
-    if any(mark in data for mark in SPECIAL) or len(data.translate(None, CONTROLS)) < len(data):
+    if len(data.translate(None, SPECIAL)) < len(data):
+        return False
+    if data.isascii():
+        return True
+    if any(character in data for character in SPECIAL_CHARACTERS):
         return False
     try:
         data.decode("utf-8")

@@ -75,7 +75,7 @@ class Row:
 
 
 COLUMNS = tuple(Row.__dataclass_fields__)
-DIFFERENT = ("id", "hash", "evidence")  # columns of which a value hardly comes twice
+DIFFERENT = ("id", "hash")  # columns of which a value hardly comes twice
 _values = operator.attrgetter(*COLUMNS)
 
 

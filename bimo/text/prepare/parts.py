@@ -77,11 +77,10 @@ class Parts:
         size = np.dtype(dtype).itemsize * width
         target = folder / f"{name}.bin"
         with target.open("wb") as out:
-            for part, run in itertools.groupby(self.stretches, key=lambda one: one.part):
-                with (part / f"{name}.bin").open("rb") as file:
-                    for stretch in run:
-                        file.seek(stretch.place * size)
-                        _copy(file, out, stretch.kept * size)
+            for run in self._runs:
+                with (run[0].part / f"{name}.bin").open("rb") as file:
+                    file.seek(run[0].place * size)
+                    _copy(file, out, sum(one.kept for one in run) * size)
         if not self.count:
             return np.empty((0, width), dtype=dtype)
         return np.memmap(target, dtype=dtype, mode="r", shape=(self.count, width))
@@ -167,9 +166,8 @@ def _corrected(tables: Iterator[Any], run: Sequence[Stretch]) -> Iterator[Any]:
     for one, begin in zip(run, begins.tolist(), strict=True):
         if one.rows:
             lost[begin] = one.lost
-    more = {
-        name: added for name, added in (("number", before), ("bytes_in", lost), ("bytes_dropped", lost)) if added.any()
-    }
+    more = {"number": before, "bytes_in": lost, "bytes_dropped": lost}
+    more = {name: added for name, added in more.items() if added.any()}
     at = 0
     for table in tables:
         for place, name in enumerate(table.column_names):
@@ -181,13 +179,13 @@ def _corrected(tables: Iterator[Any], run: Sequence[Stretch]) -> Iterator[Any]:
 
 
 class _Lines:
-    """Takes lines from a stream, as many as are wanted."""
+    """Takes lines with their ends from a stream, as many as are wanted."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._lists, self._held = _whole_lines(stream), list[bytes]()
 
     def take(self, count: int) -> Iterator[list[bytes]]:
-        """The next lines with their ends, some at a time."""
+        """The next ones, some at a time."""
         while count:
             self._held = self._held or next(self._lists)
             some, self._held = self._held[:count], self._held[count:]

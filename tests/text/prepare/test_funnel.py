@@ -17,7 +17,7 @@ from bimo.errors import DataError
 from bimo.text import store
 from bimo.text.prepare import funnel
 from bimo.text.prepare.funnel import Account, account, count, open_ledger, order_of, stages
-from bimo.text.prepare.ledger import LEDGER, READ, LedgerWriter, Row, read_rows, rows_at
+from bimo.text.prepare.ledger import LEDGER, READ, LedgerReader, LedgerWriter, Row, read_rows, rows_at, table_of
 
 ORDER = ("normalise", "quality", "pii")
 
@@ -130,6 +130,29 @@ def test_rows_are_found_by_their_numbers(some: list[Row], data: st.DataObject) -
         everything = list(read_rows(path))
         assert rows_at(path, wanted) == [everything[number] for number in sorted(wanted)]
         assert [row.changes for row in everything] == [row.changes for row in some]
+
+
+@given(st.lists(rows(), max_size=30), st.lists(st.integers(0, 30), max_size=4), st.integers(0, 30), st.integers(0, 30))
+def test_rows_are_written_in_equal_groups_however_they_come(
+    some: list[Row], cuts: list[int], first: int, count: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bimo.text.prepare.ledger.ROWS_AT_ONCE", 4)
+        one_by_one = (written(Path(folder), some) / LEDGER).read_bytes()
+        ledger = LedgerWriter(Path(folder) / "other")
+        for number, (begin, end) in enumerate(
+            itertools.pairwise([0, *sorted(cut for cut in cuts if cut < len(some)), len(some)])
+        ):
+            if number % 2:
+                ledger.extend(table_of(some[begin:end]))
+            for row in some[begin:end] if not number % 2 else ():
+                ledger.add(row)
+        ledger.close()
+        assert (Path(folder) / "other").read_bytes() == one_by_one
+        with LedgerReader(Path(folder) / LEDGER, ["id"]) as reader:
+            assert reader.count == len(some)
+            ids = [id for table in reader.tables(first, count) for id in table["id"].to_pylist()]
+        assert ids == [row.id for row in some[first : first + count]]
 
 
 @pytest.fixture(scope="module")
