@@ -94,7 +94,14 @@ def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limi
     return Served(
         name=name or folder.resolve().name,
         created=int(max(weights, default=now())),
-        engine=native_engine(model.model, folder, dtype=dtype, free=free_memory(torch.device("cpu"))),
+        engine=native_engine(
+            model.model,
+            model.tokenizer,
+            folder,
+            ends=model.conventions.turn_ends,
+            dtype=dtype,
+            free=free_memory(model.model.output_weight.device),
+        ),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits,
