@@ -17,8 +17,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.serve.admission import overloaded
+from bimo.serve.app import create_app
 from bimo.serve.engines.native import native_engine
 from bimo.serve.errors import ApiError
+from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
 from bimo.serve.served import Served, now
@@ -215,6 +217,7 @@ def set_up_log() -> None:
         logger.setLevel(level)
 
 
-def run(served: Served, app: ASGIApp, found: socket.socket) -> None:
+def run(served: Served, hosts: Hosts, found: socket.socket) -> None:
     """Serve until a signal; SIGTERM and Ctrl-C drain."""
-    Server(app, served).run(sockets=[found])
+    set_up_log()
+    Server(create_app(served, hosts), served).run(sockets=[found])
