@@ -18,9 +18,11 @@ from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.generate.watermark import Watermark
 from bimo.serve.admission import overloaded
+from bimo.serve.app import create_app
 from bimo.serve.engines.native import native_engine
 from bimo.serve.errors import ApiError
 from bimo.serve.guard import Guard
+from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
 from bimo.serve.served import Served, now
@@ -103,11 +105,18 @@ def load_served(
     require_memory(folder, free_memory(torch.device("cpu")))
     model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
-    free = free_memory(torch.device("cpu"))
     return Served(
         name=name or folder.resolve().name,
         created=int(max(weights, default=now())),
-        engine=native_engine(model.model, folder, dtype=dtype, free=free, watermark=watermark),
+        engine=native_engine(
+            model.model,
+            model.tokenizer,
+            folder,
+            ends=model.conventions.turn_ends,
+            dtype=dtype,
+            free=free_memory(model.model.output_weight.device),
+            watermark=watermark,
+        ),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits,
@@ -223,6 +232,7 @@ def set_up_log() -> None:
         logger.setLevel(level)
 
 
-def run(served: Served, app: ASGIApp, found: socket.socket) -> None:
+def run(served: Served, hosts: Hosts, found: socket.socket) -> None:
     """Serve until a signal; SIGTERM and Ctrl-C drain."""
-    Server(app, served).run(sockets=[found])
+    set_up_log()
+    Server(create_app(served, hosts), served).run(sockets=[found])
