@@ -15,7 +15,7 @@ export const EN = {
   colour_by: "Colour tokens by", reading_off: "Plain", reading_probability: "Probability", reading_surprise: "Surprise",
   bits: "{n} bits", bits_a_token: "{n} bits a token", mean_probability: "{p} a token",
   alternatives: "What the model weighed here", alternatives_hint: "Choose one: the text grows anew from here.",
-  end_of_text: "end of text", part_of_a_character: "A part of a character: it cannot be chosen alone",
+  end_of_text: "end of text", parts_of_characters: "Parts of characters: each begins one of those between the two.", part_of_a_character: "A part of a character: it cannot be chosen alone",
   token_line: "{token} · {p} · {bits} bits", token_numbers: "{p} · {bits} bits", tokens_walk: "Tokens of the answer; the arrow keys walk over them",
   branches: "Branches", branches_hint: "Every way the text has gone is kept here. Choose another token, or press Again, and it branches.",
   prune: "Remove the branch “{text}”", variants: "Variants",

@@ -15,7 +15,7 @@ export const ZH = {
   colour_by: "词元着色依据", reading_off: "不着色", reading_probability: "概率", reading_surprise: "意外程度",
   bits: "{n} 比特", bits_a_token: "每词元 {n} 比特", mean_probability: "每词元 {p}",
   alternatives: "模型在此处的其他选择", alternatives_hint: "选一个，文字就从这里重新生长。",
-  end_of_text: "文本结束", part_of_a_character: "只是一个字的一部分，不能单独选择",
+  end_of_text: "文本结束", parts_of_characters: "都只是字的一部分：每项会写成所示两字之间的某个字。", part_of_a_character: "只是一个字的一部分，不能单独选择",
   token_line: "{token} · {p} · {bits} 比特", token_numbers: "{p} · {bits} 比特", tokens_walk: "回答的词元；用方向键逐个查看",
   branches: "分支", branches_hint: "文字走过的每条路都留在这里。换一个词元，或按“重写”，就会分出新枝。",
   prune: "删除分支“{text}”", variants: "备选",
