@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bimo.commands import Device
 from bimo.errors import UsageError
@@ -39,11 +40,8 @@ def serve(
     requests that run, and ends.
 
         bimo serve runs/shakespeare
-        curl localhost:8000/v1/completions -H "Content-Type: application/json" \\
-            -d '{"model": "shakespeare", "prompt": "To be", "max_tokens": 40}'
-
-        bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt \\
-            --allowed-host models.example.org --requests-per-minute 60
+        bimo serve runs/assistant --port 8001 --requests-per-minute 60
+        bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt --allowed-host models.example.org
 
     Args:
         run: a run directory or a Hugging Face folder
@@ -64,26 +62,21 @@ def serve(
         device: where to compute; auto takes the best device present
         dtype: the precision to compute in; auto takes that of the weights
     """
-    try:
-        from bimo.serve import server
-        from bimo.serve.app import create_app
-        from bimo.serve.hosts import Hosts, is_loopback
-        from bimo.serve.keys import ENVIRONMENT, read_keys
-        from bimo.serve.limits import Limits
-        from bimo.serve.page_routes import OPEN, page_routes
-    except ImportError as cause:
-        raise UsageError(
-            "The server's libraries are not installed.", got=str(cause), fix="Install them: pip install 'bimo[serve]'"
-        ) from None
-    limits = Limits(
-        body_bytes=body_bytes,
-        running=running,
-        queue=queue,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        tokens_per_day=tokens_per_day,
-        drain_seconds=drain_seconds,
-    )
+    limits: dict[str, Any] = {
+        "body_bytes": body_bytes,
+        "running": running,
+        "queue": queue,
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "tokens_per_day": tokens_per_day,
+        "drain_seconds": drain_seconds,
+    }
+    _require_libraries()
+    from bimo.serve import server
+    from bimo.serve.hosts import Hosts, is_loopback
+    from bimo.serve.keys import ENVIRONMENT, read_keys
+    from bimo.serve.limits import Limits
+
     keys = read_keys(api_keys, os.environ.get(ENVIRONMENT))
     if not (keys or no_keys or is_loopback(host)):
         raise UsageError(
@@ -92,14 +85,17 @@ def serve(
             got="no keys",
             fix="Make a file of keys, or add --no-keys if everyone may come in.",
         )
+    hosts, checked = Hosts([host, *(allowed_host or [])], cors or []), Limits(**limits)
     server.require_model(run)
     with server.bound_socket(host, port) as found:
-        served = server.load_served(run, name=name, device=device, dtype=dtype, limits=limits, keys=keys)
-        hosts = Hosts([host, *(allowed_host or [])], cors or [])
-        app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
-        server.set_up_log()
-        address = f"[{host}]" if ":" in host else host
-        print(
-            f"{served.name}: http://{address}:{found.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True
-        )
-        server.run(served, app, found)
+        served = server.load_served(run, name=name, device=device, dtype=dtype, limits=checked, keys=keys)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{found.getsockname()[1]}"
+        print(f"{served.name}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        server.run(served, hosts, found)
+
+
+def _require_libraries() -> None:
+    missing = [name for name in ("pydantic", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        fix = "Install them: pip install 'bimo[serve]'"
+        raise UsageError("The server's libraries are not installed.", got=f"no {', '.join(missing)}", fix=fix)

@@ -17,10 +17,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.serve.admission import overloaded
+from bimo.serve.app import create_app
 from bimo.serve.engines.native import native_engine
 from bimo.serve.errors import ApiError
+from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
+from bimo.serve.page_routes import OPEN, page_routes
 from bimo.serve.served import Served, now
 from bimo.train.probe import free_memory
 
@@ -94,7 +97,14 @@ def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limi
     return Served(
         name=name or folder.resolve().name,
         created=int(max(weights, default=now())),
-        engine=native_engine(model.model, folder, dtype=dtype, free=free_memory(torch.device("cpu"))),
+        engine=native_engine(
+            model.model,
+            model.tokenizer,
+            folder,
+            ends=model.conventions.turn_ends,
+            dtype=dtype,
+            free=free_memory(model.model.output_weight.device),
+        ),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits,
@@ -209,6 +219,8 @@ def set_up_log() -> None:
         logger.setLevel(level)
 
 
-def run(served: Served, app: ASGIApp, found: socket.socket) -> None:
+def run(served: Served, hosts: Hosts, found: socket.socket) -> None:
     """Serve until a signal; SIGTERM and Ctrl-C drain."""
+    set_up_log()
+    app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
     Server(app, served).run(sockets=[found])

@@ -94,7 +94,7 @@ class CallReader:
 
     def __init__(self, names: Sequence[str], *, bare: bool = False) -> None:
         self._names, self._bare = names, bare
-        self._held = ""
+        self._held, self._called = "", False
         self.calls: list[Call] = []
 
     def add(self, text: str, *, final: bool = False) -> tuple[str, list[Call]]:
@@ -110,20 +110,17 @@ class CallReader:
         shown = ""
         while True:
             text, opened, rest = self._held.partition(OPEN)
+            inside, closed, after = rest.partition(CLOSE)
             if not opened:
                 kept = 0 if final else _beginning_of(OPEN, text)
-                shown, self._held = shown + text[: len(text) - kept], text[len(text) - kept :]
-                break
-            inside, closed, after = rest.partition(CLOSE)
+                self._held = text[len(text) - kept :]
+                return shown + self._after_call(text[: len(text) - kept])
+            shown += self._after_call(text)
             if not closed and not final:
-                shown, self._held = shown + text, opened + rest
-                break
-            shown += text
+                self._held = opened + rest
+                return shown
+            shown += self._after_call(self._taken(inside, opened + inside + closed))
             self._held = after
-            shown += self._taken(inside, opened + inside + closed)
-        if self.calls and not shown.strip():  # line ends between calls
-            return ""
-        return shown
 
     def _taken(self, inside: str, whole: str) -> str:
         """Take a call out of the reply; what is none stays as text."""
@@ -131,7 +128,15 @@ class CallReader:
         if call is None:
             return whole
         self.calls.append(call)
+        self._called = True
         return ""
+
+    def _after_call(self, text: str) -> str:
+        """Text as it is shown: without the line ends between calls."""
+        if self._called:
+            text = text.lstrip()
+            self._called = not text
+        return text
 
 
 def _beginning_of(sign: str, text: str) -> int:

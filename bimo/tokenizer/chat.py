@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -20,6 +20,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from bimo.errors import TokenizerError
 
 Message = Mapping[str, Any]
+
+# A template comes with a model, from anywhere: what it may do for one conversation.
+STEPS = 1_000_000  # turns of loops and calls
+CHARACTERS = 1_000_000  # that it writes, or repeats by a product, besides those of the messages
+TICK = f"_tick_{secrets.token_hex(8)}"  # counts a step; no template knows its name
+# What a template can cause by what it does with these messages.
+FAILURES = (
+    *(jinja2.TemplateError, TypeError, ValueError, AttributeError),
+    *(ArithmeticError, LookupError, RecursionError),
+)
 
 # ChatML, as Qwen and SmolLM use it: servers and converters know it by name.
 CHATML = (
@@ -58,13 +68,12 @@ def render(
     free = sorted(set(string.digits + string.ascii_lowercase) - set("".join(names)))  # else a name could stand in it
     nonce = "".join(secrets.choice(free or string.digits) for _ in range(32))
     masked = [_mask(_without_none(message), names, nonce) for message in messages]
+    values = {"documents": None, **variables, "tools": _mask(tools, names, nonce), "messages": masked}
+    values |= {"add_generation_prompt": add_generation_prompt, TICK: _Budget()}
+    most = CHARACTERS + 8 * len(repr((masked, values["tools"])))
     try:
-        rendered = _compile(template).render(
-            messages=masked,
-            add_generation_prompt=add_generation_prompt,
-            **{"documents": None, **variables, "tools": _mask(tools, names, nonce)},
-        )
-    except (jinja2.TemplateError, TypeError) as cause:
+        rendered = _joined(_compile(template).generate(values), most)
+    except FAILURES as cause:
         raise TokenizerError(
             "The chat template cannot render these messages.",
             expected="messages with the keys and roles that the template knows, usually 'role' and 'content'",
@@ -74,6 +83,54 @@ def render(
     if longest_first:
         rendered = re.sub("|".join(map(re.escape, longest_first)), lambda found: names[found[0]], rendered)
     return re.sub(rf"{nonce}:(\d+);", lambda found: chr(int(found[1])), rendered)
+
+
+class _Budget:
+    """The steps of one rendering."""
+
+    def __init__(self) -> None:
+        self._left = STEPS
+
+    def __call__(self) -> str:
+        self._left -= 1
+        if self._left < 0:
+            raise jinja2.TemplateError(f"the template takes more than {STEPS:,} steps")
+        return ""
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """A sandbox in which every turn of a loop and every call costs a step, and no product is huge."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
+        template = super()._parse(source, name, filename)
+        for loop in template.find_all(jinja2.nodes.For):
+            tick = jinja2.nodes.Call(jinja2.nodes.Name(TICK, "load"), [], [], None, None)
+            loop.body.insert(0, jinja2.nodes.ExprStmt(tick).set_lineno(loop.lineno))
+        return template
+
+    def call(self, context: Any, function: Any, /, *arguments: Any, **named: Any) -> Any:
+        """Call a function for the template."""
+        context.parent[TICK]()
+        return super().call(context, function, *arguments, **named)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """A product or a power."""
+        sizes = [value if isinstance(value, (int, float)) else len(value) for value in (left, right)]
+        if (operator == "**" and max(map(abs, sizes)) > 100) or abs(sizes[0] * sizes[1]) > CHARACTERS:
+            raise jinja2.TemplateError("the template multiplies too much")
+        return super().call_binop(context, operator, left, right)
+
+
+def _joined(pieces: Iterable[str], most: int) -> str:
+    parts, written = [], 0
+    for piece in pieces:
+        parts.append(piece)
+        written += len(piece)
+        if written > most:
+            raise jinja2.TemplateError(f"the template writes more than {most:,} characters")
+    return "".join(parts)
 
 
 def _without_none(message: Message) -> dict[str, Any]:
@@ -105,9 +162,7 @@ class _Generation(jinja2.ext.Extension):
 
 @functools.lru_cache(maxsize=8)
 def _compile(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda format: datetime.datetime.now().strftime(format)

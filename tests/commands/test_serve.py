@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
 from collections.abc import Callable
@@ -69,3 +70,12 @@ def test_a_model_that_is_too_large(tmp_path: Path) -> None:
     server.require_memory(tmp_path, free=4_000)
     with pytest.raises(ModelError, match="too large for this machine's memory"):
         server.require_memory(tmp_path, free=3_000)
+
+
+def test_without_the_libraries(bimo: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else find(name, *rest)
+    )
+    problem = bimo("serve", folder).problem
+    assert "no uvicorn" in problem and "bimo[serve]" in problem

@@ -17,7 +17,7 @@ from bimo.tokenizer.train import train_tokenizer
 from tests.serve.live import Live, ScriptedEngine, serving
 
 TEXT = "To be, or not to be: that is the question. 话说天下大势，分久必合，合久必分。" * 3
-CONTEXT = 160
+CONTEXT = 600
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import openai
 from bimo.generate.language_model import LanguageModel
 from bimo.serve.app import create_app
 from bimo.serve.engines import Engine, Facts, Settings, Token
-from bimo.serve.engines.native import native_engine
+from bimo.serve.engines.native import NativeEngine, native_engine
 from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import Limits
@@ -84,6 +84,13 @@ class Live:
         return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
+def native_of(model: LanguageModel) -> NativeEngine:
+    """The engine of a loaded model."""
+    return native_engine(
+        model.model, model.tokenizer, model.path, ends=model.conventions.turn_ends, dtype="auto", free=1e9
+    )
+
+
 @contextlib.contextmanager
 def serving(
     model: LanguageModel,
@@ -96,7 +103,7 @@ def serving(
     served = Served(
         name="tiny",
         created=1_700_000_000,
-        engine=engine or native_engine(model.model, model.path, dtype="auto", free=1e9),
+        engine=engine or native_of(model),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
         limits=limits or Limits(),

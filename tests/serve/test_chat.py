@@ -189,3 +189,36 @@ def test_without_a_limit_the_answer_fills_the_context(scripted: Any) -> None:
     answer = live.client.chat.completions.create(model="tiny", messages=HELLO)
     assert answer.usage.total_tokens == live.served.engine.facts.context
     assert answer.choices[0].finish_reason == "length" and answer.usage.prompt_tokens_details.cached_tokens == 2
+
+
+def test_answers_obey_their_schema(live: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["北京", "Rom"]}, "wet": {"type": "boolean"}},
+        "required": ["city", "wet"],
+        "additionalProperties": False,
+    }
+    format = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    for seed in range(5):
+        for stream in (False, True):
+            answer = chat(live, response_format=format, seed=seed, max_tokens=60, stream=stream)
+            text = (
+                "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+                if stream
+                else answer.choices[0].message.content
+            )
+            value = json.loads(text)
+            assert set(value) == {"city", "wet"} and value["city"] in ("北京", "Rom") and isinstance(value["wet"], bool)
+    tool = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    called = chat(live, tools=[tool], tool_choice="required", max_tokens=100).choices[0]
+    assert called.finish_reason == "tool_calls" and called.message.tool_calls[0].function.name == "weather"
+    assert set(json.loads(called.message.tool_calls[0].function.arguments)) == {"city", "wet"}
+
+
+def test_a_schema_that_cannot_be_held_is_refused(live: Any) -> None:
+    for schema in ({"type": "nonsense"}, {"$ref": "http://example.org/x.json"}, {"$ref": "#/nowhere"}):
+        format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as refusal:
+                chat(live, response_format=format, stream=stream)
+            assert refusal.value.code == "invalid_json_schema"

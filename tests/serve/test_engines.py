@@ -12,22 +12,24 @@ from typing import Any
 import pytest
 
 from bimo.errors import ModelError
+from bimo.generate.engine import Engine
 from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.scoring import score_ids
+from bimo.generate.torch_backend import TorchBackend
 from bimo.serve.engines import Facts, Settings, Token
-from bimo.serve.engines.native import NativeEngine, fingerprint, native_engine
-from bimo.serve.engines.serial import SerialEngine
+from bimo.serve.engines.native import NativeEngine, fingerprint
+from tests.serve.live import native_of
 
 
 def make(kind: str, model: LanguageModel) -> NativeEngine:
     if kind == "native":
-        return native_engine(model.model, model.path, dtype="auto", free=1e9)
-    engine = SerialEngine(model.model)
-    vocab_size, width = model.model.output_weight.shape
-    return NativeEngine(engine, Facts("serial", engine.longest, vocab_size, width, "float32", "fp_0"))
+        return native_of(model)
+    backend = TorchBackend(model.model, kv_bytes=1_000_000)
+    engine = Engine(backend)
+    return NativeEngine(engine, Facts("torch", engine.longest, backend.vocab_size, 24, "float32", "fp_0"))
 
 
-@pytest.fixture(params=["native", "serial"])
+@pytest.fixture(params=["native", "torch"])
 def run(request: pytest.FixtureRequest, model: LanguageModel) -> Callable[[Callable[[NativeEngine], Any]], Any]:
     """Runs a coroutine over an engine, which is closed at the end."""
 

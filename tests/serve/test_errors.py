@@ -126,7 +126,7 @@ WRONG = [
     (EMBEDDING, {"input": ""}, "input", "invalid_value"),
     (EMBEDDING, {"input": []}, "input", "empty_array"),
     (EMBEDDING, {"input": ["a", ""]}, "input[1]", "invalid_value"),
-    (EMBEDDING, {"input": [1] * 161}, "input", "context_length_exceeded"),
+    (EMBEDDING, {"input": [1] * 601}, "input", "context_length_exceeded"),
     (EMBEDDING, {"dimensions": 8}, "dimensions", "unsupported_parameter"),
     (EMBEDDING, {"encoding_format": "int8"}, "encoding_format", "invalid_value"),
     ("/tokenize", {"prompt": None}, "prompt", "missing_required_parameter"),

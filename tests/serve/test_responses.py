@@ -80,7 +80,7 @@ def test_a_conversation_goes_on(scripted: Any) -> None:
 
 
 def test_old_messages_make_room(live: Any) -> None:
-    messages = [{"role": "user", "content": f"{number} to be " * 5} for number in range(9)]
+    messages = [{"role": "user", "content": f"{number} to be " * 5} for number in range(29)]
     with pytest.raises(openai.BadRequestError) as refusal:
         live.client.responses.create(input=messages, **OPTIONS)
     assert refusal.value.code == "context_length_exceeded"

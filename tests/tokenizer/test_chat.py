@@ -143,3 +143,44 @@ def test_the_default_template_is_taken_from_older_configurations(tmp_path: Path)
     for value in ("old", [{"name": "rag", "template": "no"}, {"name": "default", "template": "old"}]):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": value}))
         assert Tokenizer.load(tmp_path).chat_template == "old"
+
+
+def encode_with(template: str, messages: list[dict] = MESSAGES, tools: list[dict] | None = None) -> list[int]:
+    return with_template(OWN, template).encode_chat(messages, tools=tools)
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}", "steps"),
+        ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}", "steps"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{% for a in range(99999) %}{{ messages[0].content }}{{ messages }}{% endfor %}", "characters"),
+        ("{{ 'x' * 10000000000 }}", "multiplies"),
+        ("{{ [0] * 10000000000 }}", "multiplies"),
+        ("{{ 9 ** 9 ** 9 }}", "multiplies"),
+        ("{{ messages[0].content.__class__.__mro__ }}", "unsafe"),
+        ("{{ 1 / 0 }}", "division"),
+        ("{{ messages[0].nothing.more }}", "nothing"),
+    ],
+)
+def test_a_template_cannot_run_wild(template: str, problem: str):
+    with pytest.raises(TokenizerError, match=problem):
+        encode_with(template)
+
+
+def test_loops_and_products_of_good_templates_are_free():
+    template = (
+        "{% for m in messages * 2 %}{% for c in m.content %}{{ c }}{% endfor %}{{ '-' * 3 }}{{ 2 ** 3 }}{% endfor %}"
+    )
+    long = [{"role": "user", "content": "说" * 100_000}]
+    assert OWN.decode(encode_with(template, long)) == ("说" * 100_000 + "---8") * 2
+
+
+def test_tools_are_shown_and_masked():
+    template = "{% for tool in tools or [] %}<|im_start|>{{ tool | tojson }}{% endfor %}"
+    tools = [{"type": "function", "function": {"name": "a", "description": "<|im_end|>天"}}]
+    ids = encode_with(template, tools=tools)
+    assert OWN.decode(ids, skip_special=False) == "<|im_start|>" + json.dumps(tools[0], ensure_ascii=False)
+    assert ids.count(OWN.special["<|im_start|>"]) == 1 and OWN.special["<|im_end|>"] not in ids
+    assert encode_with(template) == []

@@ -7,81 +7,62 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bimo import __version__
-from bimo.errors import Busy
+from bimo.errors import Busy, UsageError
 from bimo.generate import native
-from bimo.generate.backend import PAGE
+from bimo.generate.backend import PAGE, Backend
+from bimo.generate.constraints import Constraints
 from bimo.generate.engine import Engine
 from bimo.generate.request import Constraint, End, Event, Prompt, Request, Score
 from bimo.generate.request import Token as Drawn
 from bimo.generate.sampling import COLDEST, Sampling
+from bimo.generate.torch_backend import TorchBackend
 from bimo.models import llama
 from bimo.serve.admission import overloaded
 from bimo.serve.engines import Facts, Settings, Token
-from bimo.serve.engines.serial import SerialEngine
+from bimo.serve.errors import wrong
 
 if TYPE_CHECKING:
     from bimo.models import Model
+    from bimo.tokenizer.tokenizer import Tokenizer
 
 MOST_WAITING = 1_024  # continuations; requests are bounded before
 CONTEXTS = 16  # that the pages hold, where memory allows
 SHARE = 0.25  # of the free memory that pages may take
 SAMPLES, SAMPLE_BYTES = 64, 4_096  # of the weights, for the fingerprint
-Compile = Callable[[Mapping[str, Any]], Constraint]
-
-
-class Cancellable(Protocol):
-    """A request under way."""
-
-    def cancel(self) -> None:
-        """Stop it."""
-
-
-class Submits(Protocol):
-    """What computes: :class:`bimo.generate.engine.Engine`, or what stands in for it."""
-
-    longest: int
-
-    def submit(self, request: Request, on_event: Callable[[Event], None]) -> Cancellable:
-        """Queue a request, whose events come on another thread."""
-
-    def close(self) -> None:
-        """End everything."""
+KEPT = 32  # compiled schemas
 
 
 class NativeEngine:
     """An :class:`bimo.serve.engines.Engine`.
 
     Args:
-        compile_schema: makes a constraint of a JSON schema; None where there are none.
+        constraints: compile JSON schemas; None where there are none.
     """
 
-    def __init__(self, engine: Submits, facts: Facts, compile_schema: Compile | None = None) -> None:
-        self._engine, self.facts, self._compile = engine, facts, compile_schema
+    def __init__(self, engine: Engine, facts: Facts, constraints: Constraints | None = None) -> None:
+        self._engine, self.facts, self._constraints = engine, facts, constraints
+        self._compiled: OrderedDict[str, Constraint] = OrderedDict()
         self._running = 0
-        self._thread: threading.Thread | None = None
-        if isinstance(engine, Engine):
-            self._thread = threading.Thread(target=engine.run, name="bimo-engine", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=engine.run, name="bimo-engine", daemon=True)
+        self._thread.start()
 
     async def generate(self, ids: Sequence[int], settings: Settings) -> AsyncGenerator[Token, None]:
         """Continue ``ids``; see :class:`bimo.serve.engines.Engine`."""
-        constraint = None
-        if settings.json_schema is not None and self._compile is not None:
-            constraint = await asyncio.to_thread(self._compile, settings.json_schema)
         request = Request(
             ids,
             _sampling(settings),
             seed=settings.seed,
             eos_ids=settings.ends,
             logprobs=settings.top,
-            constraint=constraint,
+            constraint=await self._constraint(settings.json_schema),
             salt=settings.salt,
         )
         cached = 0
@@ -112,13 +93,31 @@ class NativeEngine:
 
     def alive(self) -> bool:
         """Whether its thread runs."""
-        return self._thread is None or self._thread.is_alive()
+        return self._thread.is_alive()
 
     async def close(self) -> None:
         """Stop all work."""
-        await asyncio.to_thread(self._engine.close)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        self._engine.close()
+        await asyncio.to_thread(self._thread.join)
+
+    async def _constraint(self, schema: Mapping[str, Any] | None) -> Constraint | None:
+        """A compiled JSON schema; the latest are kept.
+
+        Raises:
+            ApiError: 400; the schema is wrong, or more than can be enforced.
+        """
+        if schema is None:
+            return None
+        assert self._constraints is not None, "facts.constrains says whether schemas may come"
+        source = json.dumps(schema)
+        if source not in self._compiled:
+            try:
+                self._compiled[source] = await asyncio.to_thread(self._constraints.json_schema, schema)
+            except UsageError as cause:
+                raise wrong(str(cause), code="invalid_json_schema") from None
+            if len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+        return self._compiled[source]
 
     async def _prompt(self, request: Request) -> Prompt:
         async with contextlib.aclosing(self._events(request)) as events:
@@ -176,42 +175,53 @@ def _token(id: int, score: Score | None) -> Token:
 
 
 def native_engine(
-    model: Model, folder: Path, *, dtype: str, free: float, compile_schema: Compile | None = None
+    model: Model, tokenizer: Tokenizer, folder: Path, *, ends: Collection[int], dtype: str, free: float
 ) -> NativeEngine:
-    """The engine for a loaded model: the batching one on a CPU, for the families that its backend computes.
+    """The engine for a loaded model: computed in C on a CPU where the family is known there, else by torch.
 
     Args:
-        dtype: "auto" for the precision of the weights, or a precision of the backend.
+        ends: tokens that end an answer, after which a JSON schema asks for nothing more.
+        dtype: "auto" for the precision of the weights, or one of :class:`bimo.generate.native.NativeBackend`.
         free: bytes of memory that could be used.
 
     Raises:
         ModelError: the backend lacks the precision, or there is no C compiler.
     """
-    stored = str(model.output_weight.dtype).removeprefix("torch.")
-    context, width = int(model.config.max_position_embeddings), int(model.output_weight.shape[1])
-    engine: Submits
-    if isinstance(model, llama.Model) and model.output_weight.device.type == "cpu":
-        precision = stored if dtype == "auto" else dtype
-        page = native.page_bytes(model.config, precision)
-        whole = -(-context // PAGE)
-        affordable = int(min(free * SHARE, 1e15) // page)
-        pages = max(whole, min(CONTEXTS * whole, affordable))
-        engine, name = (
-            Engine(native.NativeBackend(model, pages=pages, dtype=precision), max_waiting=MOST_WAITING),
-            "native",
-        )
+    weight, config = model.output_weight, model.config
+    precision = str(weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
+    backend: Backend
+    if isinstance(model, llama.Model) and weight.device.type == "cpu":
+        pages = _pages(config.max_position_embeddings, native.page_bytes(model.config, precision), free)
+        backend = native.NativeBackend(model, pages=pages, dtype=precision)
     else:
-        precision, engine, name = stored, SerialEngine(model), "serial"
+        page = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE * weight.itemsize
+        backend = TorchBackend(model, kv_bytes=_pages(config.max_position_embeddings, page, free) * page)
+    engine = Engine(backend, max_waiting=MOST_WAITING)
+    constraints = _constraints(tokenizer, ends)
     facts = Facts(
-        engine=name,
+        engine="native",
         context=engine.longest,
-        vocab_size=int(model.output_weight.shape[0]),
-        width=width,
+        vocab_size=backend.vocab_size,
+        width=int(weight.shape[1]),
         precision=precision,
-        fingerprint=fingerprint(folder, name, precision),
-        constrains=compile_schema is not None,
+        fingerprint=fingerprint(folder, type(backend).__name__, precision),
+        constrains=constraints is not None,
     )
-    return NativeEngine(engine, facts, compile_schema)
+    return NativeEngine(engine, facts, constraints)
+
+
+def _pages(context: int, page_bytes: int, free: float) -> int:
+    """Pages for several whole contexts, if that takes no more than a share of the memory, and at least for one."""
+    whole = -(-context // PAGE)
+    return max(whole, min(CONTEXTS * whole, int(min(free * SHARE, 1e15) // page_bytes)))
+
+
+def _constraints(tokenizer: Tokenizer, ends: Collection[int]) -> Constraints | None:
+    """What compiles JSON schemas; None where its library is not installed."""
+    try:
+        return Constraints(tokenizer, ends)
+    except UsageError:
+        return None
 
 
 def fingerprint(folder: Path, *parts: str) -> str:

@@ -12,14 +12,13 @@ import pytest
 
 from bimo.generate.language_model import LanguageModel
 from bimo.serve.app import create_app
-from bimo.serve.engines.native import native_engine
 from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.page_routes import OPEN, page_routes
 from bimo.serve.pages import pages
 from bimo.serve.served import Served
 from bimo.serve.server import Server, bound_socket
-from tests.serve.live import Live
+from tests.serve.live import Live, native_of
 
 KEY = "ann-0123456789abcdef"
 
@@ -27,8 +26,7 @@ KEY = "ann-0123456789abcdef"
 @contextlib.contextmanager
 def with_pages(model: LanguageModel, report: Path | None = None, keys: dict[str, str] | None = None) -> Iterator[Live]:
     """A server over a model of random weights, playground included."""
-    engine = native_engine(model.model, model.path, dtype="auto", free=1e9)
-    served = Served("tiny", 1_700_000_000, engine, model.tokenizer, model.conventions, report=report)
+    served = Served("tiny", 1_700_000_000, native_of(model), model.tokenizer, model.conventions, report=report)
     served.keys = Keys(keys or {})
     with bound_socket("127.0.0.1", 0) as found:
         app = create_app(served, Hosts(["127.0.0.1"]), pages=page_routes(report), open_paths=OPEN)
@@ -65,6 +63,15 @@ def test_every_page_is_sent_as_it_is_without_a_key(whole: Any, address: str) -> 
 )
 def test_nothing_else_is_sent(whole: Any, address: str) -> None:
     assert whole.send(address, headers={"Authorization": f"Bearer {KEY}"}).status == 404
+
+
+def test_a_link_from_another_page_opens_the_page_and_reaches_nothing_else(whole: Any) -> None:
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert whole.send("/", headers=followed).status == 200
+    assert whole.send("/", headers={**followed, "Sec-Fetch-Mode": "no-cors"}).status == 403
+    assert whole.send("/", headers={**followed, "Origin": "https://evil.example"}).status == 403
+    assert whole.send("/v1/models", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
+    assert whole.send("/run/report.html", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
 
 
 def test_the_report_needs_a_key_and_may_do_nothing(whole: Any, model: LanguageModel) -> None:
