@@ -4,12 +4,12 @@ export const EN = {
   title: "bimo playground",
   view_complete: "Complete", view_chat: "Chat", view_compare: "Compare", view_report: "Run",
   model: "Model", settings: "Settings", theme: "Light or dark", close: "Close", cancel: "Cancel", copy: "Copy", save: "Save",
-  edit: "Edit", text: "Text", table: "Table", copied: "Copied", not_copied: "The browser does not let this page copy",
+  edit: "Edit", text: "Text", table: "Table", copied: "Copied", not_copied: "The browser does not let this page copy", link_shown: "The link is now in the address bar",
   share: "Copy a link to this", view_code: "View code",
 
   editor: "Your text, and how the model goes on",
   editor_hint: "Begin a sentence. The model goes on where you stop.",
-  try: "or try", continue: "Continue", stop: "Stop", again: "Again", undo: "Undo", redo: "Redo",
+  try: "or try", continue: "Continue", stop: "Stop", again: "Again", undo: "Undo", redo: "Redo", new_text: "A new text; this one stays among the branches",
   score: "Colour what I wrote", score_about: "Ask how likely the model finds your own words",
   score_found: "{tokens} tokens · {bits} bits a byte · perplexity {perplexity}",
   colour_by: "Colour tokens by", reading_off: "Plain", reading_probability: "Probability", reading_surprise: "Surprise",
@@ -58,6 +58,6 @@ export const EN = {
   keys_views: "Complete, Chat, Compare, Run", keys_settings: "Settings", keys_code: "View code", keys_keys: "This list",
   open_report: "Open by itself",
 
-  try_again: "Try again", no_answer: "The server does not answer. Is bimo serve still running?", key_needed: "The server wants an API key.",
+  try_again: "Try again", no_answer: "The server does not answer, or not to the end. Is bimo serve still running?", key_needed: "The server wants an API key.",
   too_many: "Too much at once: {why}", refused: "The server says: {why}", refused_status: "The server refuses with status {status}.", not_opened: "This link holds nothing that can be read",
 };

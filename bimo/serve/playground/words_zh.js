@@ -4,12 +4,12 @@ export const ZH = {
   title: "bimo 笔墨 · 试写",
   view_complete: "续写", view_chat: "对话", view_compare: "对比", view_report: "训练",
   model: "模型", settings: "设置", theme: "浅色或深色", close: "关闭", cancel: "取消", copy: "复制", save: "保存",
-  edit: "修改", text: "文本", table: "表格", copied: "已复制", not_copied: "浏览器不允许本页复制",
+  edit: "修改", text: "文本", table: "表格", copied: "已复制", not_copied: "浏览器不允许本页复制", link_shown: "链接已放入地址栏",
   share: "复制分享链接", view_code: "查看代码",
 
   editor: "您的文字，以及模型的续写",
   editor_hint: "写个开头，模型会从您停笔处接着写。",
-  try: "或者试试", continue: "续写", stop: "停止", again: "重写", undo: "撤销", redo: "重做",
+  try: "或者试试", continue: "续写", stop: "停止", again: "重写", undo: "撤销", redo: "重做", new_text: "写一篇新的；这一篇留在分支里",
   score: "给我写的上色", score_about: "看看模型觉得您写的字有多大可能",
   score_found: "{tokens} 个词元 · 每字节 {bits} 比特 · 困惑度 {perplexity}",
   colour_by: "词元着色依据", reading_off: "不着色", reading_probability: "概率", reading_surprise: "意外程度",
@@ -58,6 +58,6 @@ export const ZH = {
   keys_views: "续写、对话、对比、训练", keys_settings: "设置", keys_code: "查看代码", keys_keys: "本列表",
   open_report: "单独打开",
 
-  try_again: "再试一次", no_answer: "服务器没有回应。bimo serve 还在运行吗？", key_needed: "服务器需要 API 密钥。",
+  try_again: "再试一次", no_answer: "服务器没有回应，或者没有答完。bimo serve 还在运行吗？", key_needed: "服务器需要 API 密钥。",
   too_many: "请求太多：{why}", refused: "服务器说：{why}", refused_status: "服务器拒绝了请求（状态 {status}）。", not_opened: "这个链接里没有能读取的内容",
 };

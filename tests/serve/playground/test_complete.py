@@ -124,6 +124,10 @@ def test_variants(serve: Serve, open_page: Open) -> None:
     for place in range(3):
         page.locator(".variant").nth(place).click()
         texts.add(text_of(page))
+    page.click("[aria-label^='A new text']")
+    assert text_of(page) == "" and page.locator(".outline li").count() == 4
+    page.keyboard.press("Control+z")
+    assert text_of(page) in texts
     assert len(texts) == 3 and all(text.startswith("The king") for text in texts)
 
 

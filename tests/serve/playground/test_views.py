@@ -226,11 +226,10 @@ def test_a_link_holds_the_page(serve: Serve, open_page: Open) -> None:
     set_to(page, "temperature", 1.3)
     page.fill(".writing", "从前 there was")
     page.click("[aria-label='Copy a link to this']")
-    until(page, "location.hash.startsWith('#s=')")
+    until(page, "document.querySelector('.announcements').textContent === 'Copied'")
     address = page.evaluate("navigator.clipboard.readText()")
     other = open_page(server)
     other.goto(address)
-    other.reload()
     until(other, "document.querySelector('.writing').value !== ''")
     assert text_of(other) == "从前 there was" and other.input_value("#set-temperature") == "1.3"
     assert not [path for path, _ in server.asked if path == "/v1/completions"], "nothing is asked until one wants it"
@@ -268,3 +267,10 @@ def test_what_goes_wrong_is_said(serve: Serve, open_page: Open) -> None:
     assert "does not answer" in page.inner_text(".complete .problem")
     finish(page)
     assert text_of(page) == "Once"
+    broken = b'data: {"choices": [{"index": 0, "text": " upon", "logprobs": null, "finish_reason": null}]}\n\ndata: {"'
+    page.unroute("**/v1/completions")
+    page.route("**/v1/completions", lambda route: route.fulfill(body=broken, content_type="text/event-stream"))
+    page.click(".complete .problem button")
+    page.wait_for_selector(".complete .problem:not([hidden])")
+    finish(page)
+    assert text_of(page) == "Once upon", "what came is kept"
