@@ -281,6 +281,7 @@ class ModelFacts(Answer):
     chat: bool = Field(description="whether it can hold a conversation")
     engine: str
     precision: str
+    report: str | None = Field(description="the path of the run's report card, if it has one")
 
 
 class ModelList(Answer):

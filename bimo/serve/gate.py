@@ -97,7 +97,8 @@ class Gate:
         origin = headers.get("origin")
         if len(headers.getlist("host")) > 1:
             raise ApiError(400, "The request has several Host headers.", code="invalid_host")
-        self._hosts.check(headers.get("host"), origin, headers.get("sec-fetch-site"))
+        followed = scope["path"] in self._open and headers.get("sec-fetch-mode") == "navigate"  # a link to a page
+        self._hosts.check(headers.get("host"), origin, None if followed else headers.get("sec-fetch-site"))
         if origin is not None and self._hosts.allows(origin):
             added |= {"access-control-allow-origin": origin, "vary": "Origin", "access-control-expose-headers": EXPOSED}
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:

@@ -25,6 +25,7 @@ from bimo.serve.guard import Guard
 from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
+from bimo.serve.page_routes import OPEN, page_routes
 from bimo.serve.served import Served, now
 from bimo.train.probe import free_memory
 
@@ -235,4 +236,5 @@ def set_up_log() -> None:
 def run(served: Served, hosts: Hosts, found: socket.socket) -> None:
     """Serve until a signal; SIGTERM and Ctrl-C drain."""
     set_up_log()
-    Server(create_app(served, hosts), served).run(sockets=[found])
+    app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
+    Server(app, served).run(sockets=[found])

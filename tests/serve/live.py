@@ -14,6 +14,7 @@ from typing import Any
 import openai
 
 from bimo.generate.language_model import LanguageModel
+from bimo.generate.watermark import Watermark
 from bimo.serve.app import create_app
 from bimo.serve.engines import Engine, Facts, Settings, Token
 from bimo.serve.engines.native import NativeEngine, native_engine
@@ -84,10 +85,11 @@ class Live:
         return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
-def native_of(model: LanguageModel) -> NativeEngine:
+def native_of(model: LanguageModel, watermark: Watermark | None = None) -> NativeEngine:
     """The engine of a loaded model."""
+    ends = model.conventions.turn_ends
     return native_engine(
-        model.model, model.tokenizer, model.path, ends=model.conventions.turn_ends, dtype="auto", free=1e9
+        model.model, model.tokenizer, model.path, ends=ends, dtype="auto", free=1e9, watermark=watermark
     )
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from bimo.generate.language_model import LanguageModel
 from bimo.generate.watermark import Watermark
-from bimo.serve.engines.native import native_engine
 from bimo.serve.guard import REFUSAL, Guard
-from tests.serve.live import Live, ScriptedEngine, serving
+from tests.serve.live import Live, ScriptedEngine, native_of, serving
 
 Start = Callable[[str], tuple[Live, ScriptedEngine]]
 ANSWER = "The address of Ann is ann.lee@mail.org, as everybody knows. "
@@ -82,8 +81,7 @@ def test_harmless_text_and_its_tokens_pass_a_guard_unchanged(guarded: Start) -> 
 
 @pytest.fixture
 def marked(model: LanguageModel) -> Iterator[Live]:
-    engine = native_engine(model.model, model.path, dtype="auto", free=1e9, watermark=Watermark("a secret of mine"))
-    with serving(model, engine) as live:
+    with serving(model, native_of(model, Watermark("a secret of mine"))) as live:
         yield live
 
 

@@ -42,7 +42,7 @@ export class Alternatives {
     clearTimeout(this.#closing);
     if (this.#pinned && !focus) return;
     this.#back = back;
-    this.element.replaceChildren(head(span), list(span, choose && ((token) => this.#chosen(token, choose))), foot(choose));
+    this.element.replaceChildren(head(span), list(span, choose && ((token) => this.#chosen(token, choose))), choose ? foot(span) : "");
     this.element.hidden = false;
     this.#place(anchor);
     if (focus) (this.element.querySelector("button:not([disabled])") || this.element).focus();
@@ -129,6 +129,6 @@ function row({ token, logprob, beyond }, taken, choose) {
   );
 }
 
-function foot(choose) {
-  return choose ? h("p", { class: "hint" }, say("alternatives_hint")) : "";
+function foot({ top }) {
+  return h("p", { class: "hint" }, say(top.every(({ token }) => isPartial(token)) ? "parts_of_characters" : "alternatives_hint"));
 }

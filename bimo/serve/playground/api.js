@@ -72,8 +72,13 @@ export async function post(path, body, signal) {
 /** The chunks of a streamed answer, as they come. */
 export async function* stream(path, body, signal) {
   const answer = await ask(path, { method: "POST", body: JSON.stringify(body), signal });
-  for await (const chunk of objects(answer.body)) {
-    if (chunk.error) throw new ApiError(chunk.error.message, { status: answer.status, code: chunk.error.code });
-    yield chunk;
+  try {
+    for await (const chunk of objects(answer.body)) {
+      if (chunk.error) throw new ApiError(chunk.error.message, { status: answer.status, code: chunk.error.code });
+      yield chunk;
+    }
+  } catch (error) {
+    if (error instanceof TypeError || error instanceof SyntaxError) throw new ApiError("", { status: 0 });
+    throw error;
   }
 }

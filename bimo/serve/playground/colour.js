@@ -33,9 +33,18 @@ export function measure(parts) {
   return { tokens, bitsToken: nats / Math.LN2 / tokens, bitsByte: nats / Math.LN2 / bytes, perplexity: Math.exp(nats / tokens) };
 }
 
-/** A token as it can be seen: spaces and line ends have signs of their own. */
+/** A token as it can be seen: spaces and line ends have signs of their own; of a part of a character, what it can begin. */
 export function visible(token) {
-  const partial = /^bytes:(.+)$/.exec(token);
-  if (partial && /^(?:\\x[0-9a-fA-F]{2})+$/.test(partial[1])) return "⟨" + partial[1].replace(/\\x/g, " ").trim() + "⟩";
+  const partial = /^bytes:((?:\\x[0-9a-fA-F]{2})+)$/.exec(token);
+  if (partial) return begun(partial[1].split("\\x").slice(1).map((hex) => parseInt(hex, 16)));
   return token.replace(/\r?\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ | $/g, "␣").replace(/[\u200b-\u200f\ufeff]/g, "◌") || "∅";
+}
+
+/** The first and last character of UTF-8 that begin with some bytes, or the bytes where that says nothing. */
+function begun(bytes) {
+  const start = bytes.findIndex((byte) => byte >= 0xe3 && byte <= 0xef); // of three bytes, as Chinese ones are
+  const before = new TextDecoder().decode(new Uint8Array(bytes.slice(0, Math.max(0, start))));
+  if (start < 0 || bytes.length - start > 2 || before.includes("\ufffd")) return "⟨" + bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ") + "⟩";
+  const filled = (rest) => new TextDecoder().decode(new Uint8Array([...bytes.slice(start), rest, rest].slice(0, 3)));
+  return `${visible(before).replace("∅", "")}${filled(0x80)}…${filled(0xbf)}`;
 }

@@ -51,6 +51,7 @@ export class Complete {
     this.runButton = h("button", { type: "button", class: "primary", tTitle: "keys_run", on: { click: () => (this.work ? this.stop() : this.run()) } });
     this.undoButton = iconButton("undo", "undo", () => this.undo());
     this.redoButton = iconButton("redo", "redo", () => this.redo());
+    this.newButton = iconButton("new", "new_text", () => this.clear());
     this.againButton = h("button", { type: "button", class: "quiet", tTitle: "keys_again", on: { click: () => this.again() } }, icon("again"), h("span", { t: "again" }));
     this.scoreButton = h("button", { type: "button", class: "quiet", tTitle: "score_about", on: { click: () => this.score() } }, icon("drop"), h("span", { t: "score" }));
     this.readings = h("div", { class: "segments", role: "group", tLabel: "colour_by" }, ...READINGS.map((reading) =>
@@ -65,7 +66,7 @@ export class Complete {
         h("div", { class: "reading-bar" }, this.readings, this.legend, h("span", { class: "space" }), this.scoreButton),
         h("div", { class: "sheet" }, this.editor.element, this.examples),
         this.problem.element,
-        h("div", { class: "bar actions" }, this.runButton, this.againButton, h("span", { class: "pair" }, this.undoButton, this.redoButton), h("span", { class: "space" }), this.line),
+        h("div", { class: "bar actions" }, this.runButton, this.againButton, h("span", { class: "pair" }, this.undoButton, this.redoButton, this.newButton), h("span", { class: "space" }), this.line),
         h("div", { class: "bar facts" }, this.status, this.gauge.element),
         this.variants.element));
     this.editor.field.addEventListener("keydown", (event) => this.#key(event));
@@ -232,6 +233,7 @@ export class Complete {
     if (this.work && focus) return;
     const choose = this.work ? null : (token) => this.#choose(span, token);
     this.sheet.show(span, element, { choose, focus, back: this.editor.field });
+    if (focus) this.editor.ink.mark(span);
   }
 
   #choose(span, { token, logprob, special }) {
@@ -281,6 +283,7 @@ export class Complete {
     this.variants.show(this.draft.tree, this.draft.at);
     this.undoButton.disabled = !this.draft.canUndo;
     this.redoButton.disabled = !this.draft.canRedo;
+    this.newButton.disabled = this.draft.text === "";
     this.againButton.hidden = this.draft.tree.nodes[this.draft.at].by !== "model";
     this.#offerExamples();
   }

@@ -72,9 +72,7 @@ const ICONS = {
   tune: "M4 7h9M17 7h3M4 17h3M11 17h9M15 4v6M9 14v6",
   code: "m8 7-5 5 5 5M16 7l5 5-5 5",
   share: "M12 15V4M8 8l4-4 4 4M5 12v8h14v-8",
-  tree: "M6 4v16M6 8h6a3 3 0 0 0 3-3M6 16h9a3 3 0 0 0 3-3",
   drop: "M12 3c4 5 6 8 6 11a6 6 0 0 1-12 0c0-3 2-6 6-11z",
-  more: "M5 12h.01M12 12h.01M19 12h.01",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5",
   moon: "M20 14.5A8.5 8.5 0 0 1 9.5 4 8.5 8.5 0 1 0 20 14.5z",
   keys: "M3 7h18v11H3zM7 11h.01M11 11h.01M15 11h.01M8 15h8",
@@ -98,14 +96,17 @@ export function announce(key, values = {}) {
   announce.timer = setTimeout(() => place.classList.remove("shown"), 3500);
 }
 
+/** Copy a text; whether that went well is told and returned. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    announce("copied");
   } catch (error) {
     if (!(error instanceof DOMException || error instanceof TypeError)) throw error;
     announce("not_copied"); // the browser does not allow it, or not on this address
+    return false;
   }
+  announce("copied");
+  return true;
 }
 
 /** Run ``work`` once at the next picture, however often it is asked for. */

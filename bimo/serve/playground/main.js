@@ -198,15 +198,17 @@ class Page {
   async #share() {
     if (!this.view.state) return;
     const state = { view: this.view.name, model: this.model?.id, settings: this.settings.values, ...this.view.state() };
-    const fragment = await packed(state);
-    history.replaceState(null, "", "#" + fragment);
-    await copy(location.href);
+    const link = new URL("#" + (await packed(state)), location.href).href;
+    if (await copy(link)) return;
+    history.replaceState(null, "", link);
+    announce("link_shown");
   }
 
   /** Open what the address holds, if it holds anything. */
   async #open() {
     const state = await unpacked(location.hash);
     if (!state || !["complete", "chat", "compare"].includes(state.view)) return;
+    history.replaceState(null, "", location.pathname); // opened once; from now on the work is one's own
     this.settings.change(readSettings(state.settings));
     const model = this.models.find(({ id }) => id === state.model);
     if (model) this.#use(model);

@@ -109,10 +109,14 @@ export class Panel {
       number.setAttribute("aria-invalid", String(value === undefined));
       if (value !== undefined) this.settings.change({ [name]: value });
     };
-    number.addEventListener("change", () => read(number));
+    number.addEventListener("input", () => read(number));
+    number.addEventListener("blur", () => this.show());
     slider?.addEventListener("input", () => read(slider));
     this.#fields[name] = (value) => {
-      if (document.activeElement !== number || number.getAttribute("aria-invalid") !== "true") number.value = value ?? "";
+      if (document.activeElement !== number) {
+        number.value = value ?? "";
+        number.removeAttribute("aria-invalid");
+      }
       if (slider) slider.value = value;
       slider?.style.setProperty("--filled", String((value - least) / (most - least)));
     };

@@ -21,7 +21,11 @@ export class EventReader {
   }
 }
 
-/** The objects of a streamed answer, until [DONE]; ``body`` is a stream of bytes. */
+/**
+ * The objects of a streamed answer, until [DONE]; ``body`` is a stream of bytes.
+ *
+ * Throws a TypeError when it breaks off before, as the browser does when the connection breaks.
+ */
 export async function* objects(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
@@ -29,11 +33,11 @@ export async function* objects(body) {
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      for (const data of events.push(done ? decoder.decode() + "\n\n" : decoder.decode(value, { stream: true }))) {
+      if (done) throw new TypeError("the answer broke off");
+      for (const data of events.push(decoder.decode(value, { stream: true }))) {
         if (data === "[DONE]") return;
         yield JSON.parse(data);
       }
-      if (done) return;
     }
   } finally {
     reader.cancel().catch(() => {}); // an aborted stream cannot be cancelled again, and need not be

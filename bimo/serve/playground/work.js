@@ -23,10 +23,10 @@ export class Work {
     this.#control.abort();
   }
 
-  /** Tokens a second since the first token; null until there are two. */
+  /** Tokens a second since the first token; null until that can be told. */
   get speed() {
     const seconds = ((this.ended ?? performance.now()) - this.started) / 1000;
-    return this.started !== null && this.tokens > 1 && seconds > 0 ? (this.tokens - 1) / seconds : null;
+    return this.started !== null && this.tokens > 1 && seconds > 0.05 ? (this.tokens - 1) / seconds : null;
   }
 
   /**

@@ -12,7 +12,7 @@ import pytest
 
 from bimo.serve import pages
 
-TESTS = Path(__file__).with_name("playground.test.mjs")
+TESTS = Path(__file__).with_name("parts.test.mjs")
 LEAST_NODE = 20
 
 

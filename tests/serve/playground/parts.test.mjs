@@ -1,4 +1,4 @@
-// The playground's pure parts, run by `node --test` from test_playground_parts.py, which says where they are.
+// The playground's pure parts, run by `node --test` from test_parts.py, which says where they are.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -192,7 +192,8 @@ test("colours grow with probability and with surprise, and no token is without i
   assert.deepEqual([1, 0.824, 0.0312, 0.0004, 1e-9].map(percent), ["100%", "82%", "3.1%", "0.04%", "<0.01%"]);
   const found = measure([part("ab", -2 * Math.LN2), part("好", -4 * Math.LN2), { text: "unscored" }]);
   assert.deepEqual([found.tokens, found.bitsToken, found.bitsByte.toFixed(2)], [2, 3, "1.20"]);
-  assert.deepEqual([" the", "\n", "bytes:\\xe9\\xa5"].map(visible), ["␣the", "⏎", "⟨e9 a5⟩"]);
+  assert.deepEqual(["bytes:\\x20\\xe5", "bytes:\\xbf", "bytes:\\xf0\\x9f"].map(visible), ["␣倀…忿", "⟨bf⟩", "⟨f0 9f⟩"]);
+  assert.deepEqual([" the", "\n", "bytes:\\xe9\\xa5"].map(visible), ["␣the", "⏎", "饀…饿"]);
 });
 
 test("requests hold what was set, and leave out what changes nothing", () => {

@@ -1,0 +1,91 @@
+"""The playground and the run's report, as the server sends them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bimo.generate.language_model import LanguageModel
+from bimo.serve.app import create_app
+from bimo.serve.hosts import Hosts
+from bimo.serve.keys import Keys
+from bimo.serve.page_routes import OPEN, page_routes
+from bimo.serve.pages import pages
+from bimo.serve.served import Served
+from bimo.serve.server import Server, bound_socket
+from tests.serve.live import Live, native_of
+
+KEY = "ann-0123456789abcdef"
+
+
+@contextlib.contextmanager
+def with_pages(model: LanguageModel, report: Path | None = None, keys: dict[str, str] | None = None) -> Iterator[Live]:
+    """A server over a model of random weights, playground included."""
+    served = Served("tiny", 1_700_000_000, native_of(model), model.tokenizer, model.conventions, report=report)
+    served.keys = Keys(keys or {})
+    with bound_socket("127.0.0.1", 0) as found:
+        app = create_app(served, Hosts(["127.0.0.1"]), pages=page_routes(report), open_paths=OPEN)
+        server = Server(app, served)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [found]}, daemon=True)
+        thread.start()
+        try:
+            yield Live(served, found.getsockname()[1], server)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def whole(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    report = tmp_path_factory.mktemp("run") / "report.html"
+    report.write_text("<!DOCTYPE html><title>报告</title>", encoding="utf-8")
+    with with_pages(model, report, {"ann": KEY}) as live:
+        yield live
+
+
+@pytest.mark.parametrize("address", pages())
+def test_every_page_is_sent_as_it_is_without_a_key(whole: Any, address: str) -> None:
+    answer = whole.send(address)
+    page = pages()[address]
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, page.body, page.content_type)
+    assert {name.lower(): value for name, value in page.headers.items()}.items() <= answer.headers.items()
+    again = whole.send(address, headers={"If-None-Match": page.headers["ETag"]})
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", page.headers["ETag"])
+
+
+@pytest.mark.parametrize(
+    "address", ["/playground/", "/playground/../pages.py", "/playground/%2e%2e/pages.py", "/main.js"]
+)
+def test_nothing_else_is_sent(whole: Any, address: str) -> None:
+    assert whole.send(address, headers={"Authorization": f"Bearer {KEY}"}).status == 404
+
+
+def test_a_link_from_another_page_opens_the_page_and_reaches_nothing_else(whole: Any) -> None:
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert whole.send("/", headers=followed).status == 200
+    assert whole.send("/", headers={**followed, "Sec-Fetch-Mode": "no-cors"}).status == 403
+    assert whole.send("/", headers={**followed, "Origin": "https://evil.example"}).status == 403
+    assert whole.send("/v1/models", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
+    assert whole.send("/run/report.html", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
+
+
+def test_the_report_needs_a_key_and_may_do_nothing(whole: Any, model: LanguageModel) -> None:
+    assert whole.send("/run/report.html").status == 401
+    signed = {"Authorization": f"Bearer {KEY}"}
+    answer = whole.send("/run/report.html", headers=signed)
+    assert answer.status == 200 and "报告" in answer.body.decode()
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert whole.send("/v1/models", headers=signed).json["data"][0]["report"] == "run/report.html"
+    whole.served.report.unlink()
+    assert whole.send("/run/report.html", headers=signed).status == 404
+
+
+def test_a_model_without_a_report_has_none(model: LanguageModel) -> None:
+    with with_pages(model) as live:
+        assert live.send("/v1/models").json["data"][0]["report"] is None
+        assert live.send("/run/report.html").status == 404 and live.send("/").status == 200
