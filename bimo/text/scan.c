@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-// What a character is, as scan.py has it.
+// What a character is, as scan_tables.py has it.
 enum { BREAK = 1, LETTER = 2, UNSPACED = 4, DIGIT = 8, SPACE = 16, IRREGULAR = 32, LEAD = 64, FOLLOW = 128,
        ANOTHER_SCRIPT = 256, DISGUISED = 512, MARK_END = 1024 };
 enum { PRIVATE = 0, NAMES = 1 };  // groups of needles
-enum { SLOTS = 4096, CHARACTER_LISTS = 3, ENGLISH = 63, MOSTLY_ENGLISH = 62, FOREIGN = 61, NO_CHARACTER = 0xFFFF, SIGMA = 1 << 16,
-       MARK_LENGTH = 80, GAP = 4, LONGEST_WORD = 40 };  // characters; characters; bytes
+enum { SLOTS = 4096, CHARACTER_LISTS = 3, ENGLISH = 63, MOSTLY_ENGLISH = 62, FOREIGN = 61, NO_CHARACTER = 0xFFFF,
+       SIGMA = 1 << 16 };
+enum { MARK_LENGTH = 80, GAP = 4, LONGEST_WORD = 40 };  // characters; characters; bytes
+#define LITTLE_ENDIAN_ (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
 
 typedef struct { uint64_t hash, lists; } word;
 typedef struct { uint32_t beginning, place, length; int32_t group, folded; } needle;
@@ -31,7 +33,7 @@ typedef struct {
 typedef struct {
     int64_t unspaced, tokens, spaced_words, lettered_words, letters_and_digits;
     int64_t token_characters, repeated_characters;
-    int64_t lines, repeated_lines, newlines, longest_block, mark_lines, newline_run;
+    int64_t repeated_lines, longest_block, mark_lines, newline_run;
     int64_t untidy, irregular, personal, needles;
     int64_t stop_words, sample_words, sample_english, sample_mostly, sample_foreign;
 } facts;
@@ -76,7 +78,7 @@ static int64_t skipped(const uint8_t *text, int64_t size, int64_t at, int64_t ch
 static inline uint64_t load(const uint8_t *text, int64_t size, const uint8_t *end) {
     uint64_t part = 0;
     if (size >= 8) memcpy(&part, text, 8);
-    else if (end - text >= 8) { memcpy(&part, text, 8); part &= ((uint64_t)1 << 8 * size) - 1; }
+    else if (LITTLE_ENDIAN_ && end - text >= 8) { memcpy(&part, text, 8); part &= ((uint64_t)1 << 8 * size) - 1; }
     else memcpy(&part, text, size);
     return part;
 }
@@ -221,9 +223,8 @@ static int64_t count_newlines(const uint8_t *text, int64_t size) {
 }
 
 static int count_lines(const uint8_t *text, int64_t size, const tables *t, facts *f) {
-    f->newlines = count_newlines(text, size);
     int bits;
-    uint64_t *set = new_set(f->newlines + 1, &bits);
+    uint64_t *set = new_set(count_newlines(text, size) + 1, &bits);
     if (!set) return 0;
     int64_t block = 0, run = 0;
     for (int64_t begin = 0, end; begin <= size; begin = end + 1) {
@@ -240,10 +241,7 @@ static int count_lines(const uint8_t *text, int64_t size, const tables *t, facts
         }
         for (after = begin; after < end && kind_of(t, next(text, end, &after)) & SPACE;) from = after;
         while (to > from && kind_of(t, last(text, from, to, &before)) & SPACE) to = before;
-        if (to > from) {
-            f->lines++;
-            f->repeated_lines += seen_before(set, bits, hash_of(text + from, to - from, text + size));
-        }
+        if (to > from) f->repeated_lines += seen_before(set, bits, hash_of(text + from, to - from, text + size));
         block = from > begin || from == end ? to > from : block + 1;  // an indented line begins one, a blank one ends it
         f->longest_block = block > f->longest_block ? block : f->longest_block;
     }

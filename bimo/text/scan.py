@@ -19,8 +19,8 @@ from bimo.errors import DataError
 LONGEST = 1 << 20  # characters of a text; a longer one is not worth sparing the steps
 SOURCE = Path(__file__).with_name("scan.c")
 FLAGS = ("-O3",)
-# Of Facts.needles: one of the strings of gutenberg.py and boilerplate.py (of prose) stands in the text.
-BOOK_NAMED, NOTES_NAMED, LINES_NAMED = 1 << 2, 1 << 3, 1 << 4
+PRIVATE, NAMES, BOOK, NOTES, LINES = range(5)  # groups of needles, of pii_secrets.py, gutenberg.py and boilerplate.py
+BOOK_NAMED, NOTES_NAMED, LINES_NAMED = 1 << BOOK, 1 << NOTES, 1 << LINES  # in Facts.needles
 
 
 class Facts(ctypes.Structure):
@@ -34,9 +34,7 @@ class Facts(ctypes.Structure):
         letters_and_digits: of scripts with spaces.
         token_characters: of the tokens that repetition is looked for in.
         repeated_characters: of these, those in runs of five words that have stood before.
-        lines: that are not empty, without the spaces around them.
-        repeated_lines: those that have stood before.
-        newlines: the newline characters.
+        repeated_lines: lines that have stood before, without the spaces around them.
         longest_block: most lines in a row for ``unwrap.py``.
         mark_lines: lines that may be a page number or a running head for ``pages.py``.
         newline_run: most newline characters in a row.
@@ -58,9 +56,7 @@ class Facts(ctypes.Structure):
     letters_and_digits: int
     token_characters: int
     repeated_characters: int
-    lines: int
     repeated_lines: int
-    newlines: int
     longest_block: int
     mark_lines: int
     newline_run: int
@@ -77,6 +73,11 @@ class Facts(ctypes.Structure):
 
 Facts._fields_ = [(name, ctypes.c_int64) for name in Facts.__annotations__]  # in the source's order
 Scanner = Callable[[bytes, int, Facts], bool]  # bytes of a text, its characters, what to fill; False: no memory
+
+
+def announcement() -> str:
+    """What a user must be told before texts are cleaned: that there is no C compiler; else empty."""
+    return "" if library() else "Cleaning takes several times as long without a C compiler: install gcc or clang."
 
 
 @lru_cache(maxsize=1)

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from bimo.text import measures, scripts
 from bimo.text.clean import boilerplate, gutenberg, language, normalise, pages, pii_secrets, pii_view, quality
+from bimo.text.scan import BOOK, LINES, NAMES, NOTES, PRIVATE
 from bimo.text.words import MOSTLY_ENGLISH, ONLY_ENGLISH
 
 # Bits and numbers as the source has them. The first four bits of a character are those of measures.py.
 SPACE, IRREGULAR, LEAD, FOLLOW, ANOTHER_SCRIPT, DISGUISED, MARK_END = 16, 32, 64, 128, 256, 512, 1024
-PRIVATE, NAMES, BOOK, NOTES, LINES = range(5)  # groups of needles: a bit of Facts.needles for each
 SLOTS, ENGLISH, MOSTLY, FOREIGN, NO_CHARACTER = 4096, 63, 62, 61, 0xFFFF
 HASH, HASH_BITS = 0x9E3779B1, 12  # of the three bytes that a needle begins with
 
@@ -174,4 +174,8 @@ def _needles() -> tuple[Any, npt.NDArray[np.uint64], bytes]:
             beginnings[(beginning * HASH & 0xFFFFFFFF) >> (32 - HASH_BITS)] = True
             needles.append(_Needle(beginning, len(text), len(raw), group, group == NAMES))
             text += raw
-    return (_Needle * len(needles))(*needles), np.packbits(beginnings, bitorder="little").view("<u8"), text
+    return (
+        (_Needle * len(needles))(*needles),
+        np.packbits(beginnings, bitorder="little").view("<u8").astype(np.uint64),
+        text,
+    )

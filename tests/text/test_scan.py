@@ -74,7 +74,6 @@ def test_it_measures_what_numpy_measures(text: str) -> None:
         "repeats_lines",
     ):
         assert getattr(fast, name) == getattr(plain, name), name
-    assert facts.lines == len(plain.lines)
     assert facts.token_characters == plain.tokens.edges[-1]
     covered = repetition.repeated_share(plain, 5)
     assert facts.repeated_characters / max(facts.token_characters, 1) == covered
@@ -148,6 +147,9 @@ def test_what_it_does_not_take_the_steps_do_alone() -> None:
 def test_without_a_compiler_there_is_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "compiler", lambda: None)
     assert scan.library.__wrapped__() is None
+    assert not scan.announcement()
+    monkeypatch.setattr(scan, "library", lambda: None)
+    assert "C compiler" in scan.announcement()
 
 
 @given(st.text(st.characters(max_codepoint=127)) | st.text(st.sampled_from("aZ@[`{ \t\n\x0b\x1c\x1f\x7f")))
