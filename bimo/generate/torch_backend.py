@@ -2,8 +2,9 @@
 
 A pass computes the next position of each of several sequences. Its matrix products are of fixed shapes: so many rows,
 filled up where some are missing, and attention over so many keys as a row's position alone says. In products of one
-shape a row's bits depend neither on its place nor on its neighbours, and between some numbers of rows they are equal
-too (measured: float32 from 4, bfloat16 from 1). Which ones this machine has is found out at the start.
+shape a row's bits depend neither on its place nor on its neighbours. In float32 they are equal between some numbers of
+rows too (measured: from 4); which, is found out at the start. In half precision there is one number only: rounding
+hides a difference until the one token that it decides.
 
 Shape legend: M rows of a pass, S positions attended to, P pages of them, L layers, K key/value heads, D head size,
 C width, V vocabulary, N, R and Q as in ``backend.py``.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bimo.models import Model
 
 SIZES = (1, 4, 8, 16, 32, 64)  # of passes, in rows
+HALF_PRECISION_SIZE = 16
 STRETCH = 4  # pages by which the positions attended to grow
 
 
@@ -38,7 +40,7 @@ class TorchBackend:
         sequences: that may be in work together.
 
     Attributes:
-        sizes: how many rows a pass may have, those of :data:`SIZES` between which bits are equal here.
+        sizes: how many rows a pass may have.
 
     Raises:
         ModelError: ``kv_bytes`` do not hold a page, or the device does not have them.
@@ -64,7 +66,8 @@ class TorchBackend:
             fix = "Give the engine less memory for keys and values."
             got = str(cause).splitlines()[0]
             raise ModelError(f"{self.pages * self.page_bytes:,} bytes cannot be had.", got=got, fix=fix) from None
-        self.sizes = self._agreeing([size for size in SIZES if size <= self.pages])
+        sizes = SIZES if dtype.itemsize >= 4 else (HALF_PRECISION_SIZE,)
+        self.sizes = self._agreeing([size for size in sizes if size <= self.pages] or [1])
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """See :class:`bimo.generate.backend.Backend`."""
