@@ -25,6 +25,7 @@ LAYERS = [
     "files",
     "config",
     "device",
+    "compiled",
     "run",
     "text",
     "tokenizer",

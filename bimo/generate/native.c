@@ -7,11 +7,10 @@
 //     R  wanted rows                                  G  H / K               V  vocabulary
 //
 // Values between products are float32; every product rounds its input to the precision of its weights (``encode``).
-// One parallel region computes everything; each ``omp for`` ends in a barrier. What a thread computes and how rows are
-// put together changes nothing in the result of a row: see native_tile.h for products, ``attend`` for attention.
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+// All threads run all functions that take a Worker and share what lies in their ``EACH`` loops. Who computes what, and
+// which rows are put together, changes nothing in a row's result: see native_tile.h for products, ``attend`` for attention.
+#include <sched.h>
+#include <stdatomic.h>
 
 #include "native_tile.h"
 
@@ -47,6 +46,34 @@ typedef struct {
 } Batch;
 
 enum { PAGE = BLOCK };
+
+// ---- Threads
+
+// Units of work are numbered through a call. A loop ends when all its units are done, not when all threads have come
+// to its end: one that the system has taken from its processor holds up the others only in the middle of a unit.
+typedef struct { _Alignas(64) _Atomic int64_t next; _Alignas(64) _Atomic int64_t done; int64_t threads; } Work;
+typedef struct { Work *work; int64_t begin; int holds; } Worker;  // begin: number of the first unit of this loop
+
+static int take(Worker *w, int64_t count, int64_t *unit) {
+    if (w->holds) atomic_fetch_add_explicit(&w->work->done, 1, memory_order_release);
+    int64_t next = atomic_load_explicit(&w->work->next, memory_order_relaxed), end = w->begin + count;
+    while (next < end)
+        if (atomic_compare_exchange_weak_explicit(&w->work->next, &next, next + 1, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            *unit = next - w->begin;
+            return w->holds = 1;
+        }
+    w->holds = 0;
+    w->begin = end;
+    for (int turns = 0; atomic_load_explicit(&w->work->done, memory_order_acquire) < end; turns++) {
+#ifdef __x86_64__
+        __builtin_ia32_pause();
+#endif
+        if (turns > 1000) sched_yield();
+    }
+    return 0;
+}
+#define EACH(unit, count) for (int64_t unit, total_##unit = (count); take(w, total_##unit, &unit);)
 
 INLINE int64_t wide(int64_t n) { return (n + GROUP - 1) / GROUP * GROUP; }
 INLINE int64_t channels(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
@@ -107,11 +134,11 @@ INLINE int64_t row_bytes(int64_t type, int64_t in) {  // not a multiple of 4096,
 static void encode(int64_t type, const float *x, int64_t n, char *row) {  // n: a multiple of 32, of 64 for int8
     if (type == FLOAT32) memcpy(row, x, n * sizeof(float));
     if (type == BFLOAT16) for (int64_t i = 0; i < n; i += LANES) {
-        typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+        typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
         *(halves *)(row + 2 * i) = __builtin_convertvector(to_bfloat16(load(x + i)), halves);
     }
     if (type == INT8) for (; n > 0; n -= GROUP, x += GROUP, row += ROW_GROUP) {
-        typedef int8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
+        typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
         vector most = {0};
         for (int i = 0; i < GROUP; i += LANES) most = larger_of(most, larger_of(load(x + i), -load(x + i)));
         float largest = largest_of(most), scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
@@ -151,13 +178,15 @@ static void channel(const Matrix *m, int64_t c, float *to) {
 
 // ---- Products
 
-// out [N][to] = or += rows x matrix + bias; called by all threads, as every function below with ``omp for``.
-static void multiply(const Matrix *m, const char *rows, int64_t n, float *out, int64_t to, int64_t valid, int add) {
-    int64_t stride = row_bytes(m->type, m->in), count = (valid + BLOCK - 1) / BLOCK;
+// out [n][to] = or += rows x matrix + bias; channels beyond ``to`` are padding.
+static void multiply(Worker *w, const Matrix *m, const char *rows, int64_t n, float *out, int64_t to, int add) {
+    int64_t stride = row_bytes(m->type, m->in), count = m->out / BLOCK;
     int64_t size = m->type == INT8 ? m->in / GROUP * BLOCK_GROUP : m->in * BLOCK * (m->type == FLOAT32 ? 4 : 2);
-#pragma omp for schedule(static)
-    for (int64_t b = 0; b < count; b++) {
-        int64_t lanes = smaller(BLOCK, valid - b * BLOCK);
+    // A unit is worth two visits to shared memory, and there are enough of them for threads of unequal speed.
+    int64_t most = larger(1, count / (8 * w->work->threads)), at_once = smaller(most, (1 << 16) / (size * n) + 1);
+    EACH(unit, (count + at_once - 1) / at_once)
+    for (int64_t b = unit * at_once; b < smaller(count, (unit + 1) * at_once); b++) {
+        const float *bias = m->bias ? m->bias + b * BLOCK : NULL;
         for (int64_t first = 0, some; first < n; first += some) {
             int64_t tiles = (n - first + ROWS - 1) / ROWS;
             some = (n - first + tiles - 1) / tiles;
@@ -165,10 +194,14 @@ static void multiply(const Matrix *m, const char *rows, int64_t n, float *out, i
             dot(m->type, some, m->blocks + b * size, rows + first * stride, stride, m->in, product);
             for (int64_t r = 0; r < some; r++) {
                 float *y = out + (first + r) * to + b * BLOCK;
-                for (int64_t i = 0; i < lanes; i++) {
-                    float value = product[r * BLOCK + i] + (m->bias ? m->bias[b * BLOCK + i] : 0);
-                    y[i] = add ? y[i] + value : value;
+                float sums[BLOCK], *to_y = (b + 1) * BLOCK <= to ? y : sums;
+                EACH_PART {
+                    vector value = load(product + r * BLOCK + c * LANES);
+                    if (bias) value += load(bias + c * LANES);
+                    if (add) value += load(y + c * LANES);
+                    store(to_y + c * LANES, value);
                 }
+                if (to_y != y) memcpy(y, sums, (to - b * BLOCK) * sizeof(float));
             }
         }
     }
@@ -203,12 +236,12 @@ INLINE char *keys_of(const Model *m, int64_t page, int64_t layer, int64_t head) 
     return m->pages + ((page * m->layers + layer) * m->K + head) * 2 * m->kv_bytes;
 }
 
-// Writes keys and values of all rows. A thread has a head, so that it may clear the page that a row begins: what lies
+// Writes keys and values of all rows. One thread does a head, so that it may clear the page that a row begins: what lies
 // behind the last position must be a number, for 0 times it to be 0.
-static void append(const Model *m, const Layer *layer, const Batch *batch, const float *qkv, int64_t stride) {
+static void append(Worker *w, const Model *m, const Layer *layer, const Batch *batch, const float *qkv,
+                   int64_t stride) {
     int64_t index = layer - m->layer, D = m->D, padded = channels(D), size = m->kv_type == FLOAT32 ? 4 : 2;
-#pragma omp for schedule(static)
-    for (int64_t head = 0; head < m->K; head++) for (int64_t r = 0; r < batch->N; r++) {
+    EACH(head, m->K) for (int64_t r = 0; r < batch->N; r++) {
         int64_t position = batch->position[r], lane = position % PAGE;
         char *keys = keys_of(m, batch->pages[batch->sequence[r] * batch->width + position / PAGE], index, head);
         char *values = keys + m->kv_bytes;
@@ -228,13 +261,15 @@ static void append(const Model *m, const Layer *layer, const Batch *batch, const
 // Up to ROWS queries that share a key head: number i of a run of rows is head i % G of row i / G.
 typedef struct { int64_t row, first, count, head; } Queries;
 
+static const float HIDDEN = -1e30f;  // score of a position that a query does not see
+
 // Softmax in one pass over the pages (Milakov & Gimelshein 2018), in order from the first that a query sees. A page that
 // another query of the tile sees and this one does not multiplies its sums by one and adds zero: no bit changes.
 static void attend(const Model *m, const Layer *layer, const Batch *batch, Queries q, const float *qkv, int64_t stride,
                    float *y, int64_t y_stride) {
     int64_t D = m->D, G = m->H / m->K, padded = channels(D), size = m->kv_type == FLOAT32 ? 4 : 2, n = q.count;
     char query[ROWS * padded * 4], weight[ROWS * PAGE * 4];
-    float score[ROWS * BLOCK], part[ROWS * BLOCK], sum[ROWS * padded], total[ROWS], most[LANES], shrink[LANES];
+    float score[ROWS * BLOCK], part[ROWS * BLOCK], sum[ROWS * padded], total[ROWS], most[ROWS], shrink[ROWS];
     int32_t begin[ROWS], end[ROWS];
     memset(sum, 0, sizeof sum);
     for (int64_t i = 0; i < n; i++) {
@@ -243,39 +278,40 @@ static void attend(const Model *m, const Layer *layer, const Batch *batch, Queri
         begin[i] = (int32_t)larger(0, end[i] - m->window + 1);
         prepare_head(m, qkv + row * stride + head * D, layer->q_norm, end[i], query + i * padded * size);
         total[i] = 0;
+        most[i] = HIDDEN;
     }
-    store(most, all(-1e30f));
     const int32_t *pages = batch->pages + batch->sequence[q.row] * batch->width;
-    const integers lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int32_t lane[PAGE];
+    for (int i = 0; i < PAGE; i++) lane[i] = i;
     float scale = 1.0f / sqrtf((float)D);
     for (int64_t p = begin[0] / PAGE; p <= end[n - 1] / PAGE; p++) {
         const char *keys = keys_of(m, pages[p], layer - m->layer, q.head), *values = keys + m->kv_bytes;
         dot(m->kv_type, n, keys, query, padded * size, D, score);
-        vector before = load(most), now = before;
-        integers low = lane + (int32_t)(p * PAGE), high = low + LANES;
         for (int64_t i = 0; i < n; i++) {
-            float *s = score + i * BLOCK;
-            store(s, choose((low >= begin[i]) & (low <= end[i]), load(s) * scale, all(-1e30f)));
-            store(s + LANES, choose((high >= begin[i]) & (high <= end[i]), load(s + LANES) * scale, all(-1e30f)));
-            float here = largest_of(larger_of(load(s), load(s + LANES)));
-            most[i] = here > most[i] ? here : most[i];
-        }
-        now = load(most);
-        store(shrink, exponential(before - now));
-        for (int64_t i = 0; i < n; i++) {
-            float *s = score + i * BLOCK;
-            for (int j = 0; j < BLOCK; j += LANES) {
-                vector x = load(s + j);
-                store(s + j, choose(x > -1e30f, exponential(x - most[i]), all(0)));
+            float *s = score + i * BLOCK, before = most[i];
+            vector here = all(before);
+            EACH_PART {
+                integers at = (integers)load_bits((char *)(lane + c * LANES)) + (int32_t)(p * PAGE);
+                vector x = choose((at >= begin[i]) & (at <= end[i]), load(s + c * LANES) * scale, all(HIDDEN));
+                store(s + c * LANES, x);
+                here = larger_of(x, here);
             }
-            total[i] = total[i] * shrink[i] + sum_of(load(s) + load(s + LANES));
+            most[i] = largest_of(here);
+            shrink[i] = exponential(all(before - most[i]))[0];
+            vector more = {0};
+            EACH_PART {
+                vector x = load(s + c * LANES);
+                store(s + c * LANES, x = choose(x > HIDDEN, exponential(x - most[i]), all(0)));
+                more += x;
+            }
+            total[i] = total[i] * shrink[i] + sum_of(more);
             encode(m->kv_type, s, PAGE, weight + i * PAGE * size);
         }
         for (int64_t d = 0; d < padded; d += BLOCK) {
             dot(m->kv_type, n, values + d * PAGE * size, weight, PAGE * size, PAGE, part);
-            for (int64_t i = 0; i < n; i++) for (int j = 0; j < BLOCK; j += LANES) {
-                float *to = sum + i * padded + d + j;
-                store(to, load(to) * shrink[i] + load(part + i * BLOCK + j));
+            for (int64_t i = 0; i < n; i++) EACH_PART {
+                float *to = sum + i * padded + d + c * LANES;
+                store(to, load(to) * shrink[i] + load(part + i * BLOCK + c * LANES));
             }
         }
     }
@@ -305,24 +341,21 @@ static Scratch scratch_of(const Model *m) {
 
 int64_t scratch_bytes(const Model *m) { return scratch_of(m).bytes; }
 
-static void encode_rows(const Matrix *m, const float *x, int64_t n, int64_t stride, char *rows) {
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < n; r++) encode(m->type, x + r * stride, m->in, rows + r * row_bytes(m->type, m->in));
+static void encode_rows(Worker *w, const Matrix *m, const float *x, int64_t n, int64_t stride, char *rows) {
+    EACH(r, n) encode(m->type, x + r * stride, m->in, rows + r * row_bytes(m->type, m->in));
 }
 
-static void normalise_rows(const Model *model, const Matrix *m, const float *x, const float *weight, int64_t n,
-                           char *rows) {
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < n; r++) {
+static void normalise_rows(Worker *w, const Model *model, const Matrix *m, const float *x, const float *weight,
+                           int64_t n, char *rows) {
+    EACH(r, n) {
         float y[m->in];
         normalise(x + r * m->in, weight, model->C, m->in, model->eps, y);
         encode(m->type, y, m->in, rows + r * row_bytes(m->type, m->in));
     }
 }
 
-static void gate_rows(const Matrix *m, float *h, int64_t n, char *rows) {  // silu(gate) * up (Shazeer 2020)
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < n; r++) {
+static void gate_rows(Worker *w, const Matrix *m, float *h, int64_t n, char *rows) {  // silu(gate) * up (Shazeer 2020)
+    EACH(r, n) {
         float *gate = h + r * 2 * m->in, *up = gate + m->in;
         for (int64_t i = 0; i < m->in; i += LANES)
             store(gate + i, load(gate + i) / (1.0f + exponential(-load(gate + i))) * load(up + i));
@@ -330,61 +363,67 @@ static void gate_rows(const Matrix *m, float *h, int64_t n, char *rows) {  // si
     }
 }
 
-static void attend_rows(const Model *m, const Layer *layer, const Batch *batch, const float *qkv, int64_t stride,
-                        float *y, int64_t y_stride, int64_t thread, int64_t threads) {
-    int64_t unit = 0, G = m->H / m->K;
-    for (int64_t row = 0, after; row < batch->N; row = after) {
-        for (after = row + 1; after < batch->N && batch->sequence[after] == batch->sequence[row];) after++;
-        for (int64_t first = 0; first < (after - row) * G; first += ROWS)
-            for (int64_t head = 0; head < m->K; head++) {
-                Queries queries = {row, first, smaller(ROWS, (after - row) * G - first), head};
-                if (unit++ % threads == thread) attend(m, layer, batch, queries, qkv, stride, y, y_stride);
-            }
+static int64_t end_of_run(const Batch *batch, int64_t row) {  // of rows of one sequence
+    int64_t end = row + 1;
+    while (end < batch->N && batch->sequence[end] == batch->sequence[row]) end++;
+    return end;
+}
+
+static void attend_rows(Worker *w, const Model *m, const Layer *layer, const Batch *batch, const float *qkv,
+                        int64_t stride, float *y, int64_t y_stride) {
+    int64_t G = m->H / m->K, units = 0, row = 0, end = end_of_run(batch, 0), before = 0, here;
+    for (int64_t r = 0, e; r < batch->N; r = e) {
+        e = end_of_run(batch, r);
+        units += ((e - r) * G + ROWS - 1) / ROWS * m->K;
     }
-#pragma omp barrier
+    EACH(unit, units) {  // of which a thread gets later and later ones
+        while (unit >= before + (here = ((end - row) * G + ROWS - 1) / ROWS * m->K)) {
+            before += here;
+            row = end;
+            end = end_of_run(batch, row);
+        }
+        int64_t first = (unit - before) / m->K * ROWS;
+        Queries queries = {row, first, smaller(ROWS, (end - row) * G - first), (unit - before) % m->K};
+        attend(m, layer, batch, queries, qkv, stride, y, y_stride);
+    }
 }
 
 // At most ``rows`` positions; hidden [R][C] or logits [R][V].
-static void pass(const Model *m, const Batch *batch, float *hidden, float *logits, int64_t thread, int64_t threads) {
+static void pass(Worker *w, const Model *m, const Batch *batch, float *hidden, float *logits) {
     Scratch s = scratch_of(m);
     int64_t N = batch->N, wide_C = wide(m->C), wide_y = wide(m->H * m->D), wide_F = wide(m->F);
-    int64_t channels_qkv = (m->H + 2 * m->K) * m->D, wide_qkv = wide(channels_qkv);
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < N; r++) {
+    int64_t wide_qkv = wide((m->H + 2 * m->K) * m->D);
+    EACH(r, N) {
         channel(&m->embedding, batch->token[r], s.x + r * wide_C);
         memset(s.y + r * wide_y, 0, wide_y * sizeof(float));
     }
     for (int64_t l = 0; l < m->layers; l++) {
         const Layer *layer = m->layer + l;
-        normalise_rows(m, &layer->qkv, s.x, layer->attention_norm, N, s.rows);
-        multiply(&layer->qkv, s.rows, N, s.qkv, wide_qkv, channels_qkv, 0);
-        append(m, layer, batch, s.qkv, wide_qkv);
-        attend_rows(m, layer, batch, s.qkv, wide_qkv, s.y, wide_y, thread, threads);
-        encode_rows(&layer->o, s.y, N, wide_y, s.rows);
-        multiply(&layer->o, s.rows, N, s.x, wide_C, m->C, 1);
-        normalise_rows(m, &layer->gate_up, s.x, layer->mlp_norm, N, s.rows);
-        multiply(&layer->gate_up, s.rows, N, s.h, 2 * wide_F, 2 * wide_F, 0);
-        gate_rows(&layer->down, s.h, N, s.rows);
-        multiply(&layer->down, s.rows, N, s.x, wide_C, m->C, 1);
+        normalise_rows(w, m, &layer->qkv, s.x, layer->attention_norm, N, s.rows);
+        multiply(w, &layer->qkv, s.rows, N, s.qkv, wide_qkv, 0);
+        append(w, m, layer, batch, s.qkv, wide_qkv);
+        attend_rows(w, m, layer, batch, s.qkv, wide_qkv, s.y, wide_y);
+        encode_rows(w, &layer->o, s.y, N, wide_y, s.rows);
+        multiply(w, &layer->o, s.rows, N, s.x, wide_C, 1);
+        normalise_rows(w, m, &layer->gate_up, s.x, layer->mlp_norm, N, s.rows);
+        multiply(w, &layer->gate_up, s.rows, N, s.h, 2 * wide_F, 0);
+        gate_rows(w, &layer->down, s.h, N, s.rows);
+        multiply(w, &layer->down, s.rows, N, s.x, wide_C, 1);
     }
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < batch->R; i++) {
+    EACH(i, batch->R) {
         float y[wide_C];
         normalise(s.x + batch->wanted[i] * wide_C, m->norm, m->C, wide_C, m->eps, y);
         if (hidden) memcpy(hidden + i * m->C, y, m->C * sizeof(float));
         else encode(m->head.type, y, wide_C, s.rows + i * row_bytes(m->head.type, wide_C));
     }
-    if (logits) multiply(&m->head, s.rows, batch->R, logits, m->V, m->V, 0);
+    if (logits && batch->R) multiply(w, &m->head, s.rows, batch->R, logits, m->V, 0);
 }
 
 void forward(const Model *m, const Batch *batch, float *hidden, float *logits, int64_t threads) {
+    Work work = {.threads = threads};
 #pragma omp parallel num_threads(threads)
     {
-        int64_t thread = 0, together = 1;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-        together = omp_get_num_threads();
-#endif
+        Worker worker = {&work, 0, 0};
         for (int64_t first = 0, done = 0; first < batch->N; first += m->rows) {
             Batch part = *batch;
             int32_t wanted[m->rows];
@@ -395,7 +434,7 @@ void forward(const Model *m, const Batch *batch, float *hidden, float *logits, i
             for (part.R = 0; done + part.R < batch->R && batch->wanted[done + part.R] < first + part.N; part.R++)
                 wanted[part.R] = batch->wanted[done + part.R] - (int32_t)first;
             part.wanted = wanted;
-            pass(m, &part, hidden ? hidden + done * m->C : NULL, logits ? logits + done * m->V : NULL, thread, together);
+            pass(&worker, m, &part, hidden ? hidden + done * m->C : NULL, logits ? logits + done * m->V : NULL);
             done += part.R;
         }
     }

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import mmap
-import subprocess
 import threading
 from collections.abc import Iterator
 from ctypes import POINTER, c_float, c_int64, c_void_p
@@ -24,16 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bimo import files
-from bimo.device import processor_name
+from bimo import compiled
 from bimo.errors import ModelError
 from bimo.generate.backend import PAGE, Batch
-from bimo.models import kernels, llama
+from bimo.models import llama
 
 SOURCE = Path(__file__).with_name("native.c")
-HEADER = Path(__file__).with_name("native_tile.h")
-# Sums keep their order, so neither -ffast-math nor parts of it: that is what makes results independent of the batch.
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp")
+# Sums keep their order, so nothing of -ffast-math: results would come to depend on how many rows are computed at once.
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fopenmp")
+OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")
 DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 BLOCK = 32  # channels that lie together
 GROUP = 64  # inputs that share a scale; inputs are padded to a multiple of it
@@ -53,7 +50,10 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("layers", "C", "H", "K", "D", "F", "V", "window", "rows", "kv_type", "kv_bytes")),
+        *(
+            (name, c_int64)
+            for name in ("layers", "C", "H", "K", "D", "F", "V", "window", "rows", "kv_type", "kv_bytes")
+        ),
         ("eps", c_float),
         *((name, c_void_p) for name in ("cosine", "sine", "norm")),
         ("layer", POINTER(_Layer)),
@@ -139,8 +139,9 @@ class NativeBackend:
 
     def _load(self, model: llama.Model) -> None:
         config, decoder = model.config, model.model
+        layers: Any = decoder.layers
         self._layers = (_Layer * config.num_hidden_layers)()
-        for to, layer in zip(self._layers, decoder.layers, strict=True):
+        for to, layer in zip(self._layers, layers, strict=True):
             attention, mlp = layer.self_attn, layer.mlp
             to.attention_norm = self._vector(layer.input_layernorm.weight)
             to.mlp_norm = self._vector(layer.post_attention_layernorm.weight)
@@ -214,39 +215,23 @@ def check(batch: Batch, *, vocab_size: int, context: int, pages: int) -> None:
     assert all(array.dtype == np.int32 and array.flags.c_contiguous for array in arrays)
     count = len(batch.tokens)
     assert count and len(batch.positions) == len(batch.sequence) == count and batch.pages.ndim == 2
-    assert 0 <= batch.tokens.min() and batch.tokens.max() < vocab_size
-    assert 0 <= batch.positions.min() and batch.positions.max() < context
+    assert batch.tokens.min() >= 0 and batch.tokens.max() < vocab_size
+    assert batch.positions.min() >= 0 and batch.positions.max() < context
     step, further = np.diff(batch.sequence), np.diff(batch.positions)
-    assert 0 <= batch.sequence[0] and batch.sequence[-1] < len(batch.pages) and step.min(initial=0) >= 0
+    assert batch.sequence[0] >= 0 and batch.sequence[-1] < len(batch.pages) and step.min(initial=0) >= 0
     assert (further[step == 0] == 1).all()
     last = batch.positions[np.append(step != 0, True)] // PAGE  # of each sequence
     assert last.max() < batch.pages.shape[1]
     used = batch.pages[np.unique(batch.sequence)][np.arange(batch.pages.shape[1]) <= last[:, None]]
-    assert 0 <= used.min() and used.max() < pages
+    assert used.min() >= 0 and used.max() < pages
     if len(batch.wanted):
-        assert 0 <= batch.wanted[0] and batch.wanted[-1] < count and np.diff(batch.wanted).min(initial=1) > 0
+        assert batch.wanted[0] >= 0 and batch.wanted[-1] < count and np.diff(batch.wanted).min(initial=1) > 0
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """The compiled source, from the cache or made now.
-
-    Raises:
-        ModelError: there is no C compiler, or it failed; the message holds what it said.
-    """
-    found = kernels.compiler()
-    if found is None:
-        raise ModelError("The native engine needs a C compiler.", expected="cc, gcc or clang", got="none of them")
-    texts = [path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)]
-    identity = repr((texts, found, FLAGS, processor_name()))
-    path = files.cache_folder() / "kernels" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if not path.is_file():
-        with files.atomic_path(path) as temporary:
-            words = [found, *FLAGS, str(SOURCE), "-o", str(temporary), "-lm"]
-            finished = subprocess.run(words, capture_output=True, text=True, check=False)
-            if finished.returncode:
-                raise ModelError(f"{found} cannot compile {SOURCE.name}.", got=finished.stderr.strip().splitlines()[0])
-    library = ctypes.CDLL(str(path))
+    """The compiled source, from the cache or made now; torch is loaded, and with it the OpenMP threads they share."""
+    library = compiled.library(SOURCE, FLAGS, optional=OPTIONAL, error=ModelError)
     library.scratch_bytes.restype = c_int64
     library.forward.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p, c_int64)
     library.forward.restype = None

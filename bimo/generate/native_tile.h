@@ -12,28 +12,38 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 #include <immintrin.h>
+enum { LANES = 16, ROWS = 12 };  // rows computed at once: with 32 channels their sums fill the registers
+#elif defined(__AVX__)
+enum { LANES = 8, ROWS = 3 };
+#else
+enum { LANES = 4, ROWS = 3 };
 #endif
-
-enum { LANES = 16, BLOCK = 32, ROWS = 12, GROUP = 64, ROW_GROUP = GROUP + 8, BLOCK_GROUP = GROUP * BLOCK + 4 * BLOCK };
+enum { BLOCK = 32, PARTS = BLOCK / LANES, GROUP = 64, ROW_GROUP = GROUP + 8, BLOCK_GROUP = GROUP * BLOCK + 4 * BLOCK };
+enum { AHEAD = 4096 };  // bytes between what is read and what is fetched from memory
 enum { FLOAT32, BFLOAT16, INT8 };
 
-typedef float vector __attribute__((vector_size(64)));
-typedef int32_t integers __attribute__((vector_size(64)));
-typedef uint32_t bits __attribute__((vector_size(64)));
-typedef float vector_at __attribute__((vector_size(64), aligned(4), may_alias));  // anywhere in memory
-typedef uint32_t bits_at __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef float vector_at __attribute__((vector_size(4 * LANES), aligned(4), may_alias));  // anywhere in memory
+typedef uint32_t bits_at __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t int_at __attribute__((may_alias));
 typedef float float_at __attribute__((may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH_ROW _Pragma("GCC unroll 12") for (int r = 0; r < n; r++)
+#define EACH_PART _Pragma("GCC unroll 8") for (int c = 0; c < PARTS; c++)
 
 INLINE vector load(const float *from) { return *(const vector_at *)from; }
 INLINE void store(float *to, vector v) { *(vector_at *)to = v; }
 INLINE vector all(float x) { return x - (vector){0}; }
-INLINE bits load_bits(const void *from) { return *(const bits_at *)from; }
+INLINE bits load_bits(const char *from) { return *(const bits_at *)from; }
+INLINE void fetch(const char *block) {
+    __builtin_prefetch(block + AHEAD);
+    __builtin_prefetch(block + AHEAD + 64);
+}
 
 INLINE vector dot_pairs(vector sum, bits w, uint32_t x) {
 #ifdef __AVX512BF16__
@@ -55,72 +65,72 @@ INLINE integers dot_quads(integers sum, bits w, int32_t x) {  // exact, so the s
 }
 
 INLINE void tile_float32(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
-    vector sum[ROWS][2];
-    EACH_ROW sum[r][0] = sum[r][1] = (vector){0};
+    vector sum[ROWS][PARTS], w[PARTS];
+    EACH_ROW EACH_PART sum[r][c] = (vector){0};
     for (int64_t k = 0; k < in; k++, block += 4 * BLOCK, rows += 4) {
-        __builtin_prefetch(block + 4096);
-        __builtin_prefetch(block + 4160);
-        vector low = load((const float *)block), high = load((const float *)block + LANES);
+        fetch(block);
+        EACH_PART w[c] = load((const float *)block + c * LANES);
         EACH_ROW {
-            float x = *(const float_at *)(rows + r * stride);
-            sum[r][0] += low * x;
-            sum[r][1] += high * x;
+            vector x = all(*(const float_at *)(rows + r * stride));
+            EACH_PART sum[r][c] += w[c] * x;
         }
     }
-    EACH_ROW { store(out + r * BLOCK, sum[r][0]); store(out + r * BLOCK + LANES, sum[r][1]); }
+    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
 }
 
 INLINE void tile_bfloat16(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
-    vector sum[ROWS][2];
-    EACH_ROW sum[r][0] = sum[r][1] = (vector){0};
+    vector sum[ROWS][PARTS];
+    bits w[PARTS];
+    EACH_ROW EACH_PART sum[r][c] = (vector){0};
     for (int64_t k = 0; k < in; k += 2, block += 4 * BLOCK, rows += 4) {
-        __builtin_prefetch(block + 4096);
-        __builtin_prefetch(block + 4160);
-        bits low = load_bits(block), high = load_bits(block + 64);
+        fetch(block);
+        EACH_PART w[c] = load_bits(block + c * 4 * LANES);
         EACH_ROW {
-            uint32_t x = *(const int_at *)(rows + r * stride);
-            sum[r][0] = dot_pairs(sum[r][0], low, x);
-            sum[r][1] = dot_pairs(sum[r][1], high, x);
+            uint32_t x = (uint32_t)*(const int_at *)(rows + r * stride);
+            EACH_PART sum[r][c] = dot_pairs(sum[r][c], w[c], x);
         }
     }
-    EACH_ROW { store(out + r * BLOCK, sum[r][0]); store(out + r * BLOCK + LANES, sum[r][1]); }
+    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
 }
 
 INLINE void tile_int8(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
-    vector sum[ROWS][2];
-    EACH_ROW sum[r][0] = sum[r][1] = (vector){0};
-    for (int64_t k = 0; k < in; k += GROUP, block += BLOCK_GROUP, rows += ROW_GROUP) {
-        integers exact[ROWS][2];
-        EACH_ROW exact[r][0] = exact[r][1] = *(const int_at *)(rows + r * stride + GROUP + 4) - (integers){0};
-        for (int q = 0; q < GROUP / 4; q++) {
-            __builtin_prefetch(block + 4096 + q * 128);
-            __builtin_prefetch(block + 4160 + q * 128);
-            bits low = load_bits(block + q * 128), high = load_bits(block + q * 128 + 64);
+    vector sum[ROWS][PARTS], scale[PARTS];
+    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    for (int64_t k = 0; k < in; k += GROUP, rows += ROW_GROUP) {
+        integers exact[ROWS][PARTS];
+        bits w[PARTS];
+        EACH_ROW EACH_PART exact[r][c] = *(const int_at *)(rows + r * stride + GROUP + 4) - (integers){0};
+        for (int q = 0; q < GROUP; q += 4, block += 4 * BLOCK) {
+            fetch(block);
+            EACH_PART w[c] = load_bits(block + c * 4 * LANES);
             EACH_ROW {
-                int32_t x = *(const int_at *)(rows + r * stride + q * 4);
-                exact[r][0] = dot_quads(exact[r][0], low, x);
-                exact[r][1] = dot_quads(exact[r][1], high, x);
+                int32_t x = *(const int_at *)(rows + r * stride + q);
+                EACH_PART exact[r][c] = dot_quads(exact[r][c], w[c], x);
             }
         }
-        const float *scale = (const float *)(block + GROUP * BLOCK);
-        vector low = load(scale), high = load(scale + LANES);
+        fetch(block);
+        EACH_PART scale[c] = load((const float *)block + c * LANES);
+        block += 4 * BLOCK;
         EACH_ROW {
-            float x = *(const float_at *)(rows + r * stride + GROUP);
-            sum[r][0] += __builtin_convertvector(exact[r][0], vector) * (low * x);
-            sum[r][1] += __builtin_convertvector(exact[r][1], vector) * (high * x);
+            vector x = all(*(const float_at *)(rows + r * stride + GROUP));
+            EACH_PART sum[r][c] += __builtin_convertvector(exact[r][c], vector) * (scale[c] * x);
         }
     }
-    EACH_ROW { store(out + r * BLOCK, sum[r][0]); store(out + r * BLOCK + LANES, sum[r][1]); }
+    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
 }
 
 #define SIZE(type, n) case n: tile_##type(n, block, rows, stride, in, out); break;
+#define FEW(type) SIZE(type, 1) SIZE(type, 2) SIZE(type, 3)
+#ifdef __AVX512F__
+#define MANY(type) SIZE(type, 4) SIZE(type, 5) SIZE(type, 6) SIZE(type, 7) SIZE(type, 8) SIZE(type, 9) SIZE(type, 10) \
+                   SIZE(type, 11) SIZE(type, 12)
+#else
+#define MANY(type)
+#endif
 #define SIZES(type, name)                                                                                            \
     static __attribute__((noinline)) void name(int n, const char *block, const char *rows, int64_t stride,           \
                                                int64_t in, float *out) {                                             \
-        switch (n) {                                                                                                 \
-            SIZE(type, 1) SIZE(type, 2) SIZE(type, 3) SIZE(type, 4) SIZE(type, 5) SIZE(type, 6)                      \
-            SIZE(type, 7) SIZE(type, 8) SIZE(type, 9) SIZE(type, 10) SIZE(type, 11) SIZE(type, 12)                   \
-        }                                                                                                            \
+        switch (n) { FEW(type) MANY(type) }                                                                          \
     }
 SIZES(float32, dot_float32)
 SIZES(bfloat16, dot_bfloat16)

@@ -9,60 +9,33 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bimo import files
-from bimo.device import processor_name
+from bimo import compiled
 from bimo.errors import ModelError
 
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = (
-    *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", "-fopenmp"),
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp"),
     # Sums may be reordered, so that they use whole vectors; NaN and infinity stay what they are.
     *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
-OPTIONAL = (
-    "-mprefer-vector-width=512",
-    "-fopenmp",
-    "-march=native",
-)  # dropped where a compiler lacks them
+OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")  # dropped where a compiler lacks them
 PARTS = 16  # of the rows of a norm, whose weight gradients are summed apart: fixed, so that threads do not change bits
-
-
-def compiler() -> str | None:
-    """The C compiler of this machine: ``$CC``, or the first of the usual names."""
-    return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
 
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """The compiled kernels, from the cache or made now.
+    """The compiled kernels, from the cache or made now; torch is loaded, and with it the OpenMP threads they share.
 
     Raises:
         ModelError: there is no C compiler, or it failed; the message holds what it said.
     """
-    found = compiler()
-    if found is None:
-        raise ModelError("The fast kernels need a C compiler.", expected="cc, gcc or clang", got="none of them")
-    folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
-    identity = (SOURCE.read_text(encoding="utf-8"), found, FLAGS, processor_name())
-    library = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
-    if not library.is_file():
-        with files.atomic_path(library) as temporary:
-            _compile(found, temporary)
-    try:
-        return ctypes.CDLL(str(library))  # torch is loaded, and with it the OpenMP threads that the two share
-    except OSError as cause:
-        fix = "Set BIMO_KERNEL_CACHE to a folder from which programs may run."
-        raise ModelError(f"{library} cannot be used.", got=str(cause), fix=fix) from None
+    return compiled.library(SOURCE, FLAGS, optional=OPTIONAL, error=ModelError)
 
 
 def usable(device: torch.device) -> bool:
@@ -71,18 +44,6 @@ def usable(device: torch.device) -> bool:
         return device.type == "cpu" and load() is not None
     except ModelError:
         return False
-
-
-def _compile(command: str, library: Path) -> None:
-    flags = list(FLAGS)
-    for dropped in (None, *OPTIONAL):
-        flags = [flag for flag in flags if flag != dropped]
-        words = [command, *flags, str(SOURCE), "-o", str(library), "-lm"]
-        finished = subprocess.run(words, capture_output=True, text=True, check=False)
-        if finished.returncode == 0:
-            return
-    said = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
-    raise ModelError(f"The C compiler {command} cannot compile {SOURCE.name}.", got=said[0])
 
 
 def _call(name: str, like: Tensor, *arguments: Tensor | int | float | None) -> None:

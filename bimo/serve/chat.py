@@ -36,6 +36,7 @@ def chat_ids(
     if served.conventions.no_chat is not None:
         message = f"This model cannot chat: {served.conventions.no_chat}. Use /v1/completions."
         raise wrong(message, "model", "unsupported_model")
+    served.require_short(sum(len(message["content"]) for message in messages), param)
     template = served.tokenizer.chat_template or ""
     uses_tools = tools or any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
     if uses_tools and "tools" not in template:

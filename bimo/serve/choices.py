@@ -165,10 +165,14 @@ async def _merged(streams: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenera
         running = len(tasks)
         while running:
             item = await found.get()
-            if item is None:
-                running -= 1
-            else:
+            if item is not None:
                 yield item
+                continue
+            running -= 1
+            await asyncio.sleep(0)  # for the task to end; one that failed ends them all
+            for task in tasks:
+                if task.done():
+                    task.result()
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:

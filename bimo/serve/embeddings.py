@@ -19,6 +19,8 @@ from bimo.serve.errors import wrong
 from bimo.serve.fields import Body, Inputs, Name
 from bimo.serve.served import Served
 
+TOGETHER = 32  # texts computed at the same time
+
 
 class EmbeddingRequest(Body):
     """Texts to be embedded."""
@@ -53,11 +55,14 @@ def embeddings(served: Served) -> Any:
 
     async def embed(body: EmbeddingRequest, texts: Sequence[Sequence[int]], caller: str) -> Response:
         usage = Usage(prompt=sum(map(len, texts)))
-        data = []
+        vectors: list[list[float]] = []
         async with served.admission.place():
-            for index, ids in enumerate(texts):
-                vector = await served.engine.embed(ids)
-                data.append({"object": "embedding", "index": index, "embedding": _encoded(vector, body)})
+            for start in range(0, len(texts), TOGETHER):
+                vectors += await asyncio.gather(*map(served.engine.embed, texts[start : start + TOGETHER]))
+        data = [
+            {"object": "embedding", "index": index, "embedding": _encoded(vector, body)}
+            for index, vector in enumerate(vectors)
+        ]
         count(served, caller, usage)
         counted = {"prompt_tokens": usage.prompt, "total_tokens": usage.prompt}
         return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": counted})

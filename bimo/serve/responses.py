@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import json
 import secrets
@@ -53,13 +54,21 @@ class Responding:
 
     def _fitting_ids(self) -> list[int]:
         """The ids of the conversation; with truncation, without as many of the oldest messages as necessary."""
+        if self.body.truncation == "auto":
+            # The fewest that must go, found in a few steps: a conversation may have thousands of messages.
+            last = len(self.messages) - 1
+            self.messages = self.messages[bisect.bisect_left(range(last), True, key=self._fits_without) :]
+        return chat_ids(self.served, self._shown(0), param="input")
+
+    def _fits_without(self, dropped: int) -> bool:
+        shown, room = self._shown(dropped), self.served.engine.facts.context - (self.body.max_output_tokens or 1)
+        if self.served.least_tokens(sum(len(message["content"]) for message in shown)) > room:
+            return False
+        return len(chat_ids(self.served, shown, param="input")) <= room
+
+    def _shown(self, dropped: int) -> list[dict[str, Any]]:
         told = [{"role": "system", "content": self.body.instructions}] if self.body.instructions else []
-        ids = chat_ids(self.served, [*told, *self.messages], param="input")
-        room = self.served.engine.facts.context - (self.body.max_output_tokens or 1)
-        while self.body.truncation == "auto" and len(ids) > room and len(self.messages) > 1:
-            self.messages = self.messages[1:]
-            ids = chat_ids(self.served, [*told, *self.messages], param="input")
-        return ids
+        return [*told, *self.messages[dropped:]]
 
     def _item(self, text: str | None, status: str) -> dict[str, Any]:
         content = [] if text is None else [_part(text)]

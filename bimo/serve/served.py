@@ -62,16 +62,27 @@ class Served:
         """The same, of a text that may fit the context.
 
         Raises:
-            ApiError: 400; it is so long that it need not even be encoded.
+            ApiError: 400, as :meth:`require_short`.
         """
-        context = self.engine.facts.context
-        if (least := len(text) // self._longest) > context:
+        self.require_short(len(text), param)
+        return self.whole_text_ids(text)
+
+    def require_short(self, characters: int, param: str) -> None:
+        """Check before a text is encoded that it is not hopelessly long.
+
+        Raises:
+            ApiError: 400; even with the longest tokens it would not fit the context.
+        """
+        if self.least_tokens(characters) > (context := self.engine.facts.context):
             message = (
-                f"This model's maximum context length is {context} tokens. However, '{param}' has at least {least} "
-                f"tokens. Please reduce its length."
+                f"This model's maximum context length is {context} tokens. However, '{param}' has at least "
+                f"{self.least_tokens(characters)} tokens. Please reduce its length."
             )
             raise ApiError(400, message, param=param, code="context_length_exceeded")
-        return self.whole_text_ids(text)
+
+    def least_tokens(self, characters: int) -> int:
+        """How many tokens a text has at least."""
+        return characters // self._longest
 
     @functools.cached_property
     def _longest(self) -> int:

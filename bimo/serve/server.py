@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bimo.device import resolve_device
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.serve.admission import overloaded
@@ -69,18 +70,21 @@ def require_model(folder: Path) -> None:
         raise ModelError(f"There is no model at {folder}.", expected="a bimo run or a Hugging Face folder", got=got)
 
 
-def require_memory(folder: Path, free: float) -> None:
+def require_memory(folder: Path, free: float, copies: int) -> None:
     """Check before anything is read that the weights fit into memory.
+
+    Args:
+        copies: as often as they are in memory at the same time.
 
     Raises:
         ModelError: they do not; it names both numbers.
     """
-    needed = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    needed = copies * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if needed > free * SHARE:
         raise ModelError(
             f"The model in {folder} is too large for this machine's memory.",
-            expected=f"weights of at most {free * SHARE / 1e9:.2f} GB, {SHARE:.0%} of what is free",
-            got=f"{needed / 1e9:.2f} GB",
+            expected=f"at most {free * SHARE / 1e9:.2f} GB, {SHARE:.0%} of what is free",
+            got=f"{needed / 1e9:.2f} GB while it is loaded",
             fix="Close other programs, or serve a smaller model.",
         )
 
@@ -91,7 +95,9 @@ def load_served(folder: Path, *, name: str | None, device: str, dtype: str, limi
     Raises:
         BimoError: as :func:`bimo.generate.language_model.load`, or the model is too large.
     """
-    require_memory(folder, free_memory(torch.device("cpu")))
+    # On a CPU the weights are read, and packed in the order in which the engine reads them.
+    copies = 2 if resolve_device(device).type == "cpu" else 1
+    require_memory(folder, free_memory(torch.device("cpu")), copies)
     model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
     return Served(

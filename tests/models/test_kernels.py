@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bimo import compiled
 from bimo.errors import ModelError
 from bimo.generate.cache import KVCache
 from bimo.models import kernels, llama
@@ -155,7 +156,7 @@ def test_generation_with_a_cache_is_unchanged() -> None:
 def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kernels.load.cache_clear()
     monkeypatch.setenv("BIMO_KERNEL_CACHE", str(tmp_path))
-    monkeypatch.setattr(kernels, "compiler", lambda: None)
+    monkeypatch.setattr(compiled, "compiler", lambda: None)
     with pytest.raises(ModelError, match="C compiler"):
         kernels.load()
     kernels.load.cache_clear()

@@ -71,6 +71,23 @@ def test_the_start_of_a_document_has_a_score_too(live: Any, model: LanguageModel
     assert sum(answer.choices[0].logprobs.token_logprobs[1:]) == pytest.approx(model.logprob("To be"), abs=1e-4)
 
 
+def test_what_lm_eval_asks_and_reads(live: Any, model: LanguageModel) -> None:
+    """``local-completions`` of lm-eval 0.4.13: ids, echo, one token more, whose score it drops."""
+    context, continuation = model.tokenizer.encode("To be, or"), model.tokenizer.encode(" not 话说")
+    ids = [context + continuation, continuation + context]
+    answer = complete(live, prompt=ids, temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    for row, choice, start in zip(ids, answer.choices, (len(context), len(continuation)), strict=True):
+        expected, ranks = score_ids(model.model, row)
+        assert choice.logprobs.token_logprobs[start:-1] == pytest.approx(expected[start - 1 :], abs=1e-5)
+        greedy = [
+            max(rivals, key=rivals.__getitem__) == token
+            for token, rivals in zip(choice.logprobs.tokens, choice.logprobs.top_logprobs, strict=True)
+            if rivals
+        ]
+        assert greedy[:-1] == [rank == 1 for rank in ranks] and greedy[-1]
+
+
 def test_names_of_tokens(live: Any, model: LanguageModel) -> None:
     ids = [model.tokenizer.eos_id, *model.tokenizer.encode_bytes(b"a\xe5")]
     names = complete(live, prompt=ids, max_tokens=0, echo=True, logprobs=0).choices[0].logprobs.tokens

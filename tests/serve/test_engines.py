@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from bimo.errors import ModelError
 from bimo.generate.engine import Engine
@@ -17,7 +19,7 @@ from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.scoring import score_ids
 from bimo.generate.torch_backend import TorchBackend
 from bimo.serve.engines import Facts, Settings, Token
-from bimo.serve.engines.native import NativeEngine, fingerprint
+from bimo.serve.engines.native import NativeEngine, fingerprint, native_engine
 from tests.serve.live import native_of
 
 
@@ -116,3 +118,25 @@ def test_the_fingerprint_is_the_weights_own(model: LanguageModel, tmp_path: Path
     data[-9] ^= 1
     (tmp_path / "model.safetensors").write_bytes(bytes(data))
     assert fingerprint(tmp_path, "native", "float32") != same
+
+
+def test_a_family_without_c_is_computed_by_torch(model: LanguageModel, tmp_path: Path) -> None:
+    model.tokenizer.save(tmp_path)
+    torch.manual_seed(3)
+    size = {"n_embd": 20, "n_layer": 2, "n_head": 5, "n_positions": 70, "vocab_size": model.tokenizer.vocab_size}
+    config = transformers.GPT2Config(**size, bos_token_id=None, eos_token_id=model.tokenizer.eos_id)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    gpt2 = load(tmp_path)
+    (expected,) = gpt2.generate("To be", temperature=0, max_new_tokens=7)
+
+    async def work() -> list[Token]:
+        engine = native_of(gpt2)
+        try:
+            settings = Settings(max_tokens=7, seed=1, temperature=0, ends=gpt2.conventions.ends)
+            return await drawn(engine, [*gpt2.conventions.prefix, *gpt2.tokenizer.encode("To be")], settings)
+        finally:
+            await engine.close()
+
+    assert tuple(token.id for token in asyncio.run(work())) == expected.ids
+    with pytest.raises(ModelError, match="int8 cannot be had"):
+        native_engine(gpt2.model, gpt2.tokenizer, tmp_path, ends=(), dtype="int8", free=1e9)

@@ -96,6 +96,7 @@ WRONG = [
     (CHAT, said("tool", content="x"), "messages[0].tool_call_id", "invalid_value"),
     (CHAT, {"max_tokens": 2, "max_completion_tokens": 2}, "max_tokens", "invalid_value"),
     (CHAT, {"max_tokens": 999}, "messages", "context_length_exceeded"),
+    (CHAT, said("user", content="q" * 1_000_000), "messages", "context_length_exceeded"),
     (CHAT, {"top_logprobs": 2}, "top_logprobs", "invalid_value"),
     (CHAT, {"logprobs": 2}, "logprobs", "invalid_type"),
     (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),

@@ -112,6 +112,18 @@ def test_rates_and_quotas_of_each_key(model: LanguageModel) -> None:
             live.client.with_options(api_key=ANN).completions.create(**GOOD)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_use_up_the_tokens(model: LanguageModel, stream: bool) -> None:
+    body = {**GOOD, "prompt": model.tokenizer.encode("To be"), "max_tokens": 9, "stream": stream}
+    with serving(model, ScriptedEngine(model.tokenizer, "x" * 20), limits=Limits(tokens_per_minute=10)) as live:
+        assert live.send("/v1/completions", body).status == 200
+        answer = live.send("/v1/completions", body)
+        assert answer.status == 429 and answer.error["type"] == "tokens" and int(answer.headers["retry-after"]) > 0
+        counted = live.send("/metrics").body.decode()
+        prompt = len(body["prompt"])
+        assert f'kind="prompt"}} {prompt}\n' in counted and 'kind="drawn"} 9\n' in counted
+
+
 def test_tokens_are_counted_when_they_are_used() -> None:
     clock = [100.0]
     quotas = Quotas(Limits(tokens_per_minute=60, tokens_per_day=100), lambda: clock[0])

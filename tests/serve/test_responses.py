@@ -85,7 +85,13 @@ def test_old_messages_make_room(live: Any) -> None:
         live.client.responses.create(input=messages, **OPTIONS)
     assert refusal.value.code == "context_length_exceeded"
     answer = live.client.responses.create(input=messages, truncation="auto", **OPTIONS)
-    assert answer.usage.input_tokens + 11 <= live.served.engine.facts.context
+    context = live.served.engine.facts.context
+    fitting = next(
+        ids for start in range(29) if len(ids := live.served.tokenizer.encode_chat(messages[start:])) + 11 <= context
+    )
+    assert answer.usage.input_tokens == len(fitting), "no more messages are dropped than must be"
+    with pytest.raises(openai.BadRequestError):
+        live.client.responses.create(input="q" * 9_000, truncation="auto", **OPTIONS)
 
 
 def test_the_store_is_bounded_and_private() -> None:

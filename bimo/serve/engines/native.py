@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bimo import __version__
-from bimo.errors import Busy, UsageError
+from bimo.errors import Busy, ModelError, UsageError
 from bimo.generate import native
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.constraints import Constraints
@@ -185,7 +185,7 @@ def native_engine(
         free: bytes of memory that could be used.
 
     Raises:
-        ModelError: the backend lacks the precision, or there is no C compiler.
+        ModelError: there is no such precision for this model, or no C compiler.
     """
     weight, config = model.output_weight, model.config
     precision = str(weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
@@ -193,6 +193,9 @@ def native_engine(
     if isinstance(model, llama.Model) and weight.device.type == "cpu":
         pages = _pages(config.max_position_embeddings, native.page_bytes(model.config, precision), free)
         backend = native.NativeBackend(model, pages=pages, dtype=precision)
+    elif dtype == "int8":
+        expected, got = "a Llama, Mistral, Qwen2 or Qwen3 on a CPU", f"{config.model_type} on {weight.device.type}"
+        raise ModelError("int8 cannot be had here.", expected=expected, got=got, fix="Use --dtype bfloat16.")
     else:
         page = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE * weight.itemsize
         backend = TorchBackend(model, kv_bytes=_pages(config.max_position_embeddings, page, free) * page)

@@ -1,0 +1,78 @@
+"""C sources of bimo, compiled by this machine's own compiler: in about a second, once, and kept in the cache folder.
+
+Whoever uses one has the same in Python, for machines without a compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bimo import files
+from bimo.device import processor_name
+from bimo.errors import BimoError
+
+
+def compiler() -> str | None:
+    """The C compiler of this machine: ``$CC``, or the first of the usual names."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+
+
+def library(
+    source: Path, flags: Sequence[str], *, optional: Sequence[str] = (), error: type[BimoError] = BimoError
+) -> ctypes.CDLL:
+    """A source as a library, from the cache or made now.
+
+    Args:
+        source: it may include headers that lie beside it and whose names begin with its own, as ``source_part.h``.
+        flags: of the compiler, beside those that make a library of it.
+        optional: those of them that are dropped, one after the other, where a compiler lacks them.
+
+    Raises:
+        error: there is no C compiler, or it failed; the message holds what it said.
+    """
+    found = compiler()
+    if found is None:
+        raise error("The fast kernels need a C compiler.", expected="cc, gcc or clang", got="none of them")
+    folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob(f"{source.stem}_*.h")))]
+    identity = (*texts, found, tuple(flags), processor_name())
+    path = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
+    try:
+        if not path.is_file():
+            with files.atomic_path(path) as temporary:
+                compile_to(temporary, found, source, flags, optional=optional, error=error)
+        return ctypes.CDLL(str(path))
+    except OSError as cause:
+        fix = "Set BIMO_KERNEL_CACHE to a folder where files may be written, and from which programs may run."
+        raise error(f"{path} cannot be made or used.", got=str(cause), fix=fix) from None
+
+
+def compile_to(
+    path: Path,
+    command: str,
+    source: Path,
+    flags: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    error: type[BimoError] = BimoError,
+) -> None:
+    """Compile a source with a compiler, without those of the ``optional`` flags that it lacks.
+
+    Raises:
+        error: it failed.
+    """
+    left = list(flags)
+    for dropped in (None, *optional):
+        left = [flag for flag in left if flag != dropped]
+        words = [command, *left, "-shared", "-fPIC", str(source), "-o", str(path), "-lm"]
+        finished = subprocess.run(words, capture_output=True, text=True, check=False)
+        if finished.returncode == 0:
+            return
+    said = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
+    raise error(f"The C compiler {command} cannot compile {source.name}.", got=said[0])
