@@ -63,7 +63,7 @@ export class Chat {
     const messages = turns.messagesTo(this.talk, at);
     if (draft) messages.push({ role: "user", content: draft });
     else if (messages.length && messages[messages.length - 1].role === "assistant") messages.pop();
-    return { path: PATHS.chat, body: chatRequest(this.page.model.id, messages, this.page.settings.values) };
+    return { path: PATHS.chat, body: chatRequest(this.page.model?.id ?? "", messages, this.page.settings.values) };
   }
 
   run() {

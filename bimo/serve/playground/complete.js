@@ -39,7 +39,7 @@ export class Complete {
     });
     this.outline = new Outline({ go: (id) => this.#go(id), prune: (id) => this.#prune(id) });
     this.variants = new Variants((id) => this.#go(id));
-    this.problem = new Problem(() => this.run());
+    this.problem = new Problem(() => this.#retry());
     this.gauge = new Gauge();
     this.#build();
     this.read(recall("reading", "probability"));
@@ -76,7 +76,7 @@ export class Complete {
 
   /** The request that a run would send now. */
   request() {
-    return { path: PATHS.completion, body: completionRequest(this.page.model.id, this.draft.text, this.page.settings.values) };
+    return { path: PATHS.completion, body: completionRequest(this.page.model?.id ?? "", this.draft.text, this.page.settings.values) };
   }
 
   async run(from = this.draft.at, settings = this.page.settings.values) {
@@ -98,6 +98,7 @@ export class Complete {
   async #grow(prompt, settings, sprout, from) {
     const body = completionRequest(this.page.model.id, prompt, settings);
     this.problem.hide();
+    this.#retry = () => this.run();
     const ids = sprout();
     const work = (this.work = new Work());
     this.#working(true);
@@ -122,6 +123,7 @@ export class Complete {
   }
 
   #finished = null;
+  #retry = () => this.run();
 
   stop() {
     this.work?.stop();
@@ -156,6 +158,7 @@ export class Complete {
     const { text } = this.draft;
     if (!text.trim() || this.work || !this.page.ready()) return;
     this.problem.hide();
+    this.#retry = () => this.score();
     const body = scoringRequest(this.page.model.id, text);
     try {
       const answer = await post(PATHS.completion, body);

@@ -128,8 +128,10 @@ export class Draft {
     if (gone) this.at = growth.deepest(this.tree, parent);
   }
 
-  /** Forget nodes in which nothing was written; the last one that is left takes the page back to ``from``. */
+  /** Forget nodes in which nothing was written; when none is left, it is as if nothing had been asked for. */
   tidy(ids, from) {
+    const written = ids.some((id) => id in this.tree.nodes && growth.nodeText(this.tree.nodes[id]));
+    if (!written && ids.includes(this.at)) this.#past.pop();
     for (const id of ids) {
       if (!(id in this.tree.nodes) || growth.nodeText(this.tree.nodes[id])) continue;
       this.tree = growth.remove(this.tree, id);

@@ -111,13 +111,6 @@ export function splitAt(tree, id, offset) {
   throw new RangeError(`no character ${offset} in this text`);
 }
 
-/** Where the text of ``id`` is to be found after a split: the node itself may now be the first half of it. */
-export function samePlace(tree, id, length) {
-  let at = id;
-  while (textOf(tree, at).length < length) at = tree.nodes[at].children[0];
-  return at;
-}
-
 /** How many characters two texts share at their beginning; never half of a surrogate pair. */
 export function shared(one, other) {
   const most = Math.min(one.length, other.length);

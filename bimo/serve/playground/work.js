@@ -5,7 +5,7 @@ import { TokenReader, fromChat, fromCompletion } from "./tokens.js";
 
 export const PATHS = { completion: "/v1/completions", chat: "/v1/chat/completions" };
 
-/** The request last sent and the answer to it: {path, body, chunks} for "view code". */
+/** The request last sent and the answer to it: {path, body, answer} for "view code". */
 export const last = { path: null, body: null, answer: null };
 
 export class Work {

@@ -118,6 +118,16 @@ test("a draft undoes typing by pauses, and every step of the model's", () => {
   assert.equal(draft.canUndo, false);
 });
 
+test("an answer without a word is no step", () => {
+  const draft = new Draft();
+  draft.edit("a", "insertText", 0);
+  const from = draft.at;
+  draft.tidy(draft.sprout(from, 2), from);
+  assert.deepEqual([draft.text, draft.at, draft.canUndo], ["a", from, true]);
+  draft.undo();
+  assert.deepEqual([draft.text, draft.canUndo], ["", false]);
+});
+
 test("own words are painted as they were scored, as far as the text is still the same", () => {
   const draft = new Draft();
   draft.edit("one two six", "insertText", 0);

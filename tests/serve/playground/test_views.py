@@ -257,6 +257,7 @@ def test_the_real_server(model: LanguageModel, open_page: Open) -> None:
         page.keyboard.press("Control+Enter")
         finish(page)
         assert "bits a token" in page.inner_text(".side-a .status-line")
+        page.close()  # before its server
 
 
 def test_what_goes_wrong_is_said(serve: Serve, open_page: Open) -> None:
