@@ -39,6 +39,12 @@ Every key of `bimo prepare --config RECIPE.yaml`, which `--set key=value` takes 
 the values that were used. What the cleaning steps do, and where their rules come from: [cleaning](cleaning.md).
 """
 
+GUARD = """\
+# Settings of a guard
+
+Every key of the file that `bimo serve RUN --guard GUARD.yaml` reads; what it does: [serving](serving.md).
+"""
+
 CLEANING = """\
 # The cleaning steps
 
@@ -62,8 +68,10 @@ def configuration_page() -> str:
     """The configuration reference, one table for each nested dataclass."""
     config = importlib.import_module("bimo.train.config").TrainConfig
     recipe = importlib.import_module("bimo.text.prepare.recipe").Recipe
-    training, preparing = _sections(config, prefix=""), _sections(recipe, prefix="")
-    return "\n".join([CONFIGURATION.format(notice=NOTICE), *training, PREPARATION, *preparing])
+    guard = importlib.import_module("bimo.serve.guard").GuardConfig
+    training, preparing, guarding = (_sections(owner, prefix="") for owner in (config, recipe, guard))
+    parts = [CONFIGURATION.format(notice=NOTICE), *training, PREPARATION, *preparing, GUARD, *guarding]
+    return "\n".join(parts)
 
 
 def cleaning_page() -> str:

@@ -6,11 +6,14 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bimo.commands import Device
 from bimo.commands.detect_watermark import read_key
 from bimo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bimo.serve.keys import Keys
 
 
 def serve(
@@ -80,18 +83,10 @@ def serve(
     from bimo.generate.watermark import Watermark
     from bimo.serve import server
     from bimo.serve.guard import Guard
-    from bimo.serve.hosts import Hosts, is_loopback
-    from bimo.serve.keys import ENVIRONMENT, read_keys
+    from bimo.serve.hosts import Hosts
     from bimo.serve.limits import Limits
 
-    keys = read_keys(api_keys, os.environ.get(ENVIRONMENT))
-    if not (keys or no_keys or is_loopback(host)):
-        raise UsageError(
-            f"--host {host} lets other machines in.",
-            expected=f"--api-keys FILE or ${ENVIRONMENT}",
-            got="no keys",
-            fix="Make a file of keys, or add --no-keys if everyone may come in.",
-        )
+    keys = _keys(api_keys, no_keys, host)
     hosts, checked = Hosts([host, *(allowed_host or [])], cors or []), Limits(**limits)
     guarding = Guard.read(guard) if guard is not None else None
     mark = Watermark(read_key(watermark)) if watermark is not None else None
@@ -103,6 +98,21 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{found.getsockname()[1]}"
         print(f"{served.name}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         server.run(served, hosts, found)
+
+
+def _keys(path: Path | None, no_keys: bool, host: str) -> Keys:
+    from bimo.serve.hosts import is_loopback
+    from bimo.serve.keys import ENVIRONMENT, read_keys
+
+    keys = read_keys(path, os.environ.get(ENVIRONMENT))
+    if not (keys or no_keys or is_loopback(host)):
+        raise UsageError(
+            f"--host {host} lets other machines in.",
+            expected=f"--api-keys FILE or ${ENVIRONMENT}",
+            got="no keys",
+            fix="Make a file of keys, or add --no-keys if everyone may come in.",
+        )
+    return keys
 
 
 def _require_libraries() -> None:
