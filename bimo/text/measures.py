@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from bimo.text import scripts
 from bimo.text.document import Drop
-from bimo.text.scan import LONGEST, Facts, facts_of
+from bimo.text.scan import KEPT, LONGEST, Facts, facts_of
 
 CHARACTERS_A_WORD = 1.6  # jieba's words of modern Chinese prose have 1.5 to 1.7 characters
 MOST_TOKENS_OF = 1 << 17  # and the tokens of so many: the longer a text, the more of its phrases come again
@@ -183,10 +183,16 @@ class Measures:
         )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=KEPT)
 def measures_of(text: str) -> Measures:
-    """The measures of a text; those of the last text are kept, so that the steps on one document share them."""
+    """The measures of a text; those of the last texts are kept, so that the steps on some documents share them."""
     return Measures(text, facts_of(text))
+
+
+def forget() -> None:
+    """Keep no text any longer; to be called when some documents are done, as texts can be long."""
+    measures_of.cache_clear()
+    facts_of.cache_clear()
 
 
 def repeated_characters(parts: list[str]) -> float:

@@ -72,6 +72,7 @@ class Facts(ctypes.Structure):
 
 
 Facts._fields_ = [(name, ctypes.c_int64) for name in Facts.__annotations__]  # in the source's order
+KEPT = 1024  # texts whose facts are kept: more than are cleaned together, as steps make new ones
 Scanner = Callable[[bytes, int, Facts], bool]  # bytes of a text, its characters, what to fill; False: no memory
 
 
@@ -80,9 +81,9 @@ def announcement() -> str:
     return "" if library() else "Cleaning takes several times as long without a C compiler: install gcc or clang."
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=KEPT)
 def facts_of(text: str) -> Facts | None:
-    """The facts of a text; those of the last text are kept, so that the steps on one document share them.
+    """The facts of a text; those of the last texts are kept, so that the steps on some documents share them.
 
     None for a very long text, one with lone surrogates, or where there is no C compiler: then all must be looked for.
     """

@@ -237,6 +237,8 @@ def test_the_suffixes_of_a_name_are_those_of_pathlib(name):
         assert suffixes_of(name) == (PurePath(path.stem).suffix, path.suffix)
     else:
         assert suffixes_of(name) == (path.suffix, "")
+
+
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 TEXTS = st.text(st.sampled_from('墨笔a b,"\n\r'), min_size=1, max_size=9).map(lambda text: f"x{text}")
 

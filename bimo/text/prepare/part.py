@@ -23,9 +23,9 @@ import numpy as np
 
 from bimo import files
 from bimo.errors import DataError
-from bimo.text import store
+from bimo.text import measures, store
 from bimo.text.clean import pii
-from bimo.text.document import Document, Drop, Skipped
+from bimo.text.document import Document, Drop, Skipped, Step
 from bimo.text.listing import File, Listing
 from bimo.text.prepare.ledger import CHANGED, LEDGER, READ, LedgerWriter, Row
 from bimo.text.prepare.recipe import Recipe, build_steps, fingerprint
@@ -35,6 +35,7 @@ from bimo.text.source import Source
 DOCUMENTS, FACTS = "documents.jsonl.zst", "part.json"
 ARRAYS = {"digest": (np.uint8, 32), "exact": (np.uint64, 2), "bands": (np.uint64, 16), "check": (np.uint8, 128)}
 NEAR = ("bands", "check")  # made only where near duplicates are looked for
+CLEANED_TOGETHER = 256  # documents, or SIGNED_TOGETHER
 SIGNED_TOGETHER = 1 << 20  # bytes of text
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 600  # of every reason, and of each text
 NOTHING_IN_IT = ("empty", "no records")
@@ -148,6 +149,26 @@ def _new_part(part: Path, task: Task) -> Iterator[_Part]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@dataclass(slots=True)
+class _Counts:
+    """What is in a file, as far as it is read: see :class:`Facts`."""
+
+    file: tuple[Any, ...]
+    rows: int = 0
+    documents: int = 0
+    kept: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """A document on its way through the steps, its text in UTF-8, its row, and the counts of its file."""
+
+    document: Document
+    raw: bytes
+    row: Row
+    counts: _Counts
+
+
 class _Part:
     """The files of a part while it is made."""
 
@@ -155,6 +176,9 @@ class _Part:
         self._folder, self._options, self._near = folder, task.recipe.reading.options(), task.recipe.duplicates.near
         self._steps = build_steps(task.recipe.clean)
         self._examples = _Examples()
+        self._counts: list[_Counts] = []
+        self._held: list[tuple[Row, _Work | None]] = []  # rows that wait, and what is to be done for them
+        self._held_bytes = 0
         self._texts: list[str] = []  # of documents that are kept, with their lines and digests
         self._lines: list[bytes] = []
         self._digests: list[bytes] = []
@@ -178,71 +202,91 @@ class _Part:
 
     def __exit__(self, *failure: object) -> None:
         if failure[0] is None:
+            self._clean()
             self._sign()
         self._stack.close()
         self.facts.examples = self._examples.found
+        self.facts.files = [(one.file, one.rows, one.documents, one.kept) for one in self._counts]
+        self.facts.documents = sum(one.rows for one in self._counts)
+        self.facts.kept = sum(one.kept for one in self._counts)
 
     def add(self, file: File) -> None:
-        """Read a file, clean its documents and write them down."""
+        """Read a file, clean its documents and write them down; the last ones later, together with those to come."""
         source = Source(file.name, Listing([file]), self._options)
-        rows = documents = kept = 0
-        for rows, found in enumerate(source.records(), start=1):
+        counts = self._count(file)
+        for number, found in enumerate(source.records()):
             if isinstance(found, Document):
-                kept += self._take(found, rows - 1)
-                documents += 1
+                self._wait(found, number, counts)
             else:
-                self._lose(f"{file.name} {found.where}".rstrip(), file, rows - 1, found.reason, found.where)
-        unread = source.skipped if not rows else source.unread
-        for number, skipped in enumerate(unread, start=rows):
-            self._lose(file.name, file, number, skipped.reason.partition(" (")[0], skipped.reason)
+                self._lose(f"{file.name} {found.where}".rstrip(), file, counts, found.reason, found.where)
+        for skipped in source.unread if counts.rows else source.skipped:
+            self._lose(file.name, file, counts, skipped.reason.partition(" (")[0], skipped.reason)
         useless = [one for one in source.skipped if not one.reason.startswith(NOTHING_IN_IT)]
-        self.facts.unread += map(asdict, source.unread if documents else useless)
-        self._count(file, rows + len(unread), documents, kept)
+        self.facts.unread += map(asdict, source.unread if counts.documents else useless)
 
     def refuse(self, file: File, cause: str) -> None:
         """Write down that a file gives nothing."""
-        self._lose(file.name, file, 0, cause, cause)
+        self._lose(file.name, file, self._count(file), cause, cause)
         self.facts.unread.append(asdict(Skipped(file.name, cause)))
-        self._count(file, 1, 0, 0)
 
-    def _lose(self, id: str, file: File, number: int, reason: str, evidence: str) -> None:
-        row = Row(id, file.name, number)
-        row.drop(READ, reason, evidence)
-        self._ledger.add(row)
-
-    def _count(self, file: File, rows: int, documents: int, kept: int) -> None:
-        self.facts.files.append((identity(file), rows, documents, kept))
-        self.facts.documents += rows
-        self.facts.kept += kept
+    def _count(self, file: File) -> _Counts:
+        self._counts.append(_Counts(identity(file)))
         self.facts.bytes_in += file.size
+        return self._counts[-1]
 
-    def _take(self, document: Document, number: int) -> bool:
+    def _lose(self, id: str, file: File, counts: _Counts, reason: str, evidence: str) -> None:
+        row = Row(id, file.name, counts.rows)
+        row.drop(READ, reason, evidence)
+        counts.rows += 1
+        self._held.append((row, None))
+
+    def _wait(self, document: Document, number: int, counts: _Counts) -> None:
         raw = document.text.encode("utf-8")
         row = Row(document.id, document.source, number, hashlib.blake2b(raw, digest_size=16).hexdigest())
         row.bytes_in, row.offset = len(raw), document.offset
-        found = document
+        self._held.append((row, _Work(document, raw, row, counts)))
+        self._held_bytes += len(raw)
+        counts.rows += 1
+        counts.documents += 1
+        if len(self._held) >= CLEANED_TOGETHER or self._held_bytes > SIGNED_TOGETHER:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Apply each step to all documents that wait, then the next one: its code and tables stay in the cache."""
+        left = [work for _, work in self._held if work]
         for name, step in self._steps:
-            result = step(found)
-            if isinstance(result, Drop):
-                self._examples.add(name, result.reason, found, result.evidence)
-                row.bytes_dropped = len(raw)
-                row.drop(name, result.reason, result.evidence)
-                break
-            if result is not found and result.text != found.text:
-                before, raw = len(raw), result.text.encode("utf-8")
-                row.changes.append((name, before - len(raw)))
-                self._examples.add(name, CHANGED, found, result.notes[-1] if result.notes else "", result.text)
-            found = result
-            if not found.text or found.text.isspace():
-                row.bytes_dropped = len(raw)
-                row.drop(name, "nothing left", f"of {row.bytes_in:,} bytes")
-                break
-        else:
-            row.kept, row.bytes_out, row.copies = True, len(raw), 1
-            self._keep(found, raw)
-        row.kind, row.language, row.time, row.notes = found.kind, found.language, found.time, found.notes
-        self._ledger.add(row)
-        return row.kept
+            left = [work for work in left if self._goes_on(name, step, work)]
+        for work in left:
+            work.row.kept, work.row.bytes_out, work.row.copies = True, len(work.raw), 1
+            work.counts.kept += 1
+        for row, done in self._held:
+            if done:
+                found = done.document
+                row.kind, row.language, row.time, row.notes = found.kind, found.language, found.time, found.notes
+                if row.kept:
+                    self._keep(found, done.raw)
+            self._ledger.add(row)
+        self._held, self._held_bytes = [], 0
+        measures.forget()
+
+    def _goes_on(self, name: str, step: Step, work: _Work) -> bool:
+        found, row = work.document, work.row
+        result = step(found)
+        if isinstance(result, Drop):
+            self._examples.add(name, result.reason, found, result.evidence)
+            row.bytes_dropped = len(work.raw)
+            row.drop(name, result.reason, result.evidence)
+            return False
+        if result is not found and result.text != found.text:
+            before, work.raw = len(work.raw), result.text.encode("utf-8")
+            row.changes.append((name, before - len(work.raw)))
+            self._examples.add(name, CHANGED, found, result.notes[-1] if result.notes else "", result.text)
+        work.document = result
+        if result.text and not result.text.isspace():
+            return True
+        row.bytes_dropped = len(work.raw)
+        row.drop(name, "nothing left", f"of {row.bytes_in:,} bytes")
+        return False
 
     def _keep(self, document: Document, raw: bytes) -> None:
         self._lines.append(store.line_of(document, raw))

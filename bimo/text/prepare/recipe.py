@@ -13,6 +13,7 @@ from typing import Any, Literal
 from bimo import __version__, files
 from bimo.config import setting, to_mapping
 from bimo.errors import ConfigError
+from bimo.text import scan
 from bimo.text.clean import (
     boilerplate,
     decontaminate,
@@ -154,7 +155,7 @@ def announcements(clean: Clean) -> list[str]:
     Raises:
         DataError: what a step has learned is missing or damaged.
     """
-    said = [language.announcement()] if clean.language.on else []
+    said = [scan.announcement(), *([language.announcement()] if clean.language.on else [])]
     said += [decontaminate.announcement(clean.decontaminate)] if clean.decontaminate.on else []
     return list(filter(None, said))
 
