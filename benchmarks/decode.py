@@ -1,13 +1,12 @@
-"""How fast the engine's C backend decodes and prefills, beside Hugging Face and llama.cpp, and how near to the machine.
+"""How fast the engine's C backend decodes and prefills, beside Hugging Face ``generate``, and how near to the machine.
 
-    python benchmarks/decode.py                           # bimo and transformers, random weights: minutes
-    python benchmarks/decode.py --tiny                    # a tiny model: does it run at all?
-    python benchmarks/decode.py --llama PYTHON            # llama.cpp too: an interpreter that has llama-cpp-python, gguf
+    python benchmarks/decode.py            # random weights of two shapes, one thread and two: minutes
+    python benchmarks/decode.py --tiny     # a tiny model: does it run at all?
 
-Contenders take turns in processes of their own, a round after the other; medians over rounds. Tokens a second are by the
-clock on the wall; beside it stands the processor time of a token, all threads together, which a busy machine blurs less.
-Shares of memory bandwidth and of the peak of bfloat16 products are by processor time too; both are measured in the same
-rounds, by reading 512 MB and with torch's products.
+Contenders take turns in processes of their own, a round after the other; medians over rounds. Tokens a second are by
+the clock on the wall; beside it stands the processor time of a token, all threads together, which a busy machine blurs
+less. Shares of memory bandwidth and of the peak of bfloat16 products are by processor time too; both are measured in
+the same rounds, by reading 512 MB and with torch's products.
 """
 
 from __future__ import annotations
@@ -29,19 +28,18 @@ sys.path.insert(0, str(ROOT))
 
 PAST, PROMPT, BATCHES = 128, 512, (1, 8, 32)  # positions before a decoded token; positions of a prefill; sequences
 SHAPES: dict[str, dict[str, int]] = {
-    "135M": dict(vocab=49152, width=576, layers=30, heads=9, kv_heads=3, mlp=1536),  # SmolLM2-135M
-    "25M": dict(vocab=16384, width=384, layers=12, heads=6, kv_heads=6, mlp=1024),
-    "tiny": dict(vocab=512, width=128, layers=2, heads=4, kv_heads=2, mlp=256),
+    "135M": {"vocab": 49152, "width": 576, "layers": 30, "heads": 9, "kv_heads": 3, "mlp": 1536},  # SmolLM2-135M
+    "25M": {"vocab": 16384, "width": 384, "layers": 12, "heads": 6, "kv_heads": 6, "mlp": 1024},
+    "tiny": {"vocab": 512, "width": 128, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 256},
 }
-PEER = Path(__file__).parent / "peers" / "llama_cpp.py"
-CONTENDERS = ("bimo bfloat16", "bimo int8", "transformers bfloat16", "llama.cpp BF16", "llama.cpp Q8_0")
+CONTENDERS = ("bimo bfloat16", "bimo int8", "transformers bfloat16")
 
 
 def seconds_of(work: Callable[[], Any], least: float = 0.6) -> tuple[float, float]:
     """Median seconds on the wall and of processor time of one call; after one that warms up."""
     work()
     wall, processor, begin = [], [], time.perf_counter()
-    while time.perf_counter() - begin < least or len(wall) < 3:
+    while time.perf_counter() - begin < least or len(wall) < 2:
         started, used = time.perf_counter(), time.process_time()
         work()
         wall.append(time.perf_counter() - started)
@@ -50,6 +48,7 @@ def seconds_of(work: Callable[[], Any], least: float = 0.6) -> tuple[float, floa
 
 
 def make_model(shape: dict[str, int]) -> Any:
+    """A Llama with random weights in bfloat16."""
     import torch
 
     from bimo.models import llama
@@ -74,6 +73,7 @@ def make_model(shape: dict[str, int]) -> Any:
 
 
 def bimo(shape: dict[str, int], precision: str, threads: int) -> dict[str, tuple[float, float]]:
+    """The backend alone: no sampling, no scheduling."""
     import numpy as np
 
     from bimo.generate.backend import PAGE, Batch
@@ -99,7 +99,7 @@ def bimo(shape: dict[str, int], precision: str, threads: int) -> dict[str, tuple
 
 
 def transformers(shape: dict[str, int], precision: str, threads: int) -> dict[str, tuple[float, float]]:
-    """``generate`` itself: a token is the difference between 33 and 1 new ones, so that its prefill does not count."""
+    """``generate`` itself: a token is the difference between 17 and 1 new ones, so that its prefill does not count."""
     import tempfile
 
     import torch
@@ -112,11 +112,11 @@ def transformers(shape: dict[str, int], precision: str, threads: int) -> dict[st
         save_model(make_model(shape), folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision)).eval()
     ids = torch.randint(0, shape["vocab"], (max(BATCHES), PROMPT), generator=torch.Generator().manual_seed(0))
-    new = 33
+    new = 17
 
     def generate(count: int, length: int, tokens: int) -> Any:
         chosen = ids[:count, :length]
-        limits = dict(min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+        limits = {"min_new_tokens": tokens, "max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
         return model.generate(chosen, attention_mask=torch.ones_like(chosen), **limits)
 
     found = {}
@@ -145,20 +145,21 @@ def machine(threads: int) -> dict[str, float]:
     return {"bandwidth": memory.nbytes / reading * threads, "peak": 2 * 2048**3 / product * threads}
 
 
-def run(contender: str, name: str, threads: int, llama: str | None) -> dict[str, Any]:
+def run(contender: str, name: str, threads: int) -> dict[str, Any]:
     """One contender in a process of its own."""
-    shape, (kind, _, precision) = SHAPES[name], contender.partition(" ")
-    python = llama if kind == "llama.cpp" else sys.executable
-    program = [str(PEER), json.dumps(shape)] if kind == "llama.cpp" else [__file__, "--one", kind, "--shape", name]
-    words = [str(python), *program, "--precision", precision or "-", "--threads", str(threads)]
+    kind, _, precision = contender.partition(" ")
+    words = [sys.executable, __file__, "--one", kind, "--shape", name, "--threads", str(threads)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    finished = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    finished = subprocess.run(
+        [*words, "--precision", precision or "-"], capture_output=True, text=True, check=False, env=environment
+    )
     if finished.returncode:
         raise SystemExit(f"{contender} failed:\n{finished.stderr[-2000:]}")
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def one(arguments: argparse.Namespace) -> None:
+def measure_one(arguments: argparse.Namespace) -> None:
+    """What a process does for :func:`run`: one line of JSON."""
     if arguments.one == "machine":
         print(json.dumps(machine(arguments.threads)))
         return
@@ -179,7 +180,7 @@ def table(name: str, threads: int, rounds: dict[str, list[dict[str, Any]]]) -> s
     layers, output = weights_of(SHAPES[name])
     cases = {f"batch {count}": count for count in BATCHES} | {"prefill": PROMPT}
     lines = [
-        f"{name}, {threads} threads; memory {middle['bandwidth'] / 1e9:.1f} GB/s, peak {middle['peak'] / 1e9:.0f} GFLOP/s",
+        f"{name}, threads: {threads}; {middle['bandwidth'] / 1e9:.1f} GB/s, {middle['peak'] / 1e9:.0f} GFLOP/s at most",
         "",
         "| tokens/s (processor ms a token) | " + " | ".join(cases) + " | bandwidth, batch 1 | peak, prefill |",
         "|---|" + "---:|" * (len(cases) + 2),
@@ -189,7 +190,7 @@ def table(name: str, threads: int, rounds: dict[str, list[dict[str, Any]]]) -> s
             continue
         wall, used = ({c: statistics.median(r[c][i] for r in found) for c in cases} for i in (0, 1))
         cells = [f"{n / wall[c]:,.0f} ({1e3 * used[c] / n:.2f})" for c, n in cases.items()]
-        size = (layers + output) * (1.0625 if contender.endswith(("int8", "Q8_0")) else 2)
+        size = (layers + output) * (1.0625 if contender.endswith("int8") else 2)
         cells.append(f"{size / used['batch 1'] * threads / middle['bandwidth']:.0%}")
         cells.append(f"{2 * layers * PROMPT / used['prefill'] * threads / middle['peak']:.0%}")
         lines.append(f"| {contender} | " + " | ".join(cells) + " |")
@@ -197,9 +198,9 @@ def table(name: str, threads: int, rounds: dict[str, list[dict[str, Any]]]) -> s
 
 
 def main() -> None:
+    """Measure, print a table for each shape and number of threads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--llama", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--shape", choices=SHAPES)
@@ -208,15 +209,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, choices=(1, 2), help="only with so many")
     arguments = parser.parse_args()
     if arguments.one:
-        return one(arguments)
-    contenders = [c for c in arguments.only if arguments.llama or not c.startswith("llama.cpp")]
+        return measure_one(arguments)
+    contenders = arguments.only
     names = ["tiny"] if arguments.tiny else [arguments.shape] if arguments.shape else ["135M", "25M"]
     for name in names:
         for threads in [arguments.threads] if arguments.threads else [1, 2]:
             rounds: dict[str, list[dict[str, Any]]] = {contender: [] for contender in ("machine", *contenders)}
             for _ in range(1 if arguments.tiny else arguments.rounds):
                 for contender, found in rounds.items():
-                    found.append(run(contender, name, threads, arguments.llama))
+                    found.append(run(contender, name, threads))
             print(table(name, threads, rounds), end="\n\n", flush=True)
 
 
