@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from bimo.errors import BimoError
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.batching import Piece, batch_of
 from bimo.generate.pages import Pages
@@ -87,19 +88,25 @@ class DraftModel:
         self._pasts: dict[int, _Past] = {}
 
     def propose(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """See :class:`Drafter`."""
-        texts = {job.number: list(job.tokens) for job in jobs if self._has_room(job)}
-        for number, tokens in texts.items():
-            self._pasts[number].keep(tokens)
-        able = [job for job in jobs if job.number in texts]
-        for _ in range(self._tokens if able else 0):
-            logits = self._next_logits({job.number: texts[job.number] for job in able})
+        """See :class:`Drafter`; where the smaller model fails, nothing is guessed."""
+        able = [job for job in jobs if self._has_room(job)]
+        texts = {job.number: list(job.tokens) for job in able}
+        try:
+            for _ in range(self._tokens if able else 0):
+                self._extend(able, texts)
+        except BimoError:
             for job in able:
-                tokens, sampling = texts[job.number], job.request.sampling
-                assert sampling is not None
-                uniform = 0.0 if sampling.greedy else job.uniforms[len(tokens) - len(job.request.prompt)]
-                tokens.append(next_token(logits[job.number], sampling, uniform=uniform).token)
+                self.forget(job.number)
         return [texts[job.number][len(job.tokens) :] if job.number in texts else [] for job in jobs]
+
+    def _extend(self, jobs: Sequence[Job], texts: Mapping[int, list[int]]) -> None:
+        """Guess one more token of each text."""
+        logits = self._next_logits(texts)
+        for job in jobs:
+            tokens, sampling = texts[job.number], job.request.sampling
+            assert sampling is not None
+            uniform = 0.0 if sampling.greedy else job.uniforms[len(tokens) - len(job.request.prompt)]
+            tokens.append(next_token(logits[job.number], sampling, uniform=uniform).token)
 
     def _has_room(self, job: Job) -> bool:
         """Whether the sequence and its guesses fit; takes the pages."""
@@ -110,6 +117,7 @@ class DraftModel:
             self.forget(job.number)
             return False
         past.pages += [self._pages.take() for _ in range(missing)]
+        past.keep(job.tokens)
         return True
 
     def _next_logits(self, texts: Mapping[int, list[int]]) -> dict[int, Row]:

@@ -108,6 +108,12 @@ class Engine:
     Requests start in the order of their priority, then of their arrival. Where pages run out, the last in that order
     gives its own back and starts again later, with the same result.
 
+        engine = Engine(backend)
+        threading.Thread(target=engine.run).start()
+        for event in engine.submit(Request(prompt=[1, 2, 3])):
+            ...
+        engine.close(drain=True)
+
     Args:
         backend: what computes; its pages are the engine's alone.
         max_running: requests computed together at most.

@@ -22,15 +22,10 @@ class Work:
     guesses: list[int]
 
     @property
-    def wanted(self) -> range:
-        """The positions whose logits, or states, the job needs."""
-        return self.job.wanted(self.start, self.end)
-
-    @property
     def piece(self) -> Piece:
         """Its part of a batch."""
         tokens = [*self.job.tokens[self.start : self.end], *self.guesses]
-        return Piece(tokens, self.start, self.job.pages, self.wanted)
+        return Piece(tokens, self.start, self.job.pages, self.job.wanted(self.start, self.end))
 
 
 class Schedule:
@@ -101,13 +96,14 @@ class Schedule:
         room = self._chunk - len(decoding)  # beside one position of each sequence that is being continued
         plan = []
         for job in jobs:
+            start = job.computed
             if job.decoding:
-                extra = guesses[job.number][: max(0, room)]
+                free = (len(job.pages) + self.pages.available) * PAGE - start - 1  # no job is set back for a guess
+                extra = guesses[job.number][: max(0, min(room, free))]
                 count, cost = 1 + len(extra), len(extra)
             else:
                 extra = []
-                count = cost = max(0, min(len(job.tokens) - job.computed, room))
-            start = job.computed
+                count = cost = max(0, min(len(job.tokens) - start, room))
             if job in self.set_back or count == 0 or not self._make_room(job, start + count):
                 continue
             room -= cost

@@ -1,8 +1,10 @@
 """Any model of ``bimo.models`` on any device as the engine's backend: plain torch, with bits that nothing else changes.
 
-A matrix product gives a row other bits when the number of rows beside it changes, but, for one shape, not when their
-content or its place does. So every pass here has the same number of rows, each the one next position of a sequence:
-what is missing is filled up, and of attention's keys so many are looked at as the position alone says.
+A pass computes the next position of each of several sequences. Its matrix products are of fixed shapes: so many rows,
+filled up where some are missing, and attention over so many keys as a row's position alone says. In products of one
+shape a row's bits depend neither on its place nor on its neighbours. In float32 they are equal between some numbers of
+rows too (measured: from 4); which, is found out at the start. In half precision there is one number only: rounding
+hides a difference until the one token that it decides.
 
 Shape legend: M rows of a pass, S positions attended to, P pages of them, L layers, K key/value heads, D head size,
 C width, V vocabulary, N, R and Q as in ``backend.py``.
@@ -10,6 +12,7 @@ C width, V vocabulary, N, R and Q as in ``backend.py``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +26,8 @@ from bimo.generate.backend import PAGE, Batch
 if TYPE_CHECKING:
     from bimo.models import Model
 
-ROWS = {"cpu": 8}  # of a pass: on a CPU each costs, elsewhere mostly the weights do
-ROWS_ELSEWHERE = 64
+SIZES = (1, 4, 8, 16, 32, 64)  # of passes, in rows
+HALF_PRECISION_SIZE = 16
 STRETCH = 4  # pages by which the positions attended to grow
 
 
@@ -37,7 +40,7 @@ class TorchBackend:
         sequences: that may be in work together.
 
     Attributes:
-        rows: M; 1 where this machine's products do not keep the bits of a row in larger passes.
+        sizes: how many rows a pass may have.
 
     Raises:
         ModelError: ``kv_bytes`` do not hold a page, or the device does not have them.
@@ -63,14 +66,13 @@ class TorchBackend:
             fix = "Give the engine less memory for keys and values."
             got = str(cause).splitlines()[0]
             raise ModelError(f"{self.pages * self.page_bytes:,} bytes cannot be had.", got=got, fix=fix) from None
-        self.rows = ROWS.get(weight.device.type, ROWS_ELSEWHERE)
-        if not self._keeps_bits():
-            self.rows = 1
+        sizes = SIZES if dtype.itemsize >= 4 else (HALF_PRECISION_SIZE,)
+        self.sizes = self._agreeing([size for size in sizes if size <= self.pages] or [1])
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """See :class:`bimo.generate.backend.Backend`."""
         hidden = self._hidden(batch)  # (R, C)
-        parts = [self._logits_of(hidden[start : start + self.rows]) for start in range(0, len(hidden), self.rows)]
+        parts = [self._logits_of(hidden[part], size) for part, size in self._passes(len(hidden))]
         return np.concatenate(parts) if parts else np.zeros((0, self.vocab_size), np.float32)
 
     def hidden(self, batch: Batch) -> NDArray[np.float32]:
@@ -79,9 +81,9 @@ class TorchBackend:
         return result
 
     @torch.inference_mode()
-    def _logits_of(self, hidden: Tensor) -> NDArray[np.float32]:
-        """Logits (R, V) of at most M hidden states (R, C), as part of a full pass."""
-        full = hidden.new_zeros(self.rows, 1, hidden.shape[1])
+    def _logits_of(self, hidden: Tensor, size: int) -> NDArray[np.float32]:
+        """Logits (R, V) of at most M = ``size`` hidden states (R, C), as part of a full pass."""
+        full = hidden.new_zeros(size, 1, hidden.shape[1])
         full[: len(hidden), 0] = hidden
         result: NDArray[np.float32] = self._model.logits(full)[: len(hidden), 0].float().cpu().numpy()
         return result
@@ -97,15 +99,22 @@ class TorchBackend:
         hidden = self._keys.new_empty(len(batch.tokens), self._model.output_weight.shape[1])  # (N, C)
         for stretch in np.unique(stretches):  # ascending, so that no position comes before an earlier one
             members = np.flatnonzero(stretches == stretch)
-            for start in range(0, len(members), self.rows):
-                part = members[start : start + self.rows]
-                hidden[part] = self._pass(batch, part, (int(stretch) + 1) * STRETCH)
+            for part, size in self._passes(len(members)):
+                hidden[members[part]] = self._pass(batch, members[part], size, (int(stretch) + 1) * STRETCH)
         return hidden[batch.wanted]
 
-    def _pass(self, batch: Batch, part: NDArray[np.intp], width: int) -> Tensor:
-        """Hidden states (R, C) of at most M of a batch's positions, which look at ``width`` pages."""
-        tokens, positions = np.zeros((2, self.rows), np.int64)
-        pages = np.full((self.rows, width), self.pages, np.int64)  # the empty page
+    def _passes(self, count: int) -> Iterator[tuple[slice, int]]:
+        """Cut ``count`` rows into passes: which rows, and the size of the pass."""
+        start = 0
+        while start < count:
+            size = next((size for size in self.sizes if size >= count - start), self.sizes[-1])
+            yield slice(start, start + size), size
+            start += size
+
+    def _pass(self, batch: Batch, part: NDArray[np.intp], size: int, width: int) -> Tensor:
+        """Hidden states (R, C) of at most M = ``size`` of a batch's positions, which look at ``width`` pages."""
+        tokens, positions = np.zeros((2, size), np.int64)
+        pages = np.full((size, width), self.pages, np.int64)  # the empty page
         pages[:, 0] = self.pages + 1
         count = len(part)
         tokens[:count], positions[:count] = batch.tokens[part], batch.positions[part]
@@ -118,25 +127,39 @@ class TorchBackend:
     def _place(self, array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
-    def _keeps_bits(self) -> bool:
-        """Whether rows of a pass are the same in another place, beside other neighbours."""
-        if self.rows > self.pages:
-            return False
-        ids = np.arange(self.rows, dtype=np.int32)
-        found = []
-        for shift in (0, 1, self.rows // 2 + 1):
-            tokens = np.roll(ids % self.vocab_size, shift)
-            tokens[-1] = shift % self.vocab_size  # one that is not only moved
-            batch = Batch(tokens, ids * 0, ids, ids[:, None], ids)
-            hidden, logits = self.hidden(batch), self.logits(batch)
-            found.append({int(id): (hidden[row], logits[row]) for row, id in enumerate(tokens)})
-        first = found[0]
-        return all(
-            np.array_equal(mine, same, equal_nan=True)
-            for other in found[1:]
-            for id in first.keys() & other.keys()
-            for mine, same in zip(first[id], other[id], strict=True)
-        )
+    def _agreeing(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """The sizes of passes in which rows have the bits that they have in the largest, at any place there."""
+        generator = torch.Generator().manual_seed(0)
+        for memory in (self._keys, self._values):  # something to attend to, in the page that is else empty
+            memory[:, self.pages] = torch.randn(memory[:, 0].shape, generator=generator).to(memory)
+        self.sizes = (sizes[-1],)
+        first, turned = self._trial(sizes[-1]), self._trial(sizes[-1], turn=True)
+        agreeing = [sizes[-1]] if _same(first, turned) else []
+        for size in sizes[:-1] if agreeing else ():
+            self.sizes = (size,)
+            if _same(self._trial(min(max(size, 8), sizes[-1])), first):
+                agreeing.append(size)
+        for memory in (self._keys, self._values):
+            memory[:, [*range(sizes[-1]), self.pages]] = 0
+        return tuple(sorted(agreeing)) or (1,)
+
+    def _trial(self, count: int, *, turn: bool = False) -> list[NDArray[np.float32]]:
+        """States and logits of ``count`` rows that are all different, near the beginning and far from it."""
+        ids = np.arange(count, dtype=np.int32)
+        order = ids[::-1] if turn else ids
+        results = []
+        for position in (0, min(self.context, 2 * STRETCH * PAGE) - 1):
+            pages = np.full((count, position // PAGE + 1), self.pages, np.int32)
+            pages[:, -1] = order
+            batch = Batch(order % self.vocab_size, np.full_like(ids, position), ids, pages, ids)
+            results += [part[order] for part in (self.hidden(batch), self.logits(batch))]
+        return results
+
+
+def _same(some: Sequence[NDArray[np.float32]], all_: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether the first rows are equal, to the bit."""
+    pairs = zip(some, all_, strict=True)
+    return all(np.array_equal(part, whole[: len(part)], equal_nan=True) for part, whole in pairs)
 
 
 class _PagedRows:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bimo.errors import BimoError, EngineError
 from bimo.generate.backend import PAGE
-from bimo.generate.drafting import PromptLookup
+from bimo.generate.drafting import DraftModel, PromptLookup
 from bimo.generate.engine import Engine
 from bimo.generate.request import End, Prompt, Request, Token
 from bimo.generate.sampling import Sampling
@@ -58,7 +58,7 @@ requests = st.builds(
     chunk=st.sampled_from([1, 5, 32, 40, 256]),
     max_running=st.sampled_from([1, 2, 5, 32]),
     pages=st.sampled_from([10, 13, 40]),  # 10 pages are what the longest request needs: others are set back
-    drafter=st.booleans(),
+    drafter=st.sampled_from(["none", "lookup", "model"]),
     forgetful=st.sampled_from([0, 2]),
 )
 def test_a_request_gets_what_it_would_get_alone(
@@ -68,13 +68,15 @@ def test_a_request_gets_what_it_would_get_alone(
     chunk: int,
     max_running: int,
     pages: int,
-    drafter: bool,
+    drafter: str,
     forgetful: int,
 ) -> None:
     backend = FakeBackend(pages=pages, forgetful=forgetful)
-    engine = Engine(
-        backend, max_running=max_running, chunk=chunk, drafter=PromptLookup(tokens=3, match=2) if drafter else None
-    )
+    draft: Any = {
+        "lookup": PromptLookup(tokens=3, match=2),
+        "model": DraftModel(FakeBackend(pages=15, forgetful=forgetful), tokens=2, chunk=17),  # the same, with less room
+    }.get(drafter)
+    engine = Engine(backend, max_running=max_running, chunk=chunk, drafter=draft)
     handles = []
     for request, steps in zip(wanted, joins, strict=False):
         handles.append(engine.submit(request))
@@ -91,6 +93,7 @@ def test_a_request_gets_what_it_would_get_alone(
             assert events == expected
     assert pages_in_use(engine) == 0
     assert engine.stats().running == engine.stats().waiting == 0
+    assert not isinstance(draft, DraftModel) or draft._pages.available == 15
 
 
 def test_the_limits_and_the_sharing_of_the_test_above_come_about() -> None:
@@ -120,6 +123,15 @@ def test_guessing_saves_passes() -> None:
         assert events_of(handle) == alone(request, forgetful=1)
         passes.append(backend.batches)
     assert passes[0] == 200 and passes[1] < 60
+
+
+def test_a_model_that_agrees_saves_passes() -> None:
+    backend, draft = FakeBackend(), DraftModel(FakeBackend(), tokens=3)
+    engine = Engine(backend, drafter=draft)
+    handle = engine.submit(Request([5, 6, 7], Sampling(max_new_tokens=40, top_k=20)))
+    finish(engine)
+    assert events_of(handle) == alone(handle.request)
+    assert backend.batches == 11  # one of the prompt, then four tokens a pass
 
 
 def test_many_of_one_prompt_compute_it_once() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bimo.errors import Busy, EngineError, ModelError, UsageError
 from bimo.generate.backend import PAGE, Batch
-from bimo.generate.drafting import PromptLookup
+from bimo.generate.drafting import DraftModel, PromptLookup
 from bimo.generate.engine import Engine, Handle
 from bimo.generate.request import End, Event, Request
 from bimo.generate.sampling import Sampling
@@ -108,6 +108,16 @@ def test_a_failed_pass_ends_those_in_it_and_no_more() -> None:
     assert list(bad)[-1].reason == "error"  # type: ignore[union-attr]
     assert events_of(good) == alone(good.request)
     assert pages_in_use(engine) == 0
+
+
+@pytest.mark.parametrize("raises", [None, ModelError])
+def test_a_smaller_model_that_fails_costs_its_guesses_alone(raises: type[Exception] | None) -> None:
+    draft = DraftModel(Broken(raises=raises), tokens=2)
+    engine = Engine(FakeBackend(), drafter=draft)
+    handle = engine.submit(Request([2, 5, 13], Sampling(max_new_tokens=40)))
+    finish(engine)
+    assert events_of(handle) == alone(handle.request)
+    assert draft._pages.available == 100
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
