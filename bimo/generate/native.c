@@ -15,7 +15,7 @@
 #include "native_tile.h"
 
 typedef struct {
-    int64_t out, in, type;  // channels, a multiple of 32; inputs, a multiple of 64
+    int64_t out, in, type;  // channels and inputs, multiples of 32
     const char *blocks;     // as native_tile.h says, one after the other
     const float *bias;      // [out] or NULL
 } Matrix;
@@ -75,8 +75,7 @@ static int take(Worker *w, int64_t count, int64_t *unit) {
 }
 #define EACH(unit, count) for (int64_t unit, total_##unit = (count); take(w, total_##unit, &unit);)
 
-INLINE int64_t wide(int64_t n) { return (n + GROUP - 1) / GROUP * GROUP; }
-INLINE int64_t channels(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
+INLINE int64_t wide(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }  // rows are padded with zeros
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE vector choose(integers mask, vector yes, vector no) {
@@ -131,7 +130,7 @@ INLINE int64_t row_bytes(int64_t type, int64_t in) {  // not a multiple of 4096,
     return type == INT8 ? in / GROUP * ROW_GROUP + 8 : in * (type == FLOAT32 ? 4 : 2) + 64;
 }
 
-static void encode(int64_t type, const float *x, int64_t n, char *row) {  // n: a multiple of 32, of 64 for int8
+static void encode(int64_t type, const float *x, int64_t n, char *row) {  // n: a multiple of 32
     if (type == FLOAT32) memcpy(row, x, n * sizeof(float));
     if (type == BFLOAT16) for (int64_t i = 0; i < n; i += LANES) {
         typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
@@ -171,7 +170,8 @@ static void channel(const Matrix *m, int64_t c, float *to) {
         if (m->type == INT8) {
             const char *group = block + i / GROUP * BLOCK_GROUP;
             uint8_t value = (uint8_t)group[(i % GROUP / 4 * BLOCK + lane) * 4 + i % 4];
-            to[i] = ((const float *)(group + GROUP * BLOCK))[lane] * ((int)value - 128);
+            uint16_t scale = ((const uint16_t *)(group + GROUP * BLOCK))[lane % 16 * 2 + lane / 16];
+            to[i] = from_bfloat16(scale) * ((int)value - 128);
         }
     }
 }
@@ -211,7 +211,7 @@ static void multiply(Worker *w, const Matrix *m, const char *rows, int64_t n, fl
 
 // A head (D) of queries or keys: normalised if it has weights, turned by its position's angles, rounded, padded to 32s.
 static void prepare_head(const Model *m, const float *x, const float *norm, int64_t position, char *to) {
-    int64_t D = m->D, half = D / 2, padded = channels(D);
+    int64_t D = m->D, half = D / 2, padded = wide(D);
     float y[padded], turned[padded];
     memset(turned, 0, sizeof turned);
     memset(y, 0, sizeof y);
@@ -240,7 +240,7 @@ INLINE char *keys_of(const Model *m, int64_t page, int64_t layer, int64_t head) 
 // behind the last position must be a number, for 0 times it to be 0.
 static void append(Worker *w, const Model *m, const Layer *layer, const Batch *batch, const float *qkv,
                    int64_t stride) {
-    int64_t index = layer - m->layer, D = m->D, padded = channels(D), size = m->kv_type == FLOAT32 ? 4 : 2;
+    int64_t index = layer - m->layer, D = m->D, padded = wide(D), size = m->kv_type == FLOAT32 ? 4 : 2;
     EACH(head, m->K) for (int64_t r = 0; r < batch->N; r++) {
         int64_t position = batch->position[r], lane = position % PAGE;
         char *keys = keys_of(m, batch->pages[batch->sequence[r] * batch->width + position / PAGE], index, head);
@@ -267,7 +267,7 @@ static const float HIDDEN = -1e30f;  // score of a position that a query does no
 // another query of the tile sees and this one does not multiplies its sums by one and adds zero: no bit changes.
 static void attend(const Model *m, const Layer *layer, const Batch *batch, Queries q, const float *qkv, int64_t stride,
                    float *y, int64_t y_stride) {
-    int64_t D = m->D, G = m->H / m->K, padded = channels(D), size = m->kv_type == FLOAT32 ? 4 : 2, n = q.count;
+    int64_t D = m->D, G = m->H / m->K, padded = wide(D), size = m->kv_type == FLOAT32 ? 4 : 2, n = q.count;
     char query[ROWS * padded * 4], weight[ROWS * PAGE * 4];
     float score[ROWS * BLOCK], part[ROWS * BLOCK], sum[ROWS * padded], total[ROWS], most[ROWS], shrink[ROWS];
     int32_t begin[ROWS], end[ROWS];

@@ -7,8 +7,9 @@
 //
 //     float32     block: float [in][32]                                row: float [in]
 //     bfloat16    block: uint16 [in / 2][32][2]                        row: uint16 [in]
-//     int8        block: per 64 inputs uint8 [16][32][4], value + 128, row: per 64 inputs int8 [64], float scale,
-//                        then float scale [32]                              int32 -128 * sum
+//     int8        block: per 32 inputs uint8 [8][32][4], value + 128,  row: per 32 inputs int8 [32], float scale,
+//                        then bfloat16 scale [16][2] of channels            int32 -128 * sum
+//                        (0, 16), (1, 17) ... (15, 31)
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,7 +21,8 @@ enum { LANES = 8, ROWS = 3 };
 #else
 enum { LANES = 4, ROWS = 3 };
 #endif
-enum { BLOCK = 32, PARTS = BLOCK / LANES, GROUP = 64, ROW_GROUP = GROUP + 8, BLOCK_GROUP = GROUP * BLOCK + 4 * BLOCK };
+enum { BLOCK = 32, PARTS = BLOCK / LANES };
+enum { GROUP = 32, ROW_GROUP = GROUP + 8, BLOCK_GROUP = GROUP * BLOCK + 2 * BLOCK };  // of int8: inputs, bytes
 enum { AHEAD = 4096 };  // bytes between what is read and what is fetched from memory
 enum { FLOAT32, BFLOAT16, INT8 };
 
@@ -43,6 +45,11 @@ INLINE bits load_bits(const char *from) { return *(const bits_at *)from; }
 INLINE void fetch(const char *block) {
     __builtin_prefetch(block + AHEAD);
     __builtin_prefetch(block + AHEAD + 64);
+}
+
+INLINE vector scales_of(const char *scales, int channel) {  // of that channel and the next ones
+    bits pairs = load_bits(scales + channel % 16 * 4);
+    return (vector)(channel < 16 ? pairs << 16 : pairs & 0xffff0000u);
 }
 
 INLINE vector dot_pairs(vector sum, bits w, uint32_t x) {
@@ -108,9 +115,8 @@ INLINE void tile_int8(const int n, const char *block, const char *rows, int64_t 
                 EACH_PART exact[r][c] = dot_quads(exact[r][c], w[c], x);
             }
         }
-        fetch(block);
-        EACH_PART scale[c] = load((const float *)block + c * LANES);
-        block += 4 * BLOCK;
+        EACH_PART scale[c] = scales_of(block, c * LANES);
+        block += 2 * BLOCK;
         EACH_ROW {
             vector x = all(*(const float_at *)(rows + r * stride + GROUP));
             EACH_PART sum[r][c] += __builtin_convertvector(exact[r][c], vector) * (scale[c] * x);

@@ -187,14 +187,15 @@ def test_packed_int8_is_within_half_a_step(channels: int, inputs: int, seed: int
     weight = torch.randn(channels, inputs, generator=torch.Generator().manual_seed(seed))
     packed = torch.zeros(native._packed_bytes("int8", channels, inputs), dtype=torch.uint8)
     pack(weight, "int8", packed)
-    groups = packed.view(-(-channels // 32), -1, 64 * 32 + 32 * 4)
-    values = groups[..., : 64 * 32].reshape(*groups.shape[:2], 16, 32, 4).float() - 128
-    scales = groups[..., 64 * 32 :].contiguous().view(torch.float32)  # (blocks, groups, 32)
+    groups = packed.view(-(-channels // 32), -1, 32 * 32 + 32 * 2)
+    values = groups[..., : 32 * 32].reshape(*groups.shape[:2], 8, 32, 4).float() - 128
+    scales = groups[..., 32 * 32 :].contiguous().view(torch.bfloat16).float()
+    scales = scales.unflatten(2, (16, 2)).mT.flatten(2)  # (blocks, groups, 32)
     found = (values * scales[:, :, None, :, None]).permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)
     padded = torch.zeros_like(found)
     padded[:channels, :inputs] = weight
-    largest = padded.unflatten(1, (-1, 64)).abs().amax(2).repeat_interleave(64, 1)
-    assert ((found - padded).abs() <= largest / 127 * 0.501).all()
+    largest = padded.unflatten(1, (-1, 32)).abs().amax(2).repeat_interleave(32, 1)
+    assert ((found - padded).abs() <= largest / 127 * 0.505).all()
 
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
@@ -202,9 +203,9 @@ def test_packed_int8_is_within_half_a_step(channels: int, inputs: int, seed: int
 def test_bytes_needed_is_what_is_taken(shape: str, dtype: str) -> None:
     model = make_model(shape)
     backend = NativeBackend(model, pages=5, dtype=dtype)
-    taken = sum(tensor.nbytes for tensor in backend._kept if tensor.nbytes > 2000)  # all but norms and biases
+    taken = sum(tensor.nbytes for tensor in backend._kept)
     assert len(backend._room) == 0
-    assert abs(bytes_needed(model.config, dtype, 5) - taken) < 4000
+    assert 0 < taken - bytes_needed(model.config, dtype, 5) < 10_000  # norms and biases
     assert backend.context == 5 * PAGE and backend.page_bytes * 5 in [tensor.nbytes for tensor in backend._kept]
 
 
