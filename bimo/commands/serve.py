@@ -47,7 +47,7 @@ def serve(
 
         bimo serve runs/shakespeare
         bimo serve runs/assistant --port 8001 --requests-per-minute 60
-        bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt --allowed-host models.example.org
+        bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt
 
     Args:
         run: a run directory or a Hugging Face folder

@@ -238,6 +238,15 @@ class Response(Answer):
     metadata: dict[str, str]
 
 
+class ResponseEvent(BaseModel):
+    """A step of a response, with ``stream``; what else it holds depends on its type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    sequence_number: int
+
+
 class Forgotten(Answer):
     """A response that was removed."""
 

@@ -50,7 +50,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/v1/models/{model}"): Operation("Describe a model", None, answers.ModelFacts),
     ("post", "/v1/completions"): Operation("Continue texts", CompletionRequest, answers.Completion, answers.Completion),
     ("post", "/v1/chat/completions"): Operation("Answer a conversation", ChatRequest, answers.Chat, answers.ChatChunk),
-    ("post", "/v1/responses"): Operation("Answer an input and remember it", ResponseRequest, answers.Response),
+    ("post", "/v1/responses"): Operation(
+        "Answer an input and remember it", ResponseRequest, answers.Response, answers.ResponseEvent
+    ),
     ("get", "/v1/responses/{id}"): Operation("Give an answer again", None, answers.Response),
     ("delete", "/v1/responses/{id}"): Operation("Forget an answer", None, answers.Forgotten),
     ("post", "/v1/embeddings"): Operation("Turn texts into vectors", EmbeddingRequest, answers.Embeddings),
