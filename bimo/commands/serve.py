@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from bimo.commands import Device
 from bimo.commands.detect_watermark import read_key
 from bimo.errors import UsageError
-
-if TYPE_CHECKING:
-    from bimo.serve.keys import Keys
 
 
 def serve(
@@ -84,35 +79,17 @@ def serve(
     from bimo.serve import server
     from bimo.serve.guard import Guard
     from bimo.serve.hosts import Hosts
+    from bimo.serve.keys import keys_for
     from bimo.serve.limits import Limits
 
-    keys = _keys(api_keys, no_keys, host)
+    keys = keys_for(host, api_keys, no_keys=no_keys)
     hosts, checked = Hosts([host, *(allowed_host or [])], cors or []), Limits(**limits)
     guarding = Guard.read(guard) if guard is not None else None
     mark = Watermark(read_key(watermark)) if watermark is not None else None
-    server.require_model(run)
-    with server.bound_socket(host, port) as found:
-        served = server.load_served(
-            run, name=name, device=device, dtype=dtype, limits=checked, keys=keys, guard=guarding, watermark=mark
-        )
-        address = f"http://{f'[{host}]' if ':' in host else host}:{found.getsockname()[1]}"
-        print(f"{served.name}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        server.run(served, hosts, found)
-
-
-def _keys(path: Path | None, no_keys: bool, host: str) -> Keys:
-    from bimo.serve.hosts import is_loopback
-    from bimo.serve.keys import ENVIRONMENT, read_keys
-
-    keys = read_keys(path, os.environ.get(ENVIRONMENT))
-    if not (keys or no_keys or is_loopback(host)):
-        raise UsageError(
-            f"--host {host} lets other machines in.",
-            expected=f"--api-keys FILE or ${ENVIRONMENT}",
-            got="no keys",
-            fix="Make a file of keys, or add --no-keys if everyone may come in.",
-        )
-    return keys
+    server.start(
+        run, host, port, hosts,
+        name=name, device=device, dtype=dtype, limits=checked, keys=keys, guard=guarding, watermark=mark,
+    )  # fmt: skip
 
 
 def _require_libraries() -> None:

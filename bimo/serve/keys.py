@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from bimo.errors import UsageError
 from bimo.serve.errors import ApiError
+from bimo.serve.hosts import is_loopback
 
 ENVIRONMENT = "BIMO_API_KEYS"
 LEAST_CHARACTERS = 16
@@ -74,6 +76,23 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
         if len(named) == before:
             raise UsageError(f"{file} holds no key.", expected="a 'name: key' a line")
     return Keys(named)
+
+
+def keys_for(host: str, file: Path | None, *, no_keys: bool) -> Keys:
+    """The keys of a file and of the environment, for a server that listens on ``host``.
+
+    Raises:
+        UsageError: other machines can reach it, and there are no keys though nobody has said ``no_keys``.
+    """
+    keys = read_keys(file, os.environ.get(ENVIRONMENT))
+    if not (keys or no_keys or is_loopback(host)):
+        raise UsageError(
+            f"--host {host} lets other machines in.",
+            expected=f"--api-keys FILE or ${ENVIRONMENT}",
+            got="no keys",
+            fix="Make a file of keys, or add --no-keys if everyone may come in.",
+        )
+    return keys
 
 
 def _add(named: dict[str, str], entries: Iterable[str], sign: str, where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -131,6 +132,23 @@ def load_served(
         guard=guard,
         report=report if (report := folder / "report.html").is_file() else None,
     )
+
+
+def start(folder: Path, host: str, port: int, hosts: Hosts, **loading: Any) -> None:
+    """Serve a model until a signal.
+
+    Args:
+        loading: as for :func:`load_served`.
+
+    Raises:
+        BimoError: the folder, the port or the model cannot be used; the port is taken before anything is loaded.
+    """
+    require_model(folder)
+    with bound_socket(host, port) as found:
+        served = load_served(folder, **loading)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{found.getsockname()[1]}"
+        print(f"{served.name}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        run(served, hosts, found)
 
 
 class Server(uvicorn.Server):

@@ -152,13 +152,7 @@ def encode_with(template: str, messages: list[dict] = MESSAGES, tools: list[dict
 @pytest.mark.parametrize(
     ("template", "problem"),
     [
-        ("{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}", "steps"),
-        ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}", "steps"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
-        ("{% for a in range(99999) %}{{ messages[0].content }}{{ messages }}{% endfor %}", "characters"),
-        ("{{ 'x' * 10000000000 }}", "multiplies"),
-        ("{{ [0] * 10000000000 }}", "multiplies"),
-        ("{{ 9 ** 9 ** 9 }}", "multiplies"),
         ("{{ messages[0].content.__class__.__mro__ }}", "unsafe"),
         ("{{ 1 / 0 }}", "division"),
         ("{{ messages[0].nothing.more }}", "nothing"),
