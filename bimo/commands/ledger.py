@@ -28,7 +28,7 @@ def ledger(
     html: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     json: bool = False,
 ) -> None:
-    """Show what became of every document of prepared text, and why.
+    """Show what became of every prepared document, and why.
 
     Prints the funnel (documents and bytes after every step) and the most
     frequent reasons with examples. With --why it tells what became of one
