@@ -22,7 +22,7 @@ def detect_watermark(
     alpha: float = 1e-4,
     json: bool = False,
 ) -> None:
-    """Say whether a text carries a watermark, and how sure that is.
+    """Say whether a text carries the watermark of a key.
 
     The p-value is the probability that a text without the mark looks as
     marked as this one. Texts below some 50 tokens seldom tell.
