@@ -262,6 +262,7 @@ def next_token(
 
     Raises:
         ModelError: the logits are not numbers.
+        UsageError: the rules make them infinite.
     """
     if not math.isfinite(logits.max()):
         raise ModelError("The model's output is not a number.", fix="Its weights are damaged: train it again.")
@@ -278,6 +279,9 @@ def next_token(
     if sampling.greedy:
         return Draw(int((logits if bonus is None else logits + bonus).argmax()), 0.0)
     logits = temperature(logits, sampling.temperature)
+    if not math.isfinite(logits.max()):
+        fix = "Bring repetition_penalty nearer to 1, or the penalties and logit_bias nearer to 0."
+        raise UsageError("The sampling rules make the scores of tokens infinite.", fix=fix)
     if sampling.top_k and sampling.top_k < len(logits):
         logits = top_k(logits, sampling.top_k)
     left = np.flatnonzero(logits > -math.inf) if sampling.top_k else None  # mostly few: what follows is faster

@@ -217,3 +217,12 @@ def test_a_wrong_setting_is_named(name: str, value: object) -> None:
 def test_stop_may_be_one_text_or_several() -> None:
     assert Sampling(stop="\n").stop == ("\n",)  # type: ignore[arg-type]
     assert Sampling(stop=["a", "bc"]).stop == ("a", "bc")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(repetition_penalty=1e-38), Sampling(logit_bias=((2, 3e38),), temperature=0.5)]
+)
+def test_rules_that_leave_no_numbers_are_refused(sampling: Sampling) -> None:
+    logits = np.array([9.0, 8.0, 2e8], dtype=np.float32)
+    with pytest.raises(UsageError, match="infinite"):
+        next_token(logits, sampling, history=History([2]), uniform=0.5)
