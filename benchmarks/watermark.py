@@ -1,6 +1,6 @@
 """How often the watermark is found where it is, and where it is not; and what it costs the text.
 
-    python benchmarks/watermark.py            # SmolLM2-135M, fetched once: minutes; then the table in docs/benchmarks.md
+    python benchmarks/watermark.py            # SmolLM2-135M, fetched once; then the table in docs/benchmarks.md
     python benchmarks/watermark.py RUN        # another run, which has learned English
     python benchmarks/watermark.py --table
 
