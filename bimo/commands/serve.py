@@ -45,7 +45,7 @@ def serve(
         bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt
 
     Args:
-        run: a run directory or a Hugging Face folder
+        run: a run directory, a Hugging Face folder or a GGUF file
         host: the address to listen on
         port: the port to listen on; 0 takes any that is free
         name: what clients call the model; the folder's name if not given

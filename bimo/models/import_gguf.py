@@ -89,6 +89,24 @@ def import_gguf(
     return out
 
 
+def imported(path: Path) -> Path:
+    """The run that a GGUF file becomes, in the cache folder; made once for the same bytes.
+
+    Raises:
+        ModelError, TokenizerError: as :func:`import_gguf`.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as cause:
+        raise ModelError(f"{path} cannot be read.", got=cause.strerror or str(cause)) from None
+    out = files.cache_folder() / "imported" / f"{path.stem}-{digest[:12]}-{__version__}"
+    if not out.is_dir():  # whole or absent
+        out.parent.mkdir(parents=True, exist_ok=True)
+        import_gguf(path, out)
+    return out
+
+
 def check_out(out: Path, force: bool) -> None:
     """Make sure that a model may be imported to ``out``.
 

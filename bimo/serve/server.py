@@ -19,6 +19,7 @@ from bimo.device import resolve_device
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.generate.watermark import Watermark
+from bimo.models.import_gguf import imported
 from bimo.serve.admission import overloaded
 from bimo.serve.app import create_app
 from bimo.serve.engines.native import native_engine
@@ -70,7 +71,9 @@ def require_model(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         got = "no such folder" if not folder.exists() else "a file" if folder.is_file() else "one without config.json"
-        raise ModelError(f"There is no model at {folder}.", expected="a bimo run or a Hugging Face folder", got=got)
+        raise ModelError(
+            f"There is no model at {folder}.", expected="a bimo run, a Hugging Face folder or a GGUF file", got=got
+        )
 
 
 def require_memory(folder: Path, free: float, copies: int) -> None:
@@ -138,11 +141,15 @@ def start(folder: Path, host: str, port: int, hosts: Hosts, **loading: Any) -> N
     """Serve a model until a signal.
 
     Args:
+        folder: a run, a Hugging Face folder, or a GGUF file, which is imported into the cache once.
         loading: as for :func:`load_served`.
 
     Raises:
         BimoError: the folder, the port or the model cannot be used; the port is taken before anything is loaded.
     """
+    if folder.suffix.lower() == ".gguf" and folder.is_file():
+        loading["name"] = loading.get("name") or folder.stem
+        folder = imported(folder)
     require_model(folder)
     with bound_socket(host, port) as found:
         served = load_served(folder, **loading)

@@ -396,3 +396,14 @@ def test_a_template_is_never_run_outside_the_sandbox(tmp_path: Path) -> None:
 def test_unknown_precision(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="float32"):
         import_file(source, tmp_path / "run", dtype="float33")
+
+
+def test_a_file_is_imported_into_the_cache_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIMO_CACHE", str(tmp_path / "cache"))
+    first = import_gguf.imported(source)
+    made = (first / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "other").mkdir()
+    assert import_gguf.imported(write(tmp_path / "other" / source.name, source.read_bytes())) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(ModelError, match="cannot be read"):
+        import_gguf.imported(tmp_path / "none.gguf")
