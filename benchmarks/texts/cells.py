@@ -17,6 +17,8 @@ VOCABULARIES = (2_048, 16_384)
 HELD_OUT_BYTES = 300_000  # of each text that the effect is judged by
 
 SPEED_GOALS = {"exact": 25.0, "default": 10.0, "html": 10.0}  # megabytes a second
+SHAPE = ("model.width=128", "model.layers=4", "tokenizer.vocab_size=2048")  # of the models: the same on every machine
+
 PEER_GOAL = 20.0  # times its speed
 MEMORY_GOAL, MEMORY_AT = 2e9, 20e9  # bytes, for so many bytes of input
 TOKENS_GOAL = 1.0  # times the library's speed
@@ -54,6 +56,6 @@ class Scale:
         return RESULTS / f"{'' if self.name == 'full' else self.name + '-'}{name}.json"
 
 
-FULL = Scale("full", 200, 3, 4, 25, 200, (0, 1, 2), "3m", 20)
-QUICK = Scale("quick", 20, 1, 0.2, 5, 40, (0,), "60s", 5)
+FULL = Scale("full", 200, 3, 4, 25, 200, (0, 1, 2), "2000k-tokens", 20)
+QUICK = Scale("quick", 20, 1, 0.2, 5, 40, (0,), "300k-tokens", 5)
 TINY = Scale("tiny", 0.6, 1, 0.002, 0.3, 2, (0,), "60k-tokens", 0.3)

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.texts.cells import HELD_OUT_BYTES, WORK, Scale
+from benchmarks.texts.cells import HELD_OUT_BYTES, SHAPE, WORK, Scale
 from benchmarks.texts.material import make
 from benchmarks.texts.packages import mails
 from benchmarks.texts.processes import BIMO, own_process, run_tree
@@ -109,6 +109,7 @@ def effect(scale: Scale, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as temporary:
             run = Path(temporary) / "run"
             options = ["--budget", scale.budget, "--seed", str(seed), "--out", str(run), "--no-doctor"]
+            options += [word for value in SHAPE for word in ("--set", value)]
             command = [*BIMO, "train", "--data", str(folder / f"{kind}.jsonl"), *options]
             ran = run_tree(command, f"effect-{kind}-{seed}")
             lineage = files.read_json(run / "lineage.json")
