@@ -59,8 +59,11 @@ def dirt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of clean and dirty text: duplicates, personal data, mojibake, too little, binary and unknown files."""
     folder = tmp_path_factory.mktemp("dirt")
     texts = [
-        " ".join(SENTENCES[(number + place) % 5] + f" That was chapter {number * 31 + place}, page {number * 7 + place}." for place in range(4))
-        for number in range(12)
+        " ".join(
+            f"{SENTENCES[(n + place) % 5]} That was chapter {n * 31 + place}, page {n * 7 + place}."
+            for place in range(4)
+        )
+        for n in range(12)
     ]
     texts[4] += " Write to jane.doe@example.org or call +1 212 555 0123."
     texts[5] = texts[5].replace(". ", ".\n\n\n\n\n")
