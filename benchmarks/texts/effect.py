@@ -104,7 +104,8 @@ def effect(scale: Scale, seed: int) -> dict[str, Any]:
     """Train on each text with one seed, and measure both models on both held-out texts."""
     text = own_process("texts.effect", scale.effect_megabytes)
     folder = Path(text["folder"])
-    found: dict[str, Any] = {"text": text, "budget": scale.budget, "seed": seed}
+    kept = {key: value for key, value in text.items() if key != "folder"}  # a path of this machine
+    found: dict[str, Any] = {"text": kept, "budget": scale.budget, "seed": seed}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as temporary:
             run = Path(temporary) / "run"
