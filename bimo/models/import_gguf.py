@@ -96,8 +96,7 @@ def imported(path: Path) -> Path:
         ModelError, TokenizerError: as :func:`import_gguf`.
     """
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = files.sha256_file(path)
     except OSError as cause:
         raise ModelError(f"{path} cannot be read.", got=cause.strerror or str(cause)) from None
     out = files.cache_folder() / "imported" / f"{path.stem}-{digest[:12]}-{__version__}"

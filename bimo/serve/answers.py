@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -48,17 +48,18 @@ async def _hung_up(receive: Receive) -> None:
         pass
 
 
-def event(data: str, name: str = "") -> str:
+def event(value: dict[str, Any], name: str = "") -> str:
     """One event of a stream (WHATWG HTML, section 9.2); JSON has no line ends, so that its data is one line."""
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
 
 
-DONE = event("[DONE]")
+DONE = "data: [DONE]\n\n"
 
 
 def failed(cause: ApiError) -> str:
     """The end of a stream whose work failed after its first event."""
-    return event(json.dumps(cause.body, ensure_ascii=False)) + DONE
+    return event(cause.body) + DONE
 
 
 class Events(Response):
@@ -111,6 +112,27 @@ async def streamed(
         first = await unless_gone(receive, _next(events))
         stack.pop_all()  # from here on, the answer closes them
     return Events(first, events, failed)
+
+
+class Work(Protocol):
+    """A request that is answered at once or as events."""
+
+    def whole(self) -> Coroutine[Any, Any, Response]:
+        """All of it at once."""
+
+    def stream(self) -> AsyncGenerator[str, None]:
+        """The same as it grows."""
+
+
+async def answered(
+    receive: Receive, work: Work, *, stream: bool | None, failed: Callable[[ApiError], str] = failed
+) -> Response:
+    """The answer of ``work``, in the form that the client asked for.
+
+    Raises:
+        Gone: the client hung up before.
+    """
+    return await (streamed(receive, work.stream(), failed) if stream else unless_gone(receive, work.whole()))
 
 
 async def _next(events: AsyncGenerator[str, None]) -> str:

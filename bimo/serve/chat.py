@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bimo.errors import TokenizerError
-from bimo.serve.answers import DONE, event, streamed, unless_gone
+from bimo.serve.answers import DONE, answered, event
 from bimo.serve.bodies import read_body
 from bimo.serve.chat_request import ChatRequest
 from bimo.serve.choices import Job, Usage, seeds_of, settings_of, write_all
@@ -164,7 +163,7 @@ class Chatting:
         value: dict[str, Any] = {**self.head, "object": "chat.completion.chunk", "choices": choices}
         if self.body.include_usage:
             value["usage"] = usage
-        return event(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        return event(value)
 
     def _logprobs(self, entries: list[Entry]) -> dict[str, Any] | None:
         return chat_logprobs(self.served.tokenizer, entries, self.top) if self.body.logprobs else None
@@ -176,8 +175,6 @@ def chats(served: Served) -> Any:
     async def create(request: Request) -> Response:
         body = await read_body(request, ChatRequest, served.limits)
         work = await asyncio.to_thread(Chatting, served, request.scope["bimo.caller"], body)
-        if body.stream:
-            return await streamed(request.receive, work.stream())
-        return await unless_gone(request.receive, work.whole())
+        return await answered(request.receive, work, stream=body.stream)
 
     return create

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bimo.serve import limits
-from bimo.serve.answers import DONE, event, streamed, unless_gone
+from bimo.serve.answers import DONE, answered, event
 from bimo.serve.bodies import read_body
 from bimo.serve.choices import Job, Usage, require_few, seeds_of, settings_of, write_all
 from bimo.serve.engines import Token
@@ -150,7 +149,7 @@ class Completing:
                 if piece.text or piece.entries or piece.finish_reason:
                     yield self._chunk(self._piece(number, piece, sent[number]))
         if self.body.include_usage:
-            yield event(_json({**self.head, "choices": [], "usage": self.usage.body}))
+            yield event({**self.head, "choices": [], "usage": self.usage.body})
         yield DONE
 
     def _piece(self, number: int, piece: Piece, before: int) -> dict[str, Any]:
@@ -159,7 +158,7 @@ class Completing:
 
     def _chunk(self, choice: dict[str, Any]) -> str:
         usage = {"usage": None} if self.body.include_usage else {}
-        return event(_json({**self.head, "choices": [choice], **usage}))
+        return event({**self.head, "choices": [choice], **usage})
 
     def _choice(self, index: int, text: str, entries: list[Entry], reason: str | None) -> dict[str, Any]:
         logprobs = None
@@ -195,12 +194,6 @@ def completions(served: Served) -> Any:
     async def create(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, served.limits)
         work = await asyncio.to_thread(Completing, served, request.scope["bimo.caller"], body)
-        if body.stream:
-            return await streamed(request.receive, work.stream())
-        return await unless_gone(request.receive, work.whole())
+        return await answered(request.receive, work, stream=body.stream)
 
     return create
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

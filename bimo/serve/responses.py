@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import json
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from bimo.serve.answers import event, streamed, unless_gone
+from bimo.serve.answers import answered, event
 from bimo.serve.bodies import read_body
 from bimo.serve.chat import chat_ids
 from bimo.serve.choices import Job, Usage, settings_of, write_all
@@ -159,7 +158,7 @@ class Responding:
     def _event(self, kind: str, **values: Any) -> str:
         self._sequence += 1
         value = {"type": kind, "sequence_number": self._sequence, **values}
-        return event(json.dumps(value, ensure_ascii=False, separators=(",", ":")), kind)
+        return event(value, kind)
 
     def failed(self, cause: ApiError) -> str:
         """The event of a failure after the first ones."""
@@ -176,9 +175,7 @@ def responses(served: Served, store: Store) -> Any:
     async def create(request: Request) -> Response:
         body = await read_body(request, ResponseRequest, served.limits)
         work = await asyncio.to_thread(Responding, served, store, request.scope["bimo.caller"], body)
-        if body.stream:
-            return await streamed(request.receive, work.stream(), work.failed)
-        return await unless_gone(request.receive, work.whole())
+        return await answered(request.receive, work, stream=body.stream, failed=work.failed)
 
     return create
 

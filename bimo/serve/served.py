@@ -63,9 +63,10 @@ class Served:
         Raises:
             ApiError: 400; the guard refuses it.
         """
-        found = text if self.guard is None else self.guard.question(text, caller)
+        if self.guard is None:
+            return text
+        found = self.guard.question(text, caller)
         if isinstance(found, Stopped):
-            assert self.guard is not None
             raise ApiError(400, self.guard.config.refusal, param=param, code="content_filter")
         return found
 

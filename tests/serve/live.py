@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -21,6 +22,7 @@ from bimo.serve.engines.native import NativeEngine, native_engine
 from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import Limits
+from bimo.serve.page_routes import OPEN, page_routes
 from bimo.serve.served import Served
 from bimo.serve.server import Server, bound_socket
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -101,7 +103,10 @@ def serving(
     limits: Limits | None = None,
     keys: dict[str, str] | None = None,
     hosts: Hosts | None = None,
+    report: Path | None = None,
+    pages: bool = False,
 ) -> Iterator[Live]:
+    """A server over a model; with ``pages``, the playground too, as `bimo serve` starts it."""
     served = Served(
         name="tiny",
         created=1_700_000_000,
@@ -110,9 +115,11 @@ def serving(
         conventions=model.conventions,
         limits=limits or Limits(),
         keys=Keys(keys or {}),
+        report=report,
     )
+    shown: dict[str, Any] = {"pages": page_routes(report), "open_paths": OPEN} if pages else {}
     with bound_socket("127.0.0.1", 0) as found:
-        server = Server(create_app(served, hosts or Hosts(["127.0.0.1"])), served)
+        server = Server(create_app(served, hosts or Hosts(["127.0.0.1"]), **shown), served)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [found]}, daemon=True)
         thread.start()
         try:

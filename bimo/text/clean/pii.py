@@ -108,6 +108,17 @@ def redact(text: str, findings: Sequence[Finding]) -> str:
     return "".join([*parts, text[at:]])
 
 
+def redacted(text: str, config: Config | None = None, *, kind: str = "prose") -> tuple[str, list[Finding]]:
+    """The text with placeholders in place of personal data, and all that was found.
+
+    A placeholder can free its neighbour (a number glued to an address): again, until nothing is found.
+    """
+    every: list[Finding] = []
+    while findings := find(text, config, kind=kind):
+        every, text = every + findings, redact(text, findings)
+    return text, every
+
+
 def moved(findings: Sequence[Finding], begin: int, end: int) -> Span:
     """Where ``text[begin:end]`` is after :func:`redact`; it grows to hold a placeholder that it would cut."""
     edges = [begin, end]
@@ -139,6 +150,9 @@ def build(config: Config) -> Step:
         text, kind = document.text, document.kind
         if (facts := facts_of(text)) and not facts.personal:
             return document
+        if config.action == "redact":
+            text, findings = redacted(text, config, kind=kind)
+            return document.changed(text, f"pii: {counted(findings)}")
         findings = find(text, config, kind=kind)
         if not findings:
             return document
@@ -146,13 +160,7 @@ def build(config: Config) -> Step:
             if len(findings) <= config.most:
                 return document
             return Drop("personal data", f"{counted(findings)}, at most {config.most} allowed")
-        if config.action == "keep":
-            note = f"pii: {counted(findings)} found, kept"
-            return document if note in document.notes else replace(document, notes=(*document.notes, note))
-        # A placeholder can free its neighbour (a number glued to an address): again, until nothing is found.
-        every, text = list(findings), redact(text, findings)
-        while findings := find(text, config, kind=kind):
-            every, text = every + findings, redact(text, findings)
-        return document.changed(text, f"pii: {counted(every)}")
+        note = f"pii: {counted(findings)} found, kept"
+        return document if note in document.notes else replace(document, notes=(*document.notes, note))
 
     return step

@@ -14,7 +14,8 @@ import pytest
 
 from bimo.generate.language_model import LanguageModel
 from bimo.serve import pages
-from tests.serve.playground.test_page_routes import KEY, with_pages
+from tests.serve.live import serving
+from tests.serve.playground.test_page_routes import KEY
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,7 @@ def made(node: str, folder: Path, port: int) -> Any:
 
 def test_curl_and_python(model: LanguageModel, node: str, tmp_path: Path) -> None:
     curl, shell = shutil.which("curl"), shutil.which("sh")
-    with with_pages(model, keys={"ann": KEY}) as live:
+    with serving(model, keys={"ann": KEY}, pages=True) as live:
         signed = {"Authorization": f"Bearer {KEY}"}
         for path, body, code in made(node, tmp_path, live.port):
             whole = {key: value for key, value in body.items() if not key.startswith("stream")}
@@ -83,7 +84,7 @@ def test_node(model: LanguageModel, node: str, tmp_path: Path) -> None:
     if npm is None:
         pytest.skip("no npm: the page's code for Node is not run")
     subprocess.run([npm, "install", "--silent", "--no-audit", "--no-fund", "openai@^6"], cwd=tmp_path, check=True)
-    with with_pages(model, keys={"ann": KEY}) as live:
+    with serving(model, keys={"ann": KEY}, pages=True) as live:
         for path, _, code in made(node, tmp_path, live.port):
             (tmp_path / "shown.mjs").write_text(code["node"], encoding="utf-8")
             assert run([node, "shown.mjs"], tmp_path) == run([sys.executable, "-c", code["python"]], tmp_path), path

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bimo.generate.language_model import LanguageModel
-from bimo.serve.app import create_app
-from bimo.serve.hosts import Hosts
-from bimo.serve.keys import Keys
-from bimo.serve.page_routes import OPEN, page_routes
 from bimo.serve.pages import pages
-from bimo.serve.served import Served
-from bimo.serve.server import Server, bound_socket
-from tests.serve.live import Live, native_of
+from tests.serve.live import Live, serving
 
 KEY = "ann-0123456789abcdef"
-
-
-@contextlib.contextmanager
-def with_pages(model: LanguageModel, report: Path | None = None, keys: dict[str, str] | None = None) -> Iterator[Live]:
-    """A server over a model of random weights, playground included."""
-    served = Served("tiny", 1_700_000_000, native_of(model), model.tokenizer, model.conventions, report=report)
-    served.keys = Keys(keys or {})
-    with bound_socket("127.0.0.1", 0) as found:
-        app = create_app(served, Hosts(["127.0.0.1"]), pages=page_routes(report), open_paths=OPEN)
-        server = Server(app, served)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [found]}, daemon=True)
-        thread.start()
-        try:
-            yield Live(served, found.getsockname()[1], server)
-        finally:
-            server.should_exit = True
-            thread.join(timeout=60)
 
 
 @pytest.fixture(scope="module")
 def whole(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     report = tmp_path_factory.mktemp("run") / "report.html"
     report.write_text("<!DOCTYPE html><title>报告</title>", encoding="utf-8")
-    with with_pages(model, report, {"ann": KEY}) as live:
+    with serving(model, report=report, keys={"ann": KEY}, pages=True) as live:
         yield live
 
 
@@ -86,6 +60,6 @@ def test_the_report_needs_a_key_and_may_do_nothing(whole: Any, model: LanguageMo
 
 
 def test_a_model_without_a_report_has_none(model: LanguageModel) -> None:
-    with with_pages(model) as live:
+    with serving(model, pages=True) as live:
         assert live.send("/v1/models").json["data"][0]["report"] is None
         assert live.send("/run/report.html").status == 404 and live.send("/").status == 200

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bimo.generate.language_model import LanguageModel
+from tests.serve.live import serving
 from tests.serve.playground.driving import Open, Serve, finish, requests, set_to, text_of, until, write
-from tests.serve.playground.test_page_routes import with_pages
 
 pytestmark = pytest.mark.slow
 
@@ -237,7 +237,7 @@ def test_a_link_holds_the_page(serve: Serve, open_page: Open) -> None:
 
 def test_the_real_server(model: LanguageModel, open_page: Open) -> None:
     """Each kind of request once, against the server itself: it refuses whatever it does not know."""
-    with with_pages(model) as live:
+    with serving(model, pages=True) as live:
         live.url = f"http://127.0.0.1:{live.port}/"
         page = open_page(live)
         set_to(page, "max_tokens", 12)
