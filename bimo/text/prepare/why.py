@@ -343,7 +343,8 @@ def story(row: Row, order: Sequence[str], instead: Row | None = None) -> list[tu
         where = f" ({row.evidence})" if row.evidence and not whole else ""
         told.append((READ, f"could not be read: {row.evidence if whole else row.reason + where}"))
     else:
-        what = ", ".join(["prose" if not row.kind else row.kind, f"{row.bytes_in:,} bytes", *notes.get(READ, [])])
+        size = f"{row.bytes_in:,} bytes" + (f" from byte {row.offset:,} on" if row.offset > 0 else "")
+        what = ", ".join([row.kind or "prose", size, *notes.get(READ, [])])
         told.append((READ, what + (f", {row.language}" if row.language else "")))
     for step in dict.fromkeys((*order, *changes)):
         said = "; ".join(notes.get(step, []))

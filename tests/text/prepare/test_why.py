@@ -152,6 +152,11 @@ def test_text_that_json_writes_in_another_way(tmp_path: Path) -> None:
         find(tmp_path / "out", "in.txtx y")  # the id and the source of a line are no text
 
 
+def test_a_story_says_where_in_its_file_a_document_begins() -> None:
+    assert story(Row("a", "a", 1, bytes_in=107, offset=1_190), ())[0] == ("read", "prose, 107 bytes from byte 1,190 on")
+    assert story(Row("a", "a", 0, bytes_in=107), ())[0] == ("read", "prose, 107 bytes")
+
+
 def test_a_story_is_in_order_and_in_words() -> None:
     row = Row("a", "a", 0, kind="web", bytes_in=1000, language="en")
     row.changes = [("normalise", 1), ("boilerplate", -7), ("pii", 0)]
