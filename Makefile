@@ -12,12 +12,13 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 # Other projects' trainers and text tools, kept apart from bimo's own environment.
 PEERS := .venv-peers
 TEXT_PEERS := .venv-text-peers
+SERVE_PEERS := .venv-serve-peers
 
 # Two busy cores: two test processes, each with one arithmetic thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint bench bench-train bench-text docs clean
+.PHONY: help quickstart test test-slow lint bench bench-train bench-text bench-serve docs clean
 
 help: ## list these commands
 	@echo "make COMMAND [PYTHON=python3.12] [LANGUAGE=en|zh] [BUDGET=3m]"
@@ -37,7 +38,7 @@ lint: $(VENV)/.dev ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev $(PEERS)/.made $(TEXT_PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
+bench: $(VENV)/.dev $(PEERS)/.made $(TEXT_PEERS)/.made $(SERVE_PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
 	set -e; for program in benchmarks/*.py; do $(BIN)/python "$$program"; done
 
 bench-train: $(VENV)/.dev $(PEERS)/.made ## bimo against other trainers: hours, or 20 minutes with QUICK=1; goes on where it stopped
@@ -45,6 +46,9 @@ bench-train: $(VENV)/.dev $(PEERS)/.made ## bimo against other trainers: hours, 
 
 bench-text: $(VENV)/.dev $(TEXT_PEERS)/.made ## preparing text, datatrove and others beside it: an hour or two, or minutes with QUICK=1
 	$(BIN)/python benchmarks/text.py $(if $(QUICK),--quick)
+
+bench-serve: $(VENV)/.dev $(SERVE_PEERS)/.made ## answering, llama.cpp and Hugging Face beside it: half an hour, and long to compile llama.cpp
+	$(BIN)/python benchmarks/serve.py
 
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py
@@ -71,6 +75,11 @@ $(TEXT_PEERS)/.made: benchmarks/peers/text-constraints.txt
 	$(PYTHON) -m venv $(TEXT_PEERS)
 	$(TEXT_PEERS)/bin/python -m pip install --constraint $< \
 	    datatrove nltk orjson xxhash zstandard spacy tokenizers presidio-analyzer py3langid lingua-language-detector
+	@touch $@
+
+$(SERVE_PEERS)/.made: benchmarks/peers/serve-constraints.txt
+	$(PYTHON) -m venv $(SERVE_PEERS)
+	CMAKE_ARGS=-DGGML_NATIVE=ON $(SERVE_PEERS)/bin/python -m pip install --constraint $< 'llama-cpp-python[server]'
 	@touch $@
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made
