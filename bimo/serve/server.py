@@ -1,4 +1,4 @@
-"""The server process: a port that is ours, a model that fits, connections that may not dawdle, an orderly end."""
+"""The server process: a port that is ours, connections that may not dawdle, an orderly end."""
 
 from __future__ import annotations
 
@@ -6,36 +6,26 @@ import asyncio
 import logging
 import socket
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import torch
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bimo.device import resolve_device
-from bimo.errors import ModelError, UsageError
-from bimo.generate.language_model import load
-from bimo.generate.watermark import Watermark
-from bimo.models.import_gguf import imported
+from bimo.errors import UsageError
 from bimo.serve.admission import overloaded
 from bimo.serve.app import create_app
-from bimo.serve.engines.native import native_engine
 from bimo.serve.errors import ApiError
-from bimo.serve.guard import Guard
 from bimo.serve.hosts import Hosts
-from bimo.serve.keys import Keys
-from bimo.serve.limits import HEADER_BYTES, Limits
+from bimo.serve.limits import HEADER_BYTES
 from bimo.serve.page_routes import OPEN, page_routes
-from bimo.serve.served import Served, now
-from bimo.train.probe import free_memory
+from bimo.serve.served import Models, Shared
 
 HEADER_SECONDS = 10.0  # from a connection's start to its first whole request
 KEEP_ALIVE_SECONDS = 30
 CONNECTIONS = 1_000
-SHARE = 0.9  # of the free memory that weights may take
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -63,105 +53,27 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return found
 
 
-def require_model(folder: Path) -> None:
-    """Check that a folder looks like a model's, before a port is taken and anything is loaded.
-
-    Raises:
-        ModelError: it does not.
-    """
-    if not (folder / "config.json").is_file():
-        got = "no such folder" if not folder.exists() else "a file" if folder.is_file() else "one without config.json"
-        raise ModelError(
-            f"There is no model at {folder}.", expected="a bimo run, a Hugging Face folder or a GGUF file", got=got
-        )
-
-
-def require_memory(folder: Path, free: float, copies: int) -> None:
-    """Check before anything is read that the weights fit into memory.
+def start(host: str, port: int, hosts: Hosts, load: Callable[[], Models]) -> None:
+    """Serve models until a signal.
 
     Args:
-        copies: as often as they are in memory at the same time.
+        load: gives the models; called once the port is taken.
 
     Raises:
-        ModelError: they do not; it names both numbers.
+        BimoError: the port or a model cannot be used.
     """
-    needed = copies * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    if needed > free * SHARE:
-        raise ModelError(
-            f"The model in {folder} is too large for this machine's memory.",
-            expected=f"at most {free * SHARE / 1e9:.2f} GB, {SHARE:.0%} of what is free",
-            got=f"{needed / 1e9:.2f} GB while it is loaded",
-            fix="Close other programs, or serve a smaller model.",
-        )
-
-
-def load_served(
-    folder: Path,
-    *,
-    name: str | None,
-    device: str,
-    dtype: str,
-    limits: Limits,
-    keys: Keys,
-    guard: Guard | None = None,
-    watermark: Watermark | None = None,
-) -> Served:
-    """Load a model and put it behind an engine.
-
-    Raises:
-        BimoError: as :func:`bimo.generate.language_model.load`, or the model is too large.
-    """
-    # On a CPU the weights are read, and packed in the order in which the engine reads them.
-    copies = 2 if resolve_device(device).type == "cpu" else 1
-    require_memory(folder, free_memory(torch.device("cpu")), copies)
-    model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
-    weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
-    return Served(
-        name=name or folder.resolve().name,
-        created=int(max(weights, default=now())),
-        engine=native_engine(
-            model.model,
-            model.tokenizer,
-            folder,
-            ends=model.conventions.turn_ends,
-            dtype=dtype,
-            free=free_memory(model.model.output_weight.device),
-            watermark=watermark,
-        ),
-        tokenizer=model.tokenizer,
-        conventions=model.conventions,
-        limits=limits,
-        keys=keys,
-        guard=guard,
-        report=report if (report := folder / "report.html").is_file() else None,
-    )
-
-
-def start(folder: Path, host: str, port: int, hosts: Hosts, **loading: Any) -> None:
-    """Serve a model until a signal.
-
-    Args:
-        folder: a run, a Hugging Face folder, or a GGUF file, which is imported into the cache once.
-        loading: as for :func:`load_served`.
-
-    Raises:
-        BimoError: the folder, the port or the model cannot be used; the port is taken before anything is loaded.
-    """
-    if folder.suffix.lower() == ".gguf" and folder.is_file():
-        loading["name"] = loading.get("name") or folder.stem
-        folder = imported(folder)
-    require_model(folder)
     with bound_socket(host, port) as found:
-        served = load_served(folder, **loading)
+        models = load()
         address = f"http://{f'[{host}]' if ':' in host else host}:{found.getsockname()[1]}"
-        print(f"{served.name}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        run(served, hosts, found)
+        names = ", ".join(served.name for served in models)
+        print(f"{names}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        run(models, hosts, found)
 
 
 class Server(uvicorn.Server):
     """A server that ends in two steps: first new work is refused and running work finished, then connections close."""
 
-    def __init__(self, app: ASGIApp, served: Served) -> None:
+    def __init__(self, app: ASGIApp, shared: Shared) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -176,7 +88,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=1,
             )
         )
-        self._served = served
+        self._shared = shared
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -184,7 +96,7 @@ class Server(uvicorn.Server):
         """Begin to end at the first signal; at the second, end at once."""
         if self._stopped:
             self.force_exit = self.should_exit = True
-        self._stopped = self._served.admission.draining = True
+        self._stopped = self._shared.admission.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
@@ -193,9 +105,9 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def _drain(self) -> None:
-        admission = self._served.admission
+        admission = self._shared.admission
         try:
-            async with asyncio.timeout(self._served.limits.drain_seconds):
+            async with asyncio.timeout(self._shared.limits.drain_seconds):
                 while admission.active or admission.waiting:
                     await asyncio.sleep(0.05)
         except TimeoutError:
@@ -264,8 +176,8 @@ def set_up_log() -> None:
         logger.setLevel(level)
 
 
-def run(served: Served, hosts: Hosts, found: socket.socket) -> None:
+def run(models: Models, hosts: Hosts, found: socket.socket) -> None:
     """Serve until a signal; SIGTERM and Ctrl-C drain."""
     set_up_log()
-    app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
-    Server(app, served).run(sockets=[found])
+    app = create_app(models, hosts, pages=page_routes(models), open_paths=OPEN)
+    Server(app, models.shared).run(sockets=[found])

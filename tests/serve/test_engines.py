@@ -19,7 +19,8 @@ from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.scoring import score_ids
 from bimo.generate.torch_backend import TorchBackend
 from bimo.serve.engines import Facts, Settings, Token
-from bimo.serve.engines.native import NativeEngine, fingerprint, native_engine
+from bimo.serve.engines.native import NativeEngine, fingerprint
+from bimo.serve.memory import need_of
 from tests.serve.live import native_of
 
 
@@ -139,4 +140,4 @@ def test_a_family_without_c_is_computed_by_torch(model: LanguageModel, tmp_path:
 
     assert tuple(token.id for token in asyncio.run(work())) == expected.ids
     with pytest.raises(ModelError, match="int8 cannot be had"):
-        native_engine(gpt2.model, gpt2.tokenizer, tmp_path, ends=(), dtype="int8", free=1e9)
+        need_of(tmp_path, device="cpu", dtype="int8", kv_bytes=1e9, stated=False)

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from bimo.generate.engine import Stats
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -90,6 +92,9 @@ class Engine(Protocol):
 
     def running(self) -> int:
         """How many continuations it computes now."""
+
+    def stats(self) -> Stats | None:
+        """Its numbers, where it has them."""
 
     def alive(self) -> bool:
         """Whether it takes requests; false after a defect or at the end."""

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bimo import __version__
-from bimo.errors import Busy, ModelError, UsageError
-from bimo.generate import native
-from bimo.generate.backend import PAGE, Backend
+from bimo.errors import Busy, UsageError
+from bimo.generate import native, torch_backend
+from bimo.generate.backend import Backend
 from bimo.generate.constraints import Constraints
-from bimo.generate.engine import Engine
+from bimo.generate.drafting import Drafter
+from bimo.generate.engine import Engine, Stats
 from bimo.generate.request import Constraint, End, Event, Prompt, Request, Score
 from bimo.generate.request import Token as Drawn
 from bimo.generate.sampling import COLDEST, Sampling
@@ -31,12 +32,11 @@ from bimo.serve.engines import Facts, Settings, Token
 from bimo.serve.errors import wrong
 
 if TYPE_CHECKING:
+    from bimo.generate.language_model import LanguageModel
     from bimo.models import Model
     from bimo.tokenizer.tokenizer import Tokenizer
 
 MOST_WAITING = 1_024  # continuations; requests are bounded before
-CONTEXTS = 16  # that the pages hold, where memory allows
-SHARE = 0.25  # of the free memory that pages may take
 SAMPLES, SAMPLE_BYTES = 64, 4_096  # of the weights, for the fingerprint
 KEPT = 32  # compiled schemas
 
@@ -99,6 +99,10 @@ class NativeEngine:
     def running(self) -> int:
         """How many requests the engine has."""
         return self._running
+
+    def stats(self) -> Stats:
+        """The engine's numbers."""
+        return self._engine.stats()
 
     def alive(self) -> bool:
         """Whether its thread runs."""
@@ -183,56 +187,47 @@ def _token(id: int, score: Score | None) -> Token:
     return Token(id, None) if score is None else Token(id, score.logprob, score.top)
 
 
-def native_engine(
-    model: Model,
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    ends: Collection[int],
-    dtype: str,
-    free: float,
-    watermark: Watermark | None = None,
-) -> NativeEngine:
-    """The engine for a loaded model: computed in C on a CPU where the family is known there, else by torch.
+def backend_of(model: Model, *, pages: int, dtype: str) -> Backend:
+    """What computes a loaded model: C on a CPU where the family is known there, else torch.
 
     Args:
-        ends: tokens that end an answer, after which a JSON schema asks for nothing more.
-        dtype: "auto" for the precision of the weights, or one of :class:`bimo.generate.native.NativeBackend`.
-        free: bytes of memory that could be used.
+        dtype: one of :class:`bimo.generate.native.NativeBackend` where it is C; else the weights keep theirs.
 
     Raises:
-        ModelError: there is no such precision for this model, or no C compiler.
+        ModelError: there is no such precision for this model, no C compiler, or too little memory.
     """
     weight, config = model.output_weight, model.config
-    precision = str(weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
-    backend: Backend
     if isinstance(model, llama.Model) and weight.device.type == "cpu":
-        pages = _pages(config.max_position_embeddings, native.page_bytes(model.config, precision), free)
-        backend = native.NativeBackend(model, pages=pages, dtype=precision)
-    elif dtype == "int8":
-        expected, got = "a Llama, Mistral, Qwen2 or Qwen3 on a CPU", f"{config.model_type} on {weight.device.type}"
-        raise ModelError("int8 cannot be had here.", expected=expected, got=got, fix="Use --dtype bfloat16.")
-    else:
-        page = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE * weight.itemsize
-        backend = TorchBackend(model, kv_bytes=_pages(config.max_position_embeddings, page, free) * page)
-    engine = Engine(backend, max_waiting=MOST_WAITING)
-    constraints = _constraints(tokenizer, ends)
+        return native.NativeBackend(model, pages=pages, dtype=dtype)
+    return TorchBackend(model, kv_bytes=pages * torch_backend.page_bytes(config, weight.dtype))
+
+
+def native_engine(
+    model: LanguageModel, *, pages: int, dtype: str, drafter: Drafter | None = None, watermark: Watermark | None = None
+) -> NativeEngine:
+    """The engine for a loaded model.
+
+    Args:
+        pages, dtype: as for :func:`backend_of`.
+        drafter: guesses tokens ahead; the answers stay the same.
+        watermark: the mark that all continuations carry.
+
+    Raises:
+        BimoError: as :func:`backend_of`, or the drafter has another vocabulary.
+    """
+    backend = backend_of(model.model, pages=pages, dtype=dtype)
+    engine = Engine(backend, max_waiting=MOST_WAITING, drafter=drafter)
+    constraints = _constraints(model.tokenizer, model.conventions.turn_ends)
     facts = Facts(
         engine="native",
         context=engine.longest,
         vocab_size=backend.vocab_size,
-        width=int(weight.shape[1]),
-        precision=precision,
-        fingerprint=fingerprint(folder, type(backend).__name__, precision),
+        width=int(model.model.output_weight.shape[1]),
+        precision=dtype,
+        fingerprint=fingerprint(model.path, type(backend).__name__, dtype),
         constrains=constraints is not None,
     )
     return NativeEngine(engine, facts, constraints, watermark)
-
-
-def _pages(context: int, page_bytes: int, free: float) -> int:
-    """Pages for several whole contexts, if that takes no more than a share of the memory, and at least for one."""
-    whole = -(-context // PAGE)
-    return max(whole, min(CONTEXTS * whole, int(min(free * SHARE, 1e15) // page_bytes)))
 
 
 def _constraints(tokenizer: Tokenizer, ends: Collection[int]) -> Constraints | None:
