@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bimo.models import gpt2, llama
 
     Model: TypeAlias = llama.Model | gpt2.Model
+
+Header: TypeAlias = dict[str, tuple[tuple[int, ...], str]]  # a tensor's name -> its shape and precision
 
 # config.json's model_type -> the module whose Config and Model read it; imported when a model of the family is.
 MODELS = {
@@ -54,10 +57,26 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
         raise ModelError(
             f"{folder / 'config.json'} lacks a value, or holds one of the wrong type.", got=str(cause)
         ) from None
-    with torch.device("meta"):
-        model: Model = module.Model(config)
-    model.load_state_dict(_read_weights(folder, model, torch.device(device), dtype), assign=True)
+    headers = {path: _read_header(path) for path in _weight_files(folder)}
+    model = _empty_model(module, config, folder, most_layers=sum(map(len, headers.values())))
+    model.load_state_dict(_read_weights(folder, headers, model, torch.device(device), dtype), assign=True)
     return model.eval()
+
+
+def _empty_model(module: ModuleType, config: Any, folder: Path, *, most_layers: int) -> Model:
+    """A model without weights, once it is sure that building it has an end."""
+    described = f"The model that {folder / 'config.json'} describes"
+    if config.num_hidden_layers > most_layers:
+        expected = f"up to as many layers as there are tensors, {most_layers:,}"
+        raise ModelError(
+            f"{described} is not the one in its folder.", expected=expected, got=f"{config.num_hidden_layers:,}"
+        )
+    try:
+        with torch.device("meta"):
+            model: Model = module.Model(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as cause:
+        raise ModelError(f"{described} cannot be built.", got=str(cause).splitlines()[0][:200]) from None
+    return model
 
 
 def save_model(model: Model, folder: str | Path) -> None:
@@ -115,14 +134,16 @@ def _supported_family(values: Mapping[str, Any], folder: Path) -> str:
     return family
 
 
-def _read_weights(folder: Path, model: Model, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(
+    folder: Path, headers: Mapping[Path, Header], model: Model, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
     """The tensors of ``model.state_dict()``, after all of them were found to be there in the right shape."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shared = None  # a tied output layer that the checkpoint holds nevertheless
     places: dict[str, tuple[Path, str]] = {}
     problems = []
-    for path in _weight_files(folder):
-        for stored, (shape, precision) in _read_header(path).items():
+    for path, header in headers.items():
+        for stored, (shape, precision) in header.items():
             name = next((prefix + stored for prefix in PREFIXES if prefix + stored in wanted), stored)
             if name == "lm_head.weight" and name not in wanted:
                 shared = (path, stored)
@@ -173,7 +194,7 @@ def _weight_files(folder: Path) -> Iterable[Path]:
     )
 
 
-def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+def _read_header(path: Path) -> Header:
     """Shape and precision of each tensor of a safetensors file, which is checked to be as long as it says."""
     try:
         with safe_open(path, framework="pt") as file:
