@@ -59,6 +59,10 @@ class EngineError(BimoError):
     """The engine cannot take or finish a request (it is closed, or what computes failed)."""
 
 
+class ConstraintError(EngineError):
+    """What the new tokens must obey cannot be obeyed to the end: it is too hard, or the tokenizer cannot write it."""
+
+
 class Busy(EngineError):
     """The engine has as many requests waiting as it may; the same request can be sent again later."""
 

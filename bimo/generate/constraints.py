@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from bimo.errors import EngineError, UsageError
+from bimo.errors import ConstraintError, UsageError
 
 if TYPE_CHECKING:
     from bimo.tokenizer.tokenizer import Tokenizer
@@ -160,7 +160,7 @@ class _Place:
 
     def _fail(self) -> NoReturn:
         fix = "Make the grammar or the schema simpler."
-        raise EngineError("The constraint cannot be followed any further.", got=_reason(self._matcher), fix=fix)
+        raise ConstraintError("The constraint cannot be followed any further.", got=_reason(self._matcher), fix=fix)
 
 
 class _Vocabulary:

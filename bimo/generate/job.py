@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bimo.errors import EngineError
+from bimo.errors import ConstraintError
 from bimo.generate.backend import PAGE
 from bimo.generate.pages import page_keys
 from bimo.generate.request import Matcher, Prompt, Reason, Request, Score, Token
@@ -160,7 +160,8 @@ class Job:
         allowed = np.zeros(size, np.bool_)
         allowed[: len(mask)] = mask[:size]
         if not allowed.any():
-            raise EngineError("The constraint allows no token.", fix="Check that the tokenizer can write what it asks.")
+            fix = "Check that the tokenizer can write what it asks."
+            raise ConstraintError("The constraint allows no token.", fix=fix)
         return allowed
 
     def guesses(self, drafted: Sequence[int]) -> list[int]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = llama.Model | gpt2.Model
 
+Header: TypeAlias = dict[str, tuple[tuple[int, ...], str]]  # a tensor's name -> its shape and precision
+Headers: TypeAlias = Mapping[Path, Header]  # of each file of a model's weights
+
 # config.json's model_type -> the module whose Config and Model read it; imported when a model of the family is.
 MODELS = {
     "gpt2": "bimo.models.gpt2",
@@ -48,27 +51,40 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
-    model = empty_model(folder)
-    model.load_state_dict(_read_weights(folder, model, torch.device(device), dtype), assign=True)
+    headers = _read_headers(folder)
+    model = empty_model(folder, headers)
+    model.load_state_dict(_read_weights(folder, headers, model, torch.device(device), dtype), assign=True)
     return model.eval()
 
 
-def empty_model(folder: Path) -> Model:
+def empty_model(folder: Path, headers: Headers | None = None) -> Model:
     """The model of a Hugging Face folder without its weights: all shapes, no memory.
 
+    Args:
+        headers: of its weights, where they were read already.
+
     Raises:
-        ModelError: its ``config.json`` is missing, wrong, or of a family or feature that is not supported.
+        ModelError: its ``config.json`` is missing, wrong, of a family or feature that is not supported, or describes
+            another model than the weights, of which only the headers are read.
     """
-    values = files.read_json(folder / "config.json", error=ModelError, expected="the config.json of a language model")
+    where = folder / "config.json"
+    values = files.read_json(where, error=ModelError, expected="the config.json of a language model")
     module = importlib.import_module(MODELS[_supported_family(values, folder)])
     try:
         config = module.Config.from_hf(values)
     except (TypeError, ValueError, KeyError, AttributeError) as cause:
-        raise ModelError(
-            f"{folder / 'config.json'} lacks a value, or holds one of the wrong type.", got=str(cause)
-        ) from None
-    with torch.device("meta"):
-        model: Model = module.Model(config)
+        raise ModelError(f"{where} lacks a value, or holds one of the wrong type.", got=str(cause)) from None
+    # Building it must have an end.
+    most_layers = sum(map(len, (_read_headers(folder) if headers is None else headers).values()))
+    if config.num_hidden_layers > most_layers:
+        expected, got = f"up to as many layers as there are tensors, {most_layers:,}", f"{config.num_hidden_layers:,}"
+        raise ModelError(f"The model that {where} describes is not the one in its folder.", expected=expected, got=got)
+    try:
+        with torch.device("meta"):
+            model: Model = module.Model(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as cause:
+        got = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
+        raise ModelError(f"The model that {where} describes cannot be built.", got=got) from None
     return model
 
 
@@ -79,8 +95,8 @@ def stored_precision(folder: Path) -> torch.dtype:
         ModelError: the weights are missing or damaged, or have no precision that bimo computes in.
     """
     numbers: Counter[str] = Counter()
-    for path in _weight_files(folder):
-        for shape, precision in _read_header(path).values():
+    for header in _read_headers(folder).values():
+        for shape, precision in header.values():
             numbers[precision] += math.prod(shape)
     precision = max(numbers, key=numbers.__getitem__, default="none")
     if precision not in PRECISIONS:
@@ -143,14 +159,16 @@ def _supported_family(values: Mapping[str, Any], folder: Path) -> str:
     return family
 
 
-def _read_weights(folder: Path, model: Model, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(
+    folder: Path, headers: Headers, model: Model, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
     """The tensors of ``model.state_dict()``, after all of them were found to be there in the right shape."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shared = None  # a tied output layer that the checkpoint holds nevertheless
     places: dict[str, tuple[Path, str]] = {}
     problems = []
-    for path in _weight_files(folder):
-        for stored, (shape, precision) in _read_header(path).items():
+    for path, header in headers.items():
+        for stored, (shape, precision) in header.items():
             name = next((prefix + stored for prefix in PREFIXES if prefix + stored in wanted), stored)
             if name == "lm_head.weight" and name not in wanted:
                 shared = (path, stored)
@@ -201,7 +219,11 @@ def _weight_files(folder: Path) -> Iterable[Path]:
     )
 
 
-def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+def _read_headers(folder: Path) -> Headers:
+    return {path: _read_header(path) for path in _weight_files(folder)}
+
+
+def _read_header(path: Path) -> Header:
     """Shape and precision of each tensor of a safetensors file, which is checked to be as long as it says."""
     try:
         with safe_open(path, framework="pt") as file:

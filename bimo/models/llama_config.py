@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,9 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ModelError(f"{name} is wrong.", expected="a whole number of at least 1", got=repr(value))
+        for name in ("rms_norm_eps", "rope_theta"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ModelError(f"{name} is wrong.", expected="a number above 0", got=repr(getattr(self, name)))
         if self.num_attention_heads % self.num_key_value_heads or self.head_dim % 2:
             raise ModelError(
                 "The attention heads do not fit.",

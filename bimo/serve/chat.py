@@ -77,7 +77,8 @@ class Chatting:
             caller=caller,
         )
         seeds, stop = seeds_of(settings, self.n), body.stop or ()
-        self.jobs = [Job(ids, dataclasses.replace(settings, seed=seed), stop) for seed in seeds]
+        param = "tools" if self.forced else "response_format"
+        self.jobs = [Job(ids, dataclasses.replace(settings, seed=seed), stop, schema_param=param) for seed in seeds]
         self.usage = Usage(prompt=len(ids))
         self.readers = [CallReader(self.names, bare=self.forced) for _ in self.jobs] if self.names else []
         self.head = {

@@ -77,7 +77,11 @@ class ToolCall(Body):
 class Message(Body):
     """One turn of the conversation."""
 
-    refused = {"audio": NO_AUDIO, "function_call": "use 'tool_calls'."}  # noqa: RUF012
+    refused = {  # noqa: RUF012
+        "annotations": "this model cites nothing.",
+        "audio": NO_AUDIO,
+        "function_call": "use 'tool_calls'.",
+    }
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
@@ -228,6 +232,7 @@ class ChatRequest(Sampled):
     service_tier: Annotated[str, Field(description="accepted, not used")] | None = None
     safety_identifier: Annotated[str, Field(description="accepted, not used")] | None = None
     prompt_cache_key: Annotated[str, Field(description="accepted, not used")] | None = None
+    prompt_cache_options: Annotated[dict[str, Any], Field(description="accepted, not used")] | None = None
     prompt_cache_retention: Annotated[str, Field(description="accepted, not used")] | None = None
 
     @model_validator(mode="after")

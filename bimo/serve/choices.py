@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bimo.errors import ConstraintError
 from bimo.generate.generate import row_seeds
 from bimo.serve.engines import Settings
-from bimo.serve.errors import wrong
+from bimo.serve.errors import INVALID_SCHEMA, ApiError, wrong
 from bimo.serve.fields import Sampled
 from bimo.serve.served import Served
 from bimo.serve.writing import GuardedWriter, Piece, Writer
@@ -24,12 +25,14 @@ class Job:
 
     Attributes:
         prompt: which of the request's prompts it continues.
+        schema_param: the parameter that its JSON schema comes from.
     """
 
     ids: Sequence[int]
     settings: Settings
     stop: tuple[str, ...]
     prompt: int = 0
+    schema_param: str | None = None
 
 
 @dataclass
@@ -139,6 +142,19 @@ def count(served: Served, caller: str, usage: Usage) -> None:
 
 
 async def _write(served: Served, caller: str, job: Job) -> AsyncGenerator[Piece, None]:
+    try:
+        async with contextlib.aclosing(_unblamed(served, caller, job)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except ConstraintError as cause:
+        raise wrong(str(cause), job.schema_param, INVALID_SCHEMA) from None
+    except ApiError as cause:
+        if cause.code == INVALID_SCHEMA:
+            cause.param = job.schema_param
+        raise
+
+
+async def _unblamed(served: Served, caller: str, job: Job) -> AsyncGenerator[Piece, None]:
     plain = Writer(served.tokenizer, job.stop)
     writer = plain if served.shared.guard is None else GuardedWriter(plain, served.shared.guard.answer(caller))
     async with contextlib.aclosing(served.engine.generate(job.ids, job.settings)) as tokens:

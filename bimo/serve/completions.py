@@ -45,8 +45,6 @@ class CompletionRequest(Sampled):
             raise Refusal(f"it must be at least n, which is {n}, but got {best_of}.", inside="best_of")
         if self.stream and best_of is not None and best_of > n:
             raise Refusal("the best of several cannot be streamed: leave it out, or 'stream'.", inside="best_of")
-        if self.max_tokens == 0 and not self.echo:
-            raise Refusal("0 needs 'echo': there would be no text.", inside="max_tokens")
         return self
 
 

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse
 from bimo.errors import BimoError, UsageError
 
 PATH = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:)?[/\\][^\s'\",;]+")  # a path of this machine, which nobody else need know
+INVALID_SCHEMA = "invalid_json_schema"
+NAME_SHOWN = 80  # characters of an unknown parameter
 PHRASES = {
     "bool_type": "true or false",
     "int_type": "an integer",
@@ -107,6 +109,7 @@ def from_validation(cause: ValidationError) -> ApiError:
     if kind == "missing":
         return wrong(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     if kind == "extra_forbidden":
+        param = parameter(first["loc"][:-1], str(first["loc"][-1])[:NAME_SHOWN])
         return wrong(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind in ("value_error", "assertion_error") and isinstance(context.get("error"), Refusal):
         refusal: Refusal = context["error"]
@@ -138,15 +141,19 @@ class Refusal(ValueError):
         self.inside, self.code = inside, code
 
 
-def parameter(place: Sequence[int | str]) -> str:
-    """A place in a body as OpenAI writes it: ``messages[0].role``."""
+def parameter(place: Sequence[int | str], inside: str = "") -> str:
+    """A place in a body as OpenAI writes it: ``messages[0].role``.
+
+    Args:
+        inside: a name there, which may be any.
+    """
     name = ""
     for part in place:
         if isinstance(part, int):
             name += f"[{part}]"
         elif not re.search(r"[^\w$-]", part):  # pydantic names branches of unions, such as `list[str]`
             name += f".{part}" if name else part
-    return name
+    return ".".join(filter(None, (name, inside)))
 
 
 def shown_type(value: Any) -> str:

@@ -32,7 +32,10 @@ class Body(BaseModel):
         for name, why in cls.refused.items():
             if not _nothing(values.get(name)):
                 raise Refusal(why, inside=name, code="unsupported_parameter")
-        return {name: value for name, value in values.items() if name not in cls.refused}
+        kept = {field.alias or name for name, field in cls.model_fields.items()}
+        # One unknown name refuses the request as well as 100,000, each of which pydantic would describe.
+        kept.add(next((name for name in values if name not in kept and name not in cls.refused), ""))
+        return {name: value for name, value in values.items() if name in kept}
 
 
 def _nothing(value: Any) -> bool:

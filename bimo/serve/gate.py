@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bimo.serve.answers import Stalled
+from bimo.serve.bodies import CLOSE
 from bimo.serve.errors import ApiError
 from bimo.serve.hosts import Hosts
 from bimo.serve.limits import HEADER_BYTES, HEADERS
@@ -94,6 +95,10 @@ class Gate:
         if len(raw) > HEADERS or sum(len(name) + len(value) for name, value in raw) > HEADER_BYTES:
             raise ApiError(431, "The request has too many headers, or too long ones.", code="headers_too_large")
         headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy that believes the other of the two would see other requests in what follows.
+            message = "The request has both a Content-Length and a Transfer-Encoding header."
+            raise ApiError(400, message, code="invalid_http", headers=CLOSE)
         origin = headers.get("origin")
         if len(headers.getlist("host")) > 1:
             raise ApiError(400, "The request has several Host headers.", code="invalid_host")

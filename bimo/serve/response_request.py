@@ -11,6 +11,8 @@ from bimo.serve.chat_request import NO_REASONING, Content, FunctionName
 from bimo.serve.errors import Refusal, shown_type
 from bimo.serve.fields import Body, Length, Name, Schema, Share, StreamOptions, Temperature
 
+NO_BACKGROUND = "answers are computed while the client waits."
+
 
 class Item(Body):
     """A message."""
@@ -20,6 +22,7 @@ class Item(Body):
     content: Content
     id: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
+    phase: Annotated[str, Field(description="accepted, not used")] | None = None
 
     def shown(self) -> dict[str, Any]:
         """The message as chat templates know it."""
@@ -69,15 +72,19 @@ class ResponseRequest(Body):
     """An input to be answered."""
 
     refused = {  # noqa: RUF012
-        "background": "answers are computed while the client waits.",
+        "access_programs": "this server has no such programs.",
+        "background": NO_BACKGROUND,
+        "background_options": NO_BACKGROUND,
         "conversation": "use 'previous_response_id'.",
         "prompt": "this server stores no prompts: use 'input' and 'instructions'.",
         "reasoning": NO_REASONING,
         "tools": "functions can be called in /v1/chat/completions.",
         "max_tool_calls": "this server calls no tools here.",
+        "image": "this server makes no images.",
         "include": "there is nothing more to include.",
         "context_management": "use 'truncation'.",
         "moderation": "this server has no such model.",
+        "top_logprobs": "/v1/chat/completions tells log-probabilities.",
     }
 
     model: Name
@@ -103,4 +110,5 @@ class ResponseRequest(Body):
     service_tier: Annotated[str, Field(description="accepted, not used")] | None = None
     safety_identifier: Annotated[str, Field(description="accepted, not used")] | None = None
     prompt_cache_key: Annotated[str, Field(description="accepted, not used")] | None = None
+    prompt_cache_options: Annotated[dict[str, Any], Field(description="accepted, not used")] | None = None
     prompt_cache_retention: Annotated[str, Field(description="accepted, not used")] | None = None

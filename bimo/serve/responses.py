@@ -45,7 +45,7 @@ class Responding:
         settings = settings_of(
             served, sampled, max_tokens=room, ends=served.conventions.turn_ends, json_schema=constraint, caller=caller
         )
-        self.job = Job(ids, settings, ())
+        self.job = Job(ids, settings, (), schema_param="text.format")
         self.usage = Usage(prompt=len(ids))
         self.id, self.item_id, self.created = f"resp_{secrets.token_hex(16)}", f"msg_{secrets.token_hex(16)}", now()
         self._sequence, self._why = -1, ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 from bimo.serve.errors import ApiError, wrong
@@ -46,11 +47,13 @@ def _not_json(why: str) -> ApiError:
 
 
 def _depth(body: bytes) -> int:
-    """How deep the brackets outside of strings are nested, without recursion."""
+    """How deep the brackets outside of strings are nested, without recursion; counted no further than is allowed."""
     deepest = depth = 0
     for byte in re.sub(rb"[^\[\]{}]+", b"", STRING.sub(b"", body)):
         depth += 1 if byte in b"[{" else -1
         deepest = max(deepest, depth)
+        if deepest > JSON_DEPTH:
+            break
     return deepest
 
 
@@ -74,8 +77,7 @@ def _int(digits: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise _not_json(f"the key {json.dumps(twice)[:80]} occurs twice in one object")
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -41,7 +41,7 @@ class DetokenizeRequest(Body):
     """Ids of a text."""
 
     model: Name | None = None
-    tokens: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(max_length=MOST_IDS)]
+    tokens: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(max_length=MOST_IDS), FailFast()]
 
 
 def tokenize(models: Models) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"  # of Hermes, Qwen and SmolLM
+BEGUN = re.compile(r'\{"name":\s*"([\w-]+)",\s*"arguments":\s*')
 INTRODUCTION = """\
 You may call functions. These are available, one JSON object a line:
 {tools}
@@ -51,18 +53,30 @@ def shown_without_template(
 
 def call_schema(tools: Sequence[Mapping[str, Any]], name: str | None) -> dict[str, Any]:
     """The JSON schema of a call of the function ``name``, or of any."""
+    functions = [tool["function"] for tool in tools if name in (None, tool["function"]["name"])]
     calls = []
-    for tool in tools:
-        function = tool["function"]
-        if name in (None, function["name"]):
-            properties = {
-                "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
-            }
-            calls.append(
-                {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-            )
+    for number, function in enumerate(functions):
+        place = "/properties/arguments" if len(functions) == 1 else f"/anyOf/{number}/properties/arguments"
+        properties = {
+            "name": {"const": function["name"]},
+            "arguments": _moved(function.get("parameters") or {"type": "object"}, place),
+        }
+        calls.append(
+            {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+        )
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references to its own parts are right where it is a part of another, at ``place``."""
+    if isinstance(schema, list):
+        return [_moved(part, place) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(part, place) for key, part in schema.items()}
+    if isinstance(target := schema.get("$ref"), str) and target.startswith("#"):
+        moved["$ref"] = f"#{place}{target[1:]}"
+    return moved
 
 
 def read_call(text: str, names: Sequence[str]) -> Call | None:
@@ -124,12 +138,17 @@ class CallReader:
 
     def _taken(self, inside: str, whole: str) -> str:
         """Take a call out of the reply; what is none stays as text."""
-        call = read_call(inside, self._names)
+        call = read_call(inside, self._names) or (self._cut_off(inside) if self._bare else None)
         if call is None:
             return whole
         self.calls.append(call)
         self._called = True
         return ""
+
+    def _cut_off(self, text: str) -> Call | None:
+        """The call that a reply began before its tokens ran out."""
+        begun = BEGUN.match(text)
+        return Call(new_id(), begun[1], text[begun.end() :]) if begun and begun[1] in self._names else None
 
     def _after_call(self, text: str) -> str:
         """Text as it is shown: without the line ends between calls."""

@@ -52,6 +52,11 @@ def value_bytes(value: Any) -> bytes:
     return number(9, 4) + number(kind, 4) + number(len(value)) + value.tobytes()
 
 
+def array(kind: int, count: int, content: bytes = b"") -> bytes:
+    """An array of metadata; its count may lie."""
+    return number(9, 4) + number(kind, 4) + number(count) + content
+
+
 def gguf_bytes(
     metadata: dict[str, Any] | list[tuple[str, Any]],
     tensors: dict[str, Stored] | list[tuple[str, Stored]],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bimo.errors import ModelError
 from bimo.models.gguf import MOST_HEADER, read_gguf
 from bimo.models.gguf_blocks import DEQUANTISERS, KINDS, dequantise
-from tests.models.gguf_file import Stored, floats, gguf_bytes, number, text, write
+from tests.models.gguf_file import Stored, array, floats, gguf_bytes, number, text, write
 
 METADATA = {
     "general.architecture": "llama",
@@ -59,10 +59,6 @@ def test_nothing_is_copied_until_asked_for(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < size / 10 and packed.nbytes == size
     finally:
         tracemalloc.stop()
-
-
-def array(kind: int, count: int, content: bytes = b"") -> bytes:
-    return number(9, 4) + number(kind, 4) + number(count) + content
 
 
 def tensor(shape: tuple[int, ...] = (5,), kind: int = 0, size: int = 20, offset: int | None = None) -> list[Any]:

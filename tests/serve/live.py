@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import http.client
 import json
+import socket
 import threading
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 
 from bimo.generate.language_model import LanguageModel
 from bimo.generate.watermark import Watermark
@@ -209,3 +212,21 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         self.release()
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    for _ in range(20_000):
+        if true():
+            return
+        time.sleep(0.005)
+    pytest.fail("it never happened")
+
+
+def begin(live: Live, path: str, body: dict[str, Any]) -> socket.socket:
+    """Send a request and return its connection without waiting for the answer."""
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection = socket.create_connection(("127.0.0.1", live.port), timeout=60)
+    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return connection

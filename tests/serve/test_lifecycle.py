@@ -1,51 +1,26 @@
-"""Requests that wait, are given up, or meet a server that ends; and many of all kinds, which leave nothing behind."""
+"""Requests that wait, are given up, or meet a server that ends."""
 
 from __future__ import annotations
 
-import gc
 import http.client
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from bimo.generate.language_model import LanguageModel
 from bimo.serve.limits import Limits
-from tests.serve.live import Live, serving
+from tests.serve.live import begin, until
 
 COMPLETION = {"model": "tiny", "prompt": "To be", "max_tokens": 9}
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "话说"}], "max_tokens": 9}
 PATHS = {"/v1/completions": COMPLETION, "/v1/chat/completions": CHAT, "/v1/responses": {"model": "tiny", "input": "x"}}
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    for _ in range(20_000):
-        if true():
-            return
-        time.sleep(0.005)
-    pytest.fail("it never happened")
-
-
-def begin(live: Live, path: str, body: dict[str, Any]) -> socket.socket:
-    """Send a request and return its connection without waiting for the answer."""
-    data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    connection = socket.create_connection(("127.0.0.1", live.port), timeout=60)
-    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-    return connection
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -123,70 +98,6 @@ def test_what_does_not_end_in_time_is_cut_off(scripted: Any) -> None:
         live.server.handle_exit(signal.SIGTERM, None)
         assert engine.stopped.acquire(timeout=60)
     assert engine.running() == 0
-
-
-class Mixed:
-    """Requests of all kinds, good and bad, in an order that depends on the seed."""
-
-    def __init__(self, live: Live, seed: int) -> None:
-        self.live, self.random = live, random.Random(seed)
-        self.expected = live.send("/v1/completions", {**COMPLETION, "temperature": 0}).json["choices"]
-
-    def one(self, kind: int) -> None:
-        live = self.live
-        if kind == 0:
-            answer = live.send("/v1/completions", {**COMPLETION, "temperature": 0})
-            assert answer.status == 200 and answer.json["choices"] == self.expected
-        elif kind == 1:
-            events = live.events("/v1/chat/completions", CHAT)
-            assert events[-1]["choices"][0]["finish_reason"]
-        elif kind == 2:
-            assert live.send("/v1/completions", raw=b'{"model": ').status == 400
-        elif kind == 3:
-            assert live.send("/v1/completions", {**COMPLETION, "temperature": 9}).status == 400
-        elif kind == 4:
-            with begin(live, "/v1/completions", {**COMPLETION, "max_tokens": 150, "stream": True}) as connection:
-                connection.recv(1 + self.random.randrange(300))
-        elif kind == 5:
-            with socket.create_connection(("127.0.0.1", live.port)) as connection:
-                connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: loc")
-        elif kind == 6:
-            assert live.send("/v1/embeddings", {"model": "tiny", "input": ["a", "话"]}).status == 200
-        elif kind == 7:
-            assert live.send("/v1/responses", {"model": "tiny", "input": "x", "max_output_tokens": 3}).status == 200
-        else:
-            assert live.send("/v1/models/nope").status == 404
-
-    def run(self, count: int) -> None:
-        kinds = [self.random.randrange(9) for _ in range(count)]
-        with ThreadPoolExecutor(6) as pool:
-            list(pool.map(self.one, kinds))
-        until(lambda: self.live.served.shared.admission.active == 0 and self.live.served.engine.running() == 0)
-
-
-def test_five_hundred_requests_leave_nothing_behind(model: LanguageModel) -> None:
-    _leaves_nothing(model, 100, 500, allowed=16e6)
-
-
-@pytest.mark.slow
-def test_ten_thousand_requests_leave_nothing_behind(model: LanguageModel) -> None:
-    _leaves_nothing(model, 2_000, 10_000, allowed=32e6)
-
-
-def _leaves_nothing(model: LanguageModel, before: int, count: int, *, allowed: float) -> None:
-    process = psutil.Process()
-    with serving(model) as live:
-        mixed = Mixed(live, seed=3)
-        mixed.run(before)  # what is allocated once
-        gc.collect()
-        memory, threads, files = process.memory_info().rss, threading.active_count(), process.num_fds()
-        mixed.run(count)
-        gc.collect()
-        until(lambda: len(live.server.server_state.connections) == 0)
-        assert process.memory_info().rss - memory < allowed
-        # asyncio keeps a few threads for what would hold it up, and begins them one by one.
-        assert threading.active_count() <= threads + 6 and process.num_fds() <= files + 3
-        assert live.served.shared.admission.waiting == 0 and live.served.shared.metrics.disconnects > 0
 
 
 @pytest.fixture
