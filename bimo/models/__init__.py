@@ -16,11 +16,13 @@ from bimo import files
 from bimo.errors import ModelError
 
 if TYPE_CHECKING:
-    from bimo.models import gpt2, llama
+    from bimo.models import bert, gpt2, llama
 
     Model: TypeAlias = llama.Model | gpt2.Model
+    AnyModel: TypeAlias = Model | bert.Base
 
 # config.json's model_type -> the module whose Config and Model read it; imported when a model of the family is.
+# What predicts the next token:
 MODELS = {
     "gpt2": "bimo.models.gpt2",
     "llama": "bimo.models.llama",
@@ -28,11 +30,13 @@ MODELS = {
     "qwen2": "bimo.models.llama",
     "qwen3": "bimo.models.llama",
 }
+# And what reads a text in both directions, for the heads of heads.py:
+ENCODERS = {"bert": "bimo.models.bert"}
 PRECISIONS = ("BF16", "F16", "F32", "F64")
-# Constants that old checkpoints hold beside the weights: rotary frequencies and GPT-2's causal masks.
-CONSTANTS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+# Constants that old checkpoints hold beside the weights: rotary frequencies, GPT-2's causal masks, BERT's positions.
+CONSTANTS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "embeddings.position_ids")
 # What the names of a checkpoint lack that was saved without its output layer.
-PREFIXES = ("", "model.", "transformer.")
+PREFIXES = ("", "model.", "transformer.", "bert.")
 
 
 def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
@@ -46,24 +50,81 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
+    values = read_config(folder, MODELS)
+    heads = values.get("architectures") or []
+    if heads and not any(head.endswith(("ForCausalLM", "Model")) for head in heads):
+        expected, fix = (
+            "a model that predicts the next token",
+            f"If it labels texts, try `bimo classify {folder} TEXT`.",
+        )
+        raise ModelError(f"{folder} is not a language model.", expected=expected, got=", ".join(heads), fix=fix)
+    module, config = architecture(folder, values)
+    with torch.device("meta"):
+        model: Model = module.Model(config)
+    model.load_state_dict(read_weights(folder, model, device, dtype), assign=True)
+    return model.eval()
+
+
+def load_masked(
+    folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> bert.Model:
+    """Load a folder of a model that fills in masked tokens, as :func:`load_model` does.
+
+    Raises:
+        ModelError: as :func:`load_model`.
+    """
+    folder = Path(folder)
+    module, config = architecture(folder, read_config(folder, ENCODERS))
+    with torch.device("meta"):
+        model: bert.Model = module.Model(config)
+    unused = ("bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder.")
+    model.load_state_dict(read_weights(folder, model, device, dtype, unused=unused), assign=True)
+    return model.eval()
+
+
+def read_config(folder: Path, families: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a ``config.json``, of one of ``families``.
+
+    Raises:
+        ModelError: it is missing, not JSON, quantised, or of another family.
+    """
     values = files.read_json(folder / "config.json", error=ModelError, expected="the config.json of a language model")
-    module = importlib.import_module(MODELS[_supported_family(values, folder)])
+    family = str(values.get("model_type"))
+    if values.get("quantization_config"):
+        fix = "Load it with the library that quantised it and save it in bfloat16."
+        raise ModelError(
+            f"{folder} is quantised.", expected="weights in 16 or 32 bits", got="quantization_config", fix=fix
+        )
+    if family in families:
+        return values
+    expected = f"one of {', '.join(families)}"
+    if family in ENCODERS:
+        fix = f"Make a classifier of it: bimo tune classify --model {folder} --data FILE"
+        raise ModelError(f"{folder} is an encoder, which does not write text.", expected=expected, got=family, fix=fix)
+    got = f"model_type {family}" + (" with code of its own (auto_map)" if values.get("auto_map") else "")
+    raise ModelError(f"{folder} is of a family that bimo does not support.", expected=expected, got=got)
+
+
+def architecture(folder: Path, values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The module that computes the family of a ``config.json``, and its configuration.
+
+    Raises:
+        ModelError: a value is missing or wrong, or the model has a feature that is not supported.
+    """
+    module = importlib.import_module({**MODELS, **ENCODERS}[values["model_type"]])
     try:
-        config = module.Config.from_hf(values)
+        return module, module.Config.from_hf(values)
     except (TypeError, ValueError, KeyError, AttributeError) as cause:
         raise ModelError(
             f"{folder / 'config.json'} lacks a value, or holds one of the wrong type.", got=str(cause)
         ) from None
-    with torch.device("meta"):
-        model: Model = module.Model(config)
-    model.load_state_dict(_read_weights(folder, model, torch.device(device), dtype), assign=True)
-    return model.eval()
 
 
-def save_model(model: Model, folder: str | Path) -> None:
+def save_model(model: AnyModel, folder: str | Path) -> None:
     """Write ``config.json``, ``generation_config.json`` and ``model.safetensors``, each of them whole or not at all.
 
-    Stock transformers loads the folder; the same weights give the same bytes.
+    Stock transformers loads the folder; the same weights give the same bytes. A model that writes no text gets no
+    ``generation_config.json``; what a head says of itself (``head_values``) stands in ``config.json``.
 
     Raises:
         ModelError: the folder cannot be written to, or the disk is full; what lay there before is unharmed.
@@ -79,16 +140,18 @@ def save_model(model: Model, folder: str | Path) -> None:
         raise ModelError(f"The model cannot be saved in {folder}.", got=str(cause), fix=fix) from None
 
 
-def write_config(model: Model, dtype: torch.dtype, folder: Path) -> None:
+def write_config(model: AnyModel, dtype: torch.dtype, folder: Path) -> None:
     """Write ``config.json`` and ``generation_config.json`` of a model whose weights are kept in ``dtype``."""
     values, precision = model.config.to_hf(), str(dtype).removeprefix("torch.")
-    values |= {"dtype": precision, "torch_dtype": precision}
-    generation = {name: values[name] for name in ("bos_token_id", "eos_token_id") if values[name] is not None}
+    head = getattr(model, "head_values", None)
+    values |= {"dtype": precision, "torch_dtype": precision} | (head or {})
     files.write_json(folder / "config.json", values)
-    files.write_json(folder / "generation_config.json", generation)
+    if head is None and values["model_type"] in MODELS:
+        generation = {name: values[name] for name in ("bos_token_id", "eos_token_id") if values[name] is not None}
+        files.write_json(folder / "generation_config.json", generation)
 
 
-def count_parameters(model: Model) -> tuple[int, int]:
+def count_parameters(model: AnyModel) -> tuple[int, int]:
     """All parameters, and those outside the embedding tables and the output layer."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     tables.add(id(model.output_weight))
@@ -96,27 +159,24 @@ def count_parameters(model: Model) -> tuple[int, int]:
     return sum(sizes.values()), sum(size for key, size in sizes.items() if key not in tables)
 
 
-def _supported_family(values: Mapping[str, Any], folder: Path) -> str:
-    """The ``model_type`` of a ``config.json``, if this package computes that family."""
-    family = str(values.get("model_type"))
-    known = ", ".join(MODELS)
-    if values.get("quantization_config"):
-        fix = "Load it with the library that quantised it and save it in bfloat16."
-        raise ModelError(
-            f"{folder} is quantised.", expected="weights in 16 or 32 bits", got="quantization_config", fix=fix
-        )
-    if family not in MODELS:
-        got = f"model_type {family}" + (" with code of its own (auto_map)" if values.get("auto_map") else "")
-        raise ModelError(f"{folder} is of a family that bimo does not support.", expected=f"one of {known}", got=got)
-    heads = values.get("architectures") or []
-    if heads and not any(head.endswith(("ForCausalLM", "Model")) for head in heads):
-        expected = "a model that predicts the next token"
-        raise ModelError(f"{folder} is not a language model.", expected=expected, got=", ".join(heads))
-    return family
+def read_weights(
+    folder: Path,
+    model: nn.Module,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    *,
+    fresh: tuple[str, ...] = (),
+    unused: tuple[str, ...] = (),
+) -> dict[str, Tensor]:
+    """The tensors of ``model.state_dict()``, after all of them were found to be there in the right shape.
 
+    Args:
+        fresh: tensors whose names begin so may be missing; then they are not in the answer.
+        unused: tensors whose names, in the model or the file, begin so are not read.
 
-def _read_weights(folder: Path, model: Model, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors of ``model.state_dict()``, after all of them were found to be there in the right shape."""
+    Raises:
+        ModelError: the weights are missing, damaged, or not those of this model.
+    """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shared = None  # a tied output layer that the checkpoint holds nevertheless
     places: dict[str, tuple[Path, str]] = {}
@@ -124,6 +184,8 @@ def _read_weights(folder: Path, model: Model, device: torch.device, dtype: torch
     for path in _weight_files(folder):
         for stored, (shape, precision) in _read_header(path).items():
             name = next((prefix + stored for prefix in PREFIXES if prefix + stored in wanted), stored)
+            if name.startswith(unused) or stored.startswith(unused):
+                continue
             if name == "lm_head.weight" and name not in wanted:
                 shared = (path, stored)
             elif name in wanted and shape != wanted[name]:
@@ -135,15 +197,15 @@ def _read_weights(folder: Path, model: Model, device: torch.device, dtype: torch
             elif not stored.endswith(CONSTANTS):
                 problems.append(f"{stored}, which this architecture does not have")
     if not problems:
-        problems = [f"no {name}" for name in wanted if name not in places]
+        problems = [f"no {name}" for name in wanted if name not in places and not name.startswith(fresh)]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         expected = f"exactly the {len(wanted)} tensors that its config.json describes"
         raise ModelError(f"The weights in {folder} do not fit.", expected=expected, got="; ".join(problems[:3]) + more)
-    tensors = _read_tensors(places, device, dtype)
+    tensors = _read_tensors(places, torch.device(device), dtype)
     if shared is not None:
         table = next(name for name, parameter in model.named_parameters() if parameter is model.output_weight)
-        if not torch.equal(_read_tensors({table: shared}, device, dtype)[table], tensors[table]):
+        if not torch.equal(_read_tensors({table: shared}, torch.device(device), dtype)[table], tensors[table]):
             expected = "an output layer equal to the embedding, as tie_word_embeddings says"
             raise ModelError(f"The weights in {folder} do not fit.", expected=expected, got="another lm_head.weight")
     return tensors
