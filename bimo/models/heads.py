@@ -92,7 +92,7 @@ class Labelled(nn.Module):
     def divide_scores(self, temperature: float) -> None:
         """Fold a temperature into the head: the order of the classes stays, the probabilities move."""
         for parameter in self.head.parameters():
-            parameter /= temperature
+            parameter.div_(temperature)
 
 
 class BertClassifier(Labelled, bert.Base):
