@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import importlib
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from bimo import files
 from bimo.errors import ModelError
+from bimo.models.weights import read_headers, read_weights
 
 if TYPE_CHECKING:
-    from bimo.models import gpt2, llama
+    from bimo.models import bert, gpt2, llama
 
     Model: TypeAlias = llama.Model | gpt2.Model
+    AnyModel: TypeAlias = Model | bert.Base
 
-Header: TypeAlias = dict[str, tuple[tuple[int, ...], str]]  # a tensor's name -> its shape and precision
-Headers: TypeAlias = Mapping[Path, Header]  # of each file of a model's weights
+M = TypeVar("M", bound=nn.Module)
 
 # config.json's model_type -> the module whose Config and Model read it; imported when a model of the family is.
+# What predicts the next token:
 MODELS = {
     "gpt2": "bimo.models.gpt2",
     "llama": "bimo.models.llama",
@@ -33,11 +33,8 @@ MODELS = {
     "qwen2": "bimo.models.llama",
     "qwen3": "bimo.models.llama",
 }
-PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
-# Constants that old checkpoints hold beside the weights: rotary frequencies and GPT-2's causal masks.
-CONSTANTS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
-# What the names of a checkpoint lack that was saved without its output layer.
-PREFIXES = ("", "model.", "transformer.")
+# And what reads a text in both directions, for the heads of heads.py:
+ENCODERS = {"bert": "bimo.models.bert"}
 
 
 def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
@@ -51,63 +48,106 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
-    headers = _read_headers(folder)
-    model = empty_model(folder, headers)
-    model.load_state_dict(_read_weights(folder, headers, model, torch.device(device), dtype), assign=True)
+    model = empty_model(folder)
+    model.load_state_dict(read_weights(folder, model, device, dtype), assign=True)
     return model.eval()
 
 
-def empty_model(folder: Path, headers: Headers | None = None) -> Model:
+def empty_model(folder: Path) -> Model:
     """The model of a Hugging Face folder without its weights: all shapes, no memory.
 
-    Args:
-        headers: of its weights, where they were read already.
+    Raises:
+        ModelError: as :func:`load_model`; of the weights only the headers are read.
+    """
+    values = read_config(folder, MODELS)
+    heads = values.get("architectures") or []
+    if heads and not any(head.endswith(("ForCausalLM", "Model")) for head in heads):
+        expected, got = "a model that predicts the next token", ", ".join(heads)
+        fix = f"If it labels texts, try `bimo classify {folder} TEXT`."
+        raise ModelError(f"{folder} is not a language model.", expected=expected, got=got, fix=fix)
+    module, config = architecture(folder, values)
+    model: Model = hollow(folder, lambda: module.Model(config))
+    return model
+
+
+def load_masked(
+    folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> bert.Model:
+    """Load a folder of a model that fills in masked tokens, as :func:`load_model` does.
 
     Raises:
-        ModelError: its ``config.json`` is missing, wrong, of a family or feature that is not supported, or describes
-            another model than the weights, of which only the headers are read.
+        ModelError: as :func:`load_model`.
     """
-    where = folder / "config.json"
-    values = files.read_json(where, error=ModelError, expected="the config.json of a language model")
-    module = importlib.import_module(MODELS[_supported_family(values, folder)])
+    folder = Path(folder)
+    module, config = architecture(folder, read_config(folder, ENCODERS))
+    model: bert.Model = hollow(folder, lambda: module.Model(config))
+    unused = ("bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder.")
+    model.load_state_dict(read_weights(folder, model, device, dtype, unused=unused), assign=True)
+    return model.eval()
+
+
+def read_config(folder: Path, families: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a ``config.json``, of one of ``families``.
+
+    Raises:
+        ModelError: it is missing, not JSON, quantised, or of another family.
+    """
+    values = files.read_json(folder / "config.json", error=ModelError, expected="the config.json of a language model")
+    family = str(values.get("model_type"))
+    if values.get("quantization_config"):
+        fix = "Load it with the library that quantised it and save it in bfloat16."
+        raise ModelError(
+            f"{folder} is quantised.", expected="weights in 16 or 32 bits", got="quantization_config", fix=fix
+        )
+    if family in families:
+        return values
+    expected = f"one of {', '.join(families)}"
+    if family in ENCODERS:
+        fix = f"Make a classifier of it: bimo tune classify --model {folder} --data FILE"
+        raise ModelError(f"{folder} is an encoder, which does not write text.", expected=expected, got=family, fix=fix)
+    got = f"model_type {family}" + (" with code of its own (auto_map)" if values.get("auto_map") else "")
+    raise ModelError(f"{folder} is of a family that bimo does not support.", expected=expected, got=got)
+
+
+def architecture(folder: Path, values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The module that computes the family of a ``config.json``, and its configuration.
+
+    Raises:
+        ModelError: a value is missing or wrong, or the model has a feature that is not supported.
+    """
+    module, where = importlib.import_module({**MODELS, **ENCODERS}[values["model_type"]]), folder / "config.json"
     try:
         config = module.Config.from_hf(values)
     except (TypeError, ValueError, KeyError, AttributeError) as cause:
         raise ModelError(f"{where} lacks a value, or holds one of the wrong type.", got=str(cause)) from None
-    # Building it must have an end.
-    most_layers = sum(map(len, (_read_headers(folder) if headers is None else headers).values()))
-    if config.num_hidden_layers > most_layers:
-        expected, got = f"up to as many layers as there are tensors, {most_layers:,}", f"{config.num_hidden_layers:,}"
-        raise ModelError(f"The model that {where} describes is not the one in its folder.", expected=expected, got=got)
-    try:
-        with torch.device("meta"):
-            model: Model = module.Model(config)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as cause:
-        got = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
-        raise ModelError(f"The model that {where} describes cannot be built.", got=got) from None
-    return model
+    most, layers = sum(map(len, read_headers(folder).values())), config.num_hidden_layers
+    if layers > most:  # building it would have no end
+        expected = f"up to as many layers as there are tensors, {most:,}"
+        raise ModelError(
+            f"The model that {where} describes is not the one in its folder.", expected=expected, got=f"{layers:,}"
+        )
+    return module, config
 
 
-def stored_precision(folder: Path) -> torch.dtype:
-    """The precision that most numbers of a folder's weights have; the files' headers are read, not the weights.
+def hollow(folder: Path, make: Callable[[], M]) -> M:
+    """What ``make`` makes from the configuration of a folder, without memory for its weights.
 
     Raises:
-        ModelError: the weights are missing or damaged, or have no precision that bimo computes in.
+        ModelError: the shapes are impossible.
     """
-    numbers: Counter[str] = Counter()
-    for header in _read_headers(folder).values():
-        for shape, precision in header.values():
-            numbers[precision] += math.prod(shape)
-    precision = max(numbers, key=numbers.__getitem__, default="none")
-    if precision not in PRECISIONS:
-        raise ModelError(f"The weights in {folder} cannot be used.", expected=", ".join(PRECISIONS), got=precision)
-    return PRECISIONS[precision]
+    try:
+        with torch.device("meta"):
+            return make()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as cause:
+        got = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
+        raise ModelError(f"The model that {folder / 'config.json'} describes cannot be built.", got=got) from None
 
 
-def save_model(model: Model, folder: str | Path) -> None:
+def save_model(model: AnyModel, folder: str | Path) -> None:
     """Write ``config.json``, ``generation_config.json`` and ``model.safetensors``, each of them whole or not at all.
 
-    Stock transformers loads the folder; the same weights give the same bytes.
+    Stock transformers loads the folder; the same weights give the same bytes. A model that writes no text gets no
+    ``generation_config.json``; what a head says of itself (``head_values``) stands in ``config.json``.
 
     Raises:
         ModelError: the folder cannot be written to, or the disk is full; what lay there before is unharmed.
@@ -123,124 +163,20 @@ def save_model(model: Model, folder: str | Path) -> None:
         raise ModelError(f"The model cannot be saved in {folder}.", got=str(cause), fix=fix) from None
 
 
-def write_config(model: Model, dtype: torch.dtype, folder: Path) -> None:
+def write_config(model: AnyModel, dtype: torch.dtype, folder: Path) -> None:
     """Write ``config.json`` and ``generation_config.json`` of a model whose weights are kept in ``dtype``."""
     values, precision = model.config.to_hf(), str(dtype).removeprefix("torch.")
-    values |= {"dtype": precision, "torch_dtype": precision}
-    generation = {name: values[name] for name in ("bos_token_id", "eos_token_id") if values[name] is not None}
+    head = getattr(model, "head_values", None)
+    values |= {"dtype": precision, "torch_dtype": precision} | (head or {})
     files.write_json(folder / "config.json", values)
-    files.write_json(folder / "generation_config.json", generation)
+    if head is None and values["model_type"] in MODELS:
+        generation = {name: values[name] for name in ("bos_token_id", "eos_token_id") if values[name] is not None}
+        files.write_json(folder / "generation_config.json", generation)
 
 
-def count_parameters(model: Model) -> tuple[int, int]:
+def count_parameters(model: AnyModel) -> tuple[int, int]:
     """All parameters, and those outside the embedding tables and the output layer."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     tables.add(id(model.output_weight))
     sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
     return sum(sizes.values()), sum(size for key, size in sizes.items() if key not in tables)
-
-
-def _supported_family(values: Mapping[str, Any], folder: Path) -> str:
-    """The ``model_type`` of a ``config.json``, if this package computes that family."""
-    family = str(values.get("model_type"))
-    known = ", ".join(MODELS)
-    if values.get("quantization_config"):
-        fix = "Load it with the library that quantised it and save it in bfloat16."
-        raise ModelError(
-            f"{folder} is quantised.", expected="weights in 16 or 32 bits", got="quantization_config", fix=fix
-        )
-    if family not in MODELS:
-        got = f"model_type {family}" + (" with code of its own (auto_map)" if values.get("auto_map") else "")
-        raise ModelError(f"{folder} is of a family that bimo does not support.", expected=f"one of {known}", got=got)
-    heads = values.get("architectures") or []
-    if heads and not any(head.endswith(("ForCausalLM", "Model")) for head in heads):
-        expected = "a model that predicts the next token"
-        raise ModelError(f"{folder} is not a language model.", expected=expected, got=", ".join(heads))
-    return family
-
-
-def _read_weights(
-    folder: Path, headers: Headers, model: Model, device: torch.device, dtype: torch.dtype | None
-) -> dict[str, Tensor]:
-    """The tensors of ``model.state_dict()``, after all of them were found to be there in the right shape."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    shared = None  # a tied output layer that the checkpoint holds nevertheless
-    places: dict[str, tuple[Path, str]] = {}
-    problems = []
-    for path, header in headers.items():
-        for stored, (shape, precision) in header.items():
-            name = next((prefix + stored for prefix in PREFIXES if prefix + stored in wanted), stored)
-            if name == "lm_head.weight" and name not in wanted:
-                shared = (path, stored)
-            elif name in wanted and shape != wanted[name]:
-                problems.append(f"{stored} of shape {shape} instead of {wanted[name]}")
-            elif name in wanted and precision not in PRECISIONS:
-                problems.append(f"{stored} in {precision}, which is not a precision bimo computes in")
-            elif name in wanted:
-                places[name] = (path, stored)
-            elif not stored.endswith(CONSTANTS):
-                problems.append(f"{stored}, which this architecture does not have")
-    if not problems:
-        problems = [f"no {name}" for name in wanted if name not in places]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        expected = f"exactly the {len(wanted)} tensors that its config.json describes"
-        raise ModelError(f"The weights in {folder} do not fit.", expected=expected, got="; ".join(problems[:3]) + more)
-    tensors = _read_tensors(places, device, dtype)
-    if shared is not None:
-        table = next(name for name, parameter in model.named_parameters() if parameter is model.output_weight)
-        if not torch.equal(_read_tensors({table: shared}, device, dtype)[table], tensors[table]):
-            expected = "an output layer equal to the embedding, as tie_word_embeddings says"
-            raise ModelError(f"The weights in {folder} do not fit.", expected=expected, got="another lm_head.weight")
-    return tensors
-
-
-def _weight_files(folder: Path) -> Iterable[Path]:
-    """The one safetensors file of a model, or the shards that its index names."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if index.is_file():
-        shards = files.read_json(index, error=ModelError, expected="the index of a sharded model").get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise ModelError(f"{index} is not usable.", expected="a weight_map from tensors to files")
-        paths = [folder / Path(name).name for name in sorted(set(shards.values()))]  # .name: nothing outside the folder
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise ModelError(
-                f"{folder} is incomplete.", expected=f"{len(paths)} shards", got=f"no {', '.join(missing)}"
-            )
-        return paths
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
-        fix = "Load it with transformers and save it again: save_pretrained writes safetensors."
-        raise ModelError(f"{folder} holds its weights as a pickle; bimo reads no pickle.", fix=fix)
-    raise ModelError(
-        f"{folder} holds no weights.", expected="model.safetensors, whole or in shards", got="no such file"
-    )
-
-
-def _read_headers(folder: Path) -> Headers:
-    return {path: _read_header(path) for path in _weight_files(folder)}
-
-
-def _read_header(path: Path) -> Header:
-    """Shape and precision of each tensor of a safetensors file, which is checked to be as long as it says."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it has no __iter__
-            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-    except (OSError, SafetensorError) as cause:
-        fix = "Copy or download it again."
-        raise ModelError(f"{path} is damaged.", expected="a whole safetensors file", got=str(cause), fix=fix) from None
-
-
-def _read_tensors(
-    places: Mapping[str, tuple[Path, str]], device: torch.device, dtype: torch.dtype | None
-) -> dict[str, Tensor]:
-    tensors = {}
-    for path in sorted({path for path, _ in places.values()}):
-        with safe_open(path, framework="pt") as file:
-            for name, (owner, stored) in places.items():
-                if owner == path:  # copied, so that nothing depends on the file once the model is loaded
-                    tensors[name] = file.get_tensor(stored).to(device, dtype, copy=True)
-    return tensors

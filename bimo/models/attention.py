@@ -91,6 +91,19 @@ def first_visible(segment_ids: Tensor, window: int | None = None) -> Tensor:
     return (first if window is None else torch.maximum(first, steps - window + 1)).int()
 
 
+def own_segment(input_ids: Tensor, segment_ids: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The mask of an encoder, (B or 1, 1, T or 1, T or 1): each token sees its whole segment, before it and after.
+
+    Args:
+        input_ids: int (B, T).
+        segment_ids: int (B, T), the text that each token belongs to; None = a row is one text.
+        dtype: precision of the scores, and so of the mask.
+    """
+    if segment_ids is None:
+        return torch.zeros(1, 1, 1, 1, dtype=dtype, device=input_ids.device)
+    return _additive(segment_ids[:, None, :, None] == segment_ids[:, None, None, :], dtype)
+
+
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Made once a pass: measured on a CPU, adding it costs a layer a tenth less than choosing by a boolean mask."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, -math.inf)

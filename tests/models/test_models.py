@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bimo.models
-from bimo.models import MODELS, count_parameters, load_model, save_model
+from bimo.models import ENCODERS, MODELS, count_parameters, load_masked, load_model, save_model
 
 FOLDER = Path(bimo.models.__file__).parent
 FILES = sorted(
@@ -37,8 +37,17 @@ LLAMA3 = {
 }
 GPT2 = {"model_type": "gpt2", "vocab_size": V, "n_positions": 32, "n_embd": 24, "n_layer": 3, "n_head": 6}
 GELU = {"n_inner": 20, "activation_function": "gelu", "layer_norm_epsilon": 1e-3, "eos_token_id": 0}
+BERT = {
+    "model_type": "bert",
+    "vocab_size": V,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "intermediate_size": 20,
+    "max_position_embeddings": 32,
+}
 # The values of config.json, as transformers' own classes take them.
-CASES = {
+DECODERS = {
     "llama": LLAMA | {"model_type": "llama", "tie_word_embeddings": False},
     "llama-biases": LLAMA
     | {"model_type": "llama", "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
@@ -55,16 +64,28 @@ CASES = {
     "gpt2": GPT2,
     "gpt2-untied": GPT2 | GELU | {"tie_word_embeddings": False},
 }
+CASES = DECODERS | {
+    "bert": BERT,
+    "bert-new": BERT | {"hidden_act": "gelu_new", "layer_norm_eps": 1e-3, "type_vocab_size": 5, "pad_token_id": 3},
+}
+FAMILIES = MODELS | ENCODERS
 
 
 def config_of(values):
-    return importlib.import_module(MODELS[values["model_type"]]).Config.from_hf(values)
+    return importlib.import_module(FAMILIES[values["model_type"]]).Config.from_hf(values)
+
+
+def stock_class(values):
+    """The class of transformers that has the same head."""
+    import transformers
+
+    return transformers.AutoModelForCausalLM if values["model_type"] in MODELS else transformers.AutoModelForMaskedLM
 
 
 def trained(values, seed=0):
     """A model whose every weight, norms and biases included, is away from where it started."""
     config = config_of(values)
-    model = importlib.import_module(MODELS[values["model_type"]]).Model(config)
+    model = importlib.import_module(FAMILIES[values["model_type"]]).Model(config)
     generator = torch.Generator().manual_seed(seed)
     model.init_weights(generator)
     with torch.no_grad():
@@ -102,14 +123,14 @@ class ListCache:
 
 def test_every_architecture_file_is_listed_and_listed_files_exist():
     assert FILES
-    assert set(MODELS.values()) == {f"bimo.models.{stem}" for stem in FILES}
+    assert {*FAMILIES.values()} == {f"bimo.models.{stem}" for stem in FILES}
 
 
 @pytest.fixture(params=FILES)
 def values(request):
     """One configuration for each architecture file; a new file adds its model_type to CASES."""
     module = f"bimo.models.{request.param}"
-    return next(case for case in CASES.values() if MODELS[case["model_type"]] == module)
+    return next(case for case in CASES.values() if FAMILIES[case["model_type"]] == module)
 
 
 def test_shapes_and_attributes(values):
@@ -145,7 +166,7 @@ def test_init_weights_sets_every_weight_from_the_generator_alone(values):
     assert all(parameter.grad is not None for parameter in first.parameters())
 
 
-def test_the_future_and_other_segments_are_invisible(values):
+def test_other_segments_are_invisible(values):
     model = trained(values)
     rows = [ids_of(1, length, seed=length) for length in (2, 3, 5)]
     packed = torch.cat(rows, dim=1)
@@ -155,9 +176,15 @@ def test_the_future_and_other_segments_are_invisible(values):
     apart = torch.cat([model(row) for row in rows], dim=1)
     assert torch.allclose(together, apart, atol=1e-5)
     assert not torch.allclose(model(packed), apart, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_decoders_do_not_see_the_future_and_encoders_do(name):
+    model, packed = trained(CASES[name]), ids_of(1, 10)
     changed = packed.clone()
     changed[0, 7:] = (changed[0, 7:] + 1) % V
-    assert torch.allclose(model(changed)[:, :7], model(packed)[:, :7], atol=1e-6)
+    same = torch.allclose(model(changed)[:, :7], model(packed)[:, :7], atol=1e-6)
+    assert same == (name in DECODERS)
     assert not torch.allclose(model(changed)[:, 7:], model(packed)[:, 7:], atol=1e-2)
 
 
@@ -230,15 +257,13 @@ def test_a_cache_changes_nothing(name, written_out, monkeypatch):
 @pytest.mark.parametrize("written_out", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_transformers_reads_ours_and_computes_the_same(name, written_out, tmp_path, monkeypatch):
-    from transformers import AutoModelForCausalLM
-
     if not written_out:
         monkeypatch.setattr("bimo.models.attention.WRITTEN_OUT_UP_TO", 0)
     model = trained(CASES[name])
     save_model(model, tmp_path)
-    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = stock_class(CASES[name]).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert theirs.config.eos_token_id == model.config.eos_token_id
+    assert theirs.config.eos_token_id == getattr(model.config, "eos_token_id", None)
     ids = ids_of(3, 13)
     assert torch.allclose(model(ids), theirs.eval()(ids).logits, atol=2e-5)
     assert sum(parameter.numel() for parameter in theirs.parameters()) == count_parameters(model)[0]
@@ -246,15 +271,15 @@ def test_transformers_reads_ours_and_computes_the_same(name, written_out, tmp_pa
 
 @pytest.mark.parametrize("name", CASES)
 def test_we_read_what_transformers_writes(name, tmp_path):
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     torch.manual_seed(3)
-    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**CASES[name])).eval()
+    theirs = stock_class(CASES[name]).from_config(AutoConfig.for_model(**CASES[name])).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     theirs.save_pretrained(tmp_path)
-    model = load_model(tmp_path)
+    model = (load_model if name in DECODERS else load_masked)(tmp_path)
     ids = ids_of(3, 13)
     assert torch.allclose(model(ids), theirs(ids).logits, atol=2e-5)
     assert type(model.config).from_hf(theirs.config.to_dict()) == model.config

@@ -18,7 +18,8 @@ from bimo.generate import native
 from bimo.generate.backend import PAGE
 from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.torch_backend import TorchBackend
-from bimo.models import load_model, stored_precision
+from bimo.models import load_model
+from bimo.models.weights import stored_precision
 from bimo.serve.memory import CONTEXTS, Need, need_of, read_size, require_memory
 from tests.serve.conftest import CONTEXT
 

@@ -13,9 +13,10 @@ from transformers import AutoTokenizer
 from bimo.errors import TokenizerError
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tokenizer.train import SPECIAL, train_tokenizer
+from tests.tokenizer.wordpiece import wordpiece
 
 OWN = train_tokenizer(["the cat sat on the mat, 分久必合，合久必分。 <|im_start|>user <s> [INST]\n"] * 2, 330)
-CONTROL = [*SPECIAL, "<s>", "</s>", "<unk>", "<think>", "[INST]"]
+CONTROL = [*SPECIAL, "<s>", "</s>", "<unk>", "<think>", "[INST]", "[CLS]", "[SEP]", "[MASK]"]
 HOSTILE = st.lists(st.sampled_from([*CONTROL, "<|", "|>", "<", " ", "\n", "im_start", "cat"]) | st.text()).map("".join)
 
 
@@ -54,7 +55,7 @@ def unigram() -> Tokenizer:
     return Tokenizer(library.to_str().encode(), {"eos_token": "</s>"})
 
 
-LOADED = {"metaspace": metaspace_bpe(), "unigram": unigram()}
+LOADED = {"metaspace": metaspace_bpe(), "unigram": unigram(), "wordpiece": wordpiece()}
 
 
 @given(st.binary())
@@ -85,6 +86,7 @@ def test_harmless_text_has_the_ids_of_the_library(kind: str):
     tokenizer = LOADED[kind]
     library = tokenizers.Tokenizer.from_str(tokenizer._definition.decode())
     library.no_truncation()
+    library.no_padding()
     for text in ("a cat in a tank", "cat", " cat  cat", "", "ab\ncat"):
         assert tokenizer.encode(text) == library.encode(text, add_special_tokens=False).ids, text
 
@@ -105,6 +107,26 @@ def test_decode_shows_or_skips_special_tokens_and_replaces_what_is_not_utf8():
     assert OWN.decode(ids, skip_special=False) == "<|endoftext|>the cat<|im_end|>"
     assert OWN.decode_bytes(ids) == b"the cat"
     assert OWN.decode(OWN.encode_bytes(b"cat \xe5\x88")) == "cat \ufffd"
+
+
+def test_a_wordpiece_tokenizer_gives_the_ids_of_transformers(tmp_path: Path):
+    tokenizer = LOADED["wordpiece"]
+    tokenizer.save(tmp_path)
+    loaded, stock = Tokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    before, after = loaded.around
+    assert (before, after) == ([loaded.bos_id], [loaded.eos_id]) == ([2], [3])
+    for text in ("The CATS in a tank", "unaffable, 你好吗", "", " \t ", "cat" * 99):
+        assert [*before, *loaded.encode(text), *after] == stock(text)["input_ids"], text
+    assert loaded.decode_bytes(loaded.encode("the cats 你好")) == b" the cats" + " 你 好".encode()
+    assert len(loaded.encode("cat " * 20)) == 20
+
+
+def test_what_stock_tools_put_around_a_text(tmp_path: Path):
+    assert OWN.around == ([], []) and LOADED["unigram"].around == ([], []) and LOADED["metaspace"].around == ([1], [])
+    silent = Tokenizer(LOADED["metaspace"].definition, {**LOADED["metaspace"].config, "add_bos_token": False})
+    assert silent.around == ([], [])
+    asked = Tokenizer(OWN.definition, {**OWN.config, "add_bos_token": True})
+    assert asked.around == ([OWN.bos_id], [])
 
 
 def test_a_byte_that_the_vocabulary_lacks_is_an_error():
