@@ -60,22 +60,22 @@ void NAME(rms_norm)(const SCALAR *restrict x, const float *restrict weight, SCAL
     }
 }
 
-// dx, and d_weight as one row of n for each part of the rows, to be summed by the caller.
+// dx, and (if d_weight) d_weight as one row of n for each part of the rows, to be summed by the caller.
 void NAME(rms_norm_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, const float *restrict weight,
                              const float *restrict rstd, SCALAR *restrict dx, float *restrict d_weight,
                              int64_t rows, int64_t n, int64_t parts) {
 #pragma omp parallel for schedule(static)
     for (int64_t part = 0; part < parts; part++) {
-        float *dw = d_weight + part * n;
         for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
             const SCALAR *gradient = dy + r * n, *from = x + r * n;
             SCALAR *to = dx + r * n;
             float scale = rstd[r], dot = 0;
             for (int64_t i = 0; i < n; i++) {
                 float g = READ(gradient[i]), normal = READ(from[i]) * scale;
-                dw[i] += g * normal;
                 dot += g * weight[i] * normal;
             }
+            if (d_weight)
+                for (int64_t i = 0; i < n; i++) d_weight[part * n + i] += READ(gradient[i]) * (READ(from[i]) * scale);
             dot /= n;
             for (int64_t i = 0; i < n; i++)
                 to[i] = WRITE(scale * (READ(gradient[i]) * weight[i] - READ(from[i]) * scale * dot));
@@ -113,7 +113,7 @@ void NAME(heads)(const SCALAR *restrict x, const float *restrict weight, const f
     }
 }
 
-// The way back of heads: dy (B, H, T, D) -> dx (B, T, H, D), and d_weight as one row of D for each of B parts.
+// The way back of heads: dy (B, H, T, D) -> dx (B, T, H, D), and (if d_weight) d_weight as one row of D for each of B.
 void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, const float *restrict weight,
                           const float *restrict cosine, const float *restrict sine, const float *restrict rstd,
                           SCALAR *restrict dx, float *restrict d_weight, int64_t B, int64_t T, int64_t H, int64_t D,
@@ -136,10 +136,11 @@ void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, c
         }
         if (weight) {
             const SCALAR *from = x + head;
-            float *dw = d_weight + b * D, normal = rstd[(b * T + t) * H + h], dot = 0;
+            float normal = rstd[(b * T + t) * H + h], dot = 0;
+            if (d_weight)
+                for (int64_t i = 0; i < D; i++) d_weight[b * D + i] += values[i] * (READ(from[i]) * normal);
             for (int64_t i = 0; i < D; i++) {
                 float unit = READ(from[i]) * normal;
-                dw[i] += values[i] * unit;
                 values[i] *= weight[i];
                 dot += values[i] * unit;
             }
