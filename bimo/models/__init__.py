@@ -96,6 +96,11 @@ def count_parameters(model: Model) -> tuple[int, int]:
     return sum(sizes.values()), sum(size for key, size in sizes.items() if key not in tables)
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a model learns, by name; those that are frozen are left out."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def _supported_family(values: Mapping[str, Any], folder: Path) -> str:
     """The ``model_type`` of a ``config.json``, if this package computes that family."""
     family = str(values.get("model_type"))

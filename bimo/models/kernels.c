@@ -218,4 +218,23 @@ void NAME(cross_entropy)(SCALAR *restrict logits, const int64_t *restrict labels
     }
 }
 
+// y (R, n): numbers of 4 bits, in blocks of 32 of which the low halves of 16 bytes come first, times the block's scale
+// plus its least. scale and least are bfloat16, so that the product is exact.
+void NAME(unpack)(const uint8_t *restrict packed, const uint16_t *restrict scale, const uint16_t *restrict least,
+                  SCALAR *restrict y, int64_t R, int64_t n) {
+    int64_t blocks = (n + 31) / 32;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < R; r++) for (int64_t k = 0; k < blocks; k++) {
+        const uint8_t *from = packed + (r * blocks + k) * 16;
+        SCALAR *to = y + r * n + k * 32, last[32];
+        float d = read_bfloat16(scale[r * blocks + k]), low = read_bfloat16(least[r * blocks + k]);
+        SCALAR *block = (k + 1) * 32 <= n ? to : last;
+        for (int64_t i = 0; i < 16; i++) {
+            block[i] = WRITE((from[i] & 15) * d + low);
+            block[i + 16] = WRITE((from[i] >> 4) * d + low);
+        }
+        if (block == last) memcpy(to, last, (n - k * 32) * sizeof(SCALAR));
+    }
+}
+
 #endif

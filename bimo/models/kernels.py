@@ -200,3 +200,10 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     losses = torch.empty(logits.shape[0])
     _call("cross_entropy", logits, logits, labels.contiguous(), losses, *logits.shape)
     return losses
+
+
+def unpack(packed: Tensor, scale: Tensor, least: Tensor, inputs: int) -> Tensor:
+    """The numbers of ``quantised.unpack``, (O, inputs) bfloat16."""
+    numbers = torch.empty(packed.shape[0], inputs, dtype=torch.bfloat16)
+    _call("unpack", numbers, packed, scale, least, numbers, *numbers.shape)
+    return numbers

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bimo.config import setting
 from bimo.errors import RunError
+from bimo.models import trained_parameters
 from bimo.optim.muon import Muon
 
 INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
@@ -66,11 +67,6 @@ def _by_kind(matrices: Mapping[str, nn.Parameter], head_dim: int) -> list[dict[s
         headwise = (to_heads or from_heads) and min(parameter.shape) >= HEADWISE_FROM
         groups.setdefault((head_dim if headwise else 0, bool(headwise and from_heads)), []).append(parameter)
     return [{"params": found, "head_dim": size, "columns": columns} for (size, columns), found in groups.items()]
-
-
-def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a model learns, by name; those that are frozen are left out."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 class Optimizer:

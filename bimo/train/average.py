@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from bimo.optim import trained_parameters
+from bimo.models import trained_parameters
 from bimo.train.loop import Progress
 
 EVERY = 4  # steps between two samples: neighbouring weights say nearly the same

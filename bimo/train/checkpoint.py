@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from bimo import files
 from bimo.errors import RunError
-from bimo.optim import Optimizer, trained_parameters
+from bimo.models import trained_parameters
+from bimo.optim import Optimizer
 
 KEPT = 2  # the newest, and the one before it should a disk fail the newest
 _FIX = "Delete this checkpoint to resume from an earlier one."
