@@ -180,3 +180,8 @@ def count_parameters(model: AnyModel) -> tuple[int, int]:
     tables.add(id(model.output_weight))
     sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
     return sum(sizes.values()), sum(size for key, size in sizes.items() if key not in tables)
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a model learns, by name; those that are frozen are left out."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

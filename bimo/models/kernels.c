@@ -60,22 +60,22 @@ void NAME(rms_norm)(const SCALAR *restrict x, const float *restrict weight, SCAL
     }
 }
 
-// dx, and d_weight as one row of n for each part of the rows, to be summed by the caller.
+// dx, and (if d_weight) d_weight as one row of n for each part of the rows, to be summed by the caller.
 void NAME(rms_norm_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, const float *restrict weight,
                              const float *restrict rstd, SCALAR *restrict dx, float *restrict d_weight,
                              int64_t rows, int64_t n, int64_t parts) {
 #pragma omp parallel for schedule(static)
     for (int64_t part = 0; part < parts; part++) {
-        float *dw = d_weight + part * n;
         for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
             const SCALAR *gradient = dy + r * n, *from = x + r * n;
             SCALAR *to = dx + r * n;
             float scale = rstd[r], dot = 0;
             for (int64_t i = 0; i < n; i++) {
                 float g = READ(gradient[i]), normal = READ(from[i]) * scale;
-                dw[i] += g * normal;
                 dot += g * weight[i] * normal;
             }
+            if (d_weight)
+                for (int64_t i = 0; i < n; i++) d_weight[part * n + i] += READ(gradient[i]) * (READ(from[i]) * scale);
             dot /= n;
             for (int64_t i = 0; i < n; i++)
                 to[i] = WRITE(scale * (READ(gradient[i]) * weight[i] - READ(from[i]) * scale * dot));
@@ -113,7 +113,7 @@ void NAME(heads)(const SCALAR *restrict x, const float *restrict weight, const f
     }
 }
 
-// The way back of heads: dy (B, H, T, D) -> dx (B, T, H, D), and d_weight as one row of D for each of B parts.
+// The way back of heads: dy (B, H, T, D) -> dx (B, T, H, D), and (if d_weight) d_weight as one row of D for each of B.
 void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, const float *restrict weight,
                           const float *restrict cosine, const float *restrict sine, const float *restrict rstd,
                           SCALAR *restrict dx, float *restrict d_weight, int64_t B, int64_t T, int64_t H, int64_t D,
@@ -136,10 +136,11 @@ void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, c
         }
         if (weight) {
             const SCALAR *from = x + head;
-            float *dw = d_weight + b * D, normal = rstd[(b * T + t) * H + h], dot = 0;
+            float normal = rstd[(b * T + t) * H + h], dot = 0;
+            if (d_weight)
+                for (int64_t i = 0; i < D; i++) d_weight[b * D + i] += values[i] * (READ(from[i]) * normal);
             for (int64_t i = 0; i < D; i++) {
                 float unit = READ(from[i]) * normal;
-                dw[i] += values[i] * unit;
                 values[i] *= weight[i];
                 dot += values[i] * unit;
             }
@@ -214,6 +215,25 @@ void NAME(cross_entropy)(SCALAR *restrict logits, const int64_t *restrict labels
         float scale = 1.0f / sum;
         for (int64_t i = 0; i < V; i++) row[i] = WRITE(values[i] * scale);
         row[labels[r]] = WRITE(exponential(label) * scale - 1.0f);
+    }
+}
+
+// y (R, n): numbers of 4 bits, in blocks of 32 of which the low halves of 16 bytes come first, times the block's scale
+// plus its least. scale and least are bfloat16, so that the product is exact.
+void NAME(unpack)(const uint8_t *restrict packed, const uint16_t *restrict scale, const uint16_t *restrict least,
+                  SCALAR *restrict y, int64_t R, int64_t n) {
+    int64_t blocks = (n + 31) / 32;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < R; r++) for (int64_t k = 0; k < blocks; k++) {
+        const uint8_t *from = packed + (r * blocks + k) * 16;
+        SCALAR *to = y + r * n + k * 32, last[32];
+        float d = read_bfloat16(scale[r * blocks + k]), low = read_bfloat16(least[r * blocks + k]);
+        SCALAR *block = (k + 1) * 32 <= n ? to : last;
+        for (int64_t i = 0; i < 16; i++) {
+            block[i] = WRITE((from[i] & 15) * d + low);
+            block[i + 16] = WRITE((from[i] >> 4) * d + low);
+        }
+        if (block == last) memcpy(to, last, (n - k * 32) * sizeof(SCALAR));
     }
 }
 

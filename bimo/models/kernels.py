@@ -73,12 +73,12 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, rstd = ctx.saved_tensors
         n = x.shape[-1]
-        dx, d_weight = torch.empty_like(x), torch.zeros(PARTS, n)
+        dx, d_weight = torch.empty_like(x), torch.zeros(PARTS, n) if ctx.needs_input_grad[1] else None
         _call("rms_norm_backward", x, grads[0].contiguous(), x, weight, rstd, dx, d_weight, x.numel() // n, n, PARTS)
-        return dx, d_weight.sum(0), None
+        return dx, None if d_weight is None else d_weight.sum(0), None
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -120,7 +120,7 @@ class _Heads(torch.autograd.Function):
         dy = grads[0].contiguous()
         B, H, T, D = dy.shape
         dx = dy.new_empty(B, T, H, D)
-        d_weight = None if weight is None else torch.zeros(B, D)
+        d_weight = torch.zeros(B, D) if ctx.needs_input_grad[1] else None
         _call("heads_backward", dy, dy, x, weight, cos, sin, rstd, dx, d_weight, B, T, H, D, ctx.rows, ctx.scale)
         return dx, None if d_weight is None else d_weight.sum(0), None, None, None, None
 
@@ -200,3 +200,10 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     losses = torch.empty(logits.shape[0])
     _call("cross_entropy", logits, logits, labels.contiguous(), losses, *logits.shape)
     return losses
+
+
+def unpack(packed: Tensor, scale: Tensor, least: Tensor, inputs: int) -> Tensor:
+    """The numbers of ``quantised.unpack``, (O, inputs) bfloat16."""
+    numbers = torch.empty(packed.shape[0], inputs, dtype=torch.bfloat16)
+    _call("unpack", numbers, packed, scale, least, numbers, *numbers.shape)
+    return numbers

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bimo.config import setting
 from bimo.errors import RunError
+from bimo.models import trained_parameters
 from bimo.optim.muon import Muon
 
 INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
@@ -69,7 +70,7 @@ def _by_kind(matrices: Mapping[str, nn.Parameter], head_dim: int) -> list[dict[s
 
 
 class Optimizer:
-    """Steps every parameter of a model: matrices inside layers by the chosen rule, the rest by AdamW.
+    """Steps every parameter that a model learns: matrices inside layers by the chosen rule, the rest by AdamW.
 
     Embeddings and the output matrix are kept from the rule of the matrices: each row of theirs is a token of its own
     (Jordan et al. 2024, Muon). Their learning rates follow one multiplier, which the schedule gives.
@@ -77,12 +78,12 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.clip = config.clip
-        self._named = dict(model.named_parameters())
+        self._named = trained_parameters(model)
         matrices = {name: p for name, p in self._named.items() if p.ndim == 2 and INSIDE_LAYERS.search(name)}
         others = [parameter for name, parameter in self._named.items() if name not in matrices]
         groups = _by_kind(matrices, getattr(getattr(model, "config", None), "head_dim", 0))
         self._parts = [OPTIMIZERS[config.name](groups, config)] if matrices else []
-        self._parts.append(_torch_adamw(others, config, config.adamw_learning_rate, 0.0))
+        self._parts += [_torch_adamw(others, config, config.adamw_learning_rate, 0.0)] if others else []
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
 
     def step(self, multiplier: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from bimo.models import trained_parameters
 from bimo.train.loop import Progress
 
 EVERY = 4  # steps between two samples: neighbouring weights say nearly the same
@@ -35,7 +36,7 @@ class Average:
             return
         self.count += 1
         with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
+            for name, parameter in trained_parameters(self._model).items():
                 if name in self._mean:
                     self._mean[name].lerp_(parameter, 1 / self.count)
                 else:
@@ -45,7 +46,7 @@ class Average:
     def applied(self) -> Iterator[None]:
         """The model with the mean as its weights; afterwards it has its own again, bit for bit."""
         with torch.no_grad():
-            own = {name: parameter.detach().clone() for name, parameter in self._model.named_parameters()}
+            own = {name: parameter.detach().clone() for name, parameter in trained_parameters(self._model).items()}
             self._fill(self._mean)
         try:
             yield
@@ -54,7 +55,7 @@ class Average:
                 self._fill(own)
 
     def _fill(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in trained_parameters(self._model).items():
             parameter.copy_(tensors[name])
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -64,5 +65,5 @@ class Average:
     def load(self, tensors: Mapping[str, Tensor], count: int) -> None:
         """Take back :meth:`state_tensors` from those of a checkpoint, and ``count``."""
         self.count = count
-        for name, parameter in self._model.named_parameters() if count else ():
+        for name, parameter in trained_parameters(self._model).items() if count else ():
             self._mean[name] = tensors[PREFIX + name].to(parameter.device)

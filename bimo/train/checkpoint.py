@@ -1,6 +1,6 @@
 """Checkpoints: all that training needs to go on bit for bit, whole or absent whatever interrupts the writing.
 
-``checkpoints/step-00000123/state.safetensors``  weights (``model.*``) and optimizer state (``optimizer.*``)
+``checkpoints/step-00000123/state.safetensors``  learned weights (``model.*``), optimizer state (``optimizer.*``)
 ``checkpoints/step-00000123/state.json``         everything else, and the hash of the tensors
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bimo import files
 from bimo.errors import RunError
+from bimo.models import trained_parameters
 from bimo.optim import Optimizer
 
 KEPT = 2  # the newest, and the one before it should a disk fail the newest
@@ -33,9 +34,9 @@ class Checkpoint:
     state: Mapping[str, Any]
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Put weights and optimizer state back."""
+        """Put learned weights and optimizer state back; frozen weights are as the run began with them."""
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in trained_parameters(model).items():
                 parameter.copy_(self.tensors[f"model.{name}"])
         prefix = "optimizer."
         optimizer.load_state_tensors(
@@ -62,7 +63,7 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or the folder not writable; earlier checkpoints are untouched.
     """
-    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    tensors = {f"model.{name}": parameter.detach() for name, parameter in trained_parameters(model).items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state_tensors().items()}
     tensors |= further or {}
     final = folder / f"step-{step:08d}"

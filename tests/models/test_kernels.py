@@ -74,6 +74,17 @@ SHAPES = [
 ]
 
 
+def test_frozen_norms_get_no_gradient_and_change_no_other() -> None:
+    model = make_model()
+    logits, expected = loss_and_gradients(model, 17, fused=True)
+    norms = {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
+    for name in norms:
+        model.get_parameter(name).requires_grad_(False)
+    again, found = loss_and_gradients(model, 17, fused=True)
+    assert norms and torch.equal(again, logits) and found.keys() == expected.keys() - norms
+    assert all(torch.equal(grad, expected[name]) for name, grad in found.items())
+
+
 @pytest.mark.parametrize("length", [1 + 1, 17, 37])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32_equals_torch(shape: dict[str, int], length: int) -> None:

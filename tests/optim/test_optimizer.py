@@ -108,3 +108,18 @@ def test_state_of_another_model_is_refused() -> None:
     optimizer = Optimizer(small_model(), OptimizerConfig())
     with pytest.raises(RunError, match="does not fit"):
         optimizer.load_state_tensors({"model.embed_tokens.weight.exp_avg": torch.zeros(3, 2)})
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("kept", ["q_proj.weight", "embed_tokens.weight"])
+def test_frozen_parameters_stay_and_have_no_state(name: str, kept: str) -> None:
+    """Whether matrices inside layers are left, or none of them."""
+    model = small_model()
+    for other, parameter in model.named_parameters():
+        parameter.requires_grad_(other.endswith(kept))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = Optimizer(model, OptimizerConfig(name))  # type: ignore[arg-type]
+    learn(model, optimizer, 2)
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {name for name in before if name.endswith(kept)}
+    assert {key.rpartition(".")[0] for key in optimizer.state_tensors()} == moved

@@ -62,6 +62,20 @@ def test_loss_and_gradients_equal_torch(chunk: int, fused: bool, monkeypatch: py
     assert torch.allclose(ours.output.grad, theirs.output.grad, atol=1e-6)
 
 
+def test_a_frozen_output_matrix_gets_no_gradient_and_no_memory_for_one() -> None:
+    ours, theirs, batch = Bigrams(), Bigrams(), make_batch()
+    ours.output.requires_grad_(False)
+    loss, _ = next_token_loss(ours, batch)
+    d_hidden, d_weight = loss.grad_fn.next_functions[0][0].saved_tensors
+    assert d_hidden.shape == (batch.tokens, 6) and d_weight is None
+    loss.backward()
+    expected = witness(theirs, batch)
+    expected.backward()
+    assert ours.output.grad is None
+    assert torch.allclose(loss, expected, atol=1e-6)
+    assert torch.allclose(ours.embedding.grad, theirs.embedding.grad, atol=1e-6)
+
+
 def test_bfloat16_is_near_float32() -> None:
     batch = make_batch()
     narrow, wide = Bigrams(torch.bfloat16), Bigrams()
