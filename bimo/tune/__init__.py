@@ -1,0 +1,1 @@
+"""From a model to one that does a task: objectives over the one training loop."""

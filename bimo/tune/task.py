@@ -1,0 +1,93 @@
+"""What a task is: one file that says which columns it reads, what an example is, and what is to be made small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bimo.batches.loader import Batch
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.patient import Batches
+from bimo.tune.examples import Example
+from bimo.tune.rows import Row
+
+
+@dataclass(frozen=True)
+class Role:
+    """One thing that a task wants from each row.
+
+    Attributes:
+        name: what it is, and the word in the task's option: ``label`` in ``--label-column``.
+        usual: names that such a column often has, likeliest first, in lower case.
+        needed: whether a row without it cannot be used.
+    """
+
+    name: str
+    usual: tuple[str, ...]
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a row gives no example; equal reasons are counted together."""
+
+    reason: str
+
+
+class Task(Protocol):
+    """What :func:`bimo.tune.tune.tune` needs to know. Rows come with a key for each role that was found.
+
+    Attributes:
+        name: the ``kind`` of the run in its lineage.
+        roles: what it reads of a row.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def roles(self) -> Sequence[Role]: ...
+
+    def settled(self, rows: Sequence[Row]) -> Task:
+        """The task once all rows are known, such as their labels; itself where nothing depends on them."""
+        ...
+
+    def open(self, folder: Path, device: torch.device) -> tuple[Any, Tokenizer]:
+        """The model to begin with, float32, and its tokenizer, both as the run will save them.
+
+        Raises:
+            BimoError: the folder holds nothing that this task can begin with.
+        """
+        ...
+
+    def prepare(self, row: Row, tokenizer: Tokenizer, longest: int) -> Sequence[Example] | Refused:
+        """What a row teaches, in examples of at most ``longest`` positions."""
+        ...
+
+    def batches(self, examples: Sequence[Example], *, batch_size: int, length: int, seed: int) -> Batches:
+        """Endless batches for training, in an order that their state describes."""
+        ...
+
+    def held_out(self, examples: Sequence[Example], *, batch_size: int, length: int) -> list[Batch]:
+        """Every example once."""
+        ...
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
+        """The mean loss of what counts in the batch, and further figures to record."""
+        ...
+
+    def measure(self, model: Any, batches: list[Batch]) -> dict[str, float]:
+        """Figures of held-out batches, without gradients; ``loss`` is the one that training watches."""
+        ...
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write the model so that :meth:`load` and Hugging Face read it."""
+        ...
+
+    def load(self, folder: Path, device: torch.device) -> Any:
+        """Read what :meth:`save` wrote, for evaluation."""
+        ...
