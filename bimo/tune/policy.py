@@ -50,13 +50,16 @@ def clipped_loss(
     return loss, clipped
 
 
-def divergence(new: Tensor, reference: Tensor) -> Tensor:
+def divergence(new: Tensor, reference: Tensor, old: Tensor | None = None) -> Tensor:
     """An estimate of each token's divergence from the reference in nats, (M,), never negative.
 
-    Equation 4 of Shao et al. 2024; "k3" of Schulman 2020, unbiased where the tokens are drawn from the policy.
+    Equation 4 of Shao et al. 2024; "k3" of Schulman 2020, unbiased where the tokens are drawn from the policy. Its
+    gradient is not: with ``old``, which weighs it by the ratio of the probabilities, that is the divergence's own
+    (DeepSeek-V3.2, arXiv:2512.02556).
     """
     ratio = reference - new
-    return ratio.exp() - ratio - 1
+    estimate = ratio.exp() - ratio - 1
+    return estimate if old is None else estimate * (new - old).exp()
 
 
 def token_weights(lengths: Tensor, average: Average, longest: int) -> Tensor:

@@ -60,7 +60,7 @@ def odds_ratio_loss(means: Tensor) -> Tensor:
 def kto(rewards: Tensor, desirable: Tensor, baseline: Tensor | float, weights: tuple[float, float] = (1, 1)) -> Tensor:
     """The loss of Kahneman-Tversky optimisation, (N,) from implicit rewards (N,).
 
-    Ethayarajh et al. 2024 (arXiv:2402.01306), equation 8, with its value function and weights.
+    Ethayarajh et al. 2024 (arXiv:2402.01306), section 4, with its value function and weights.
 
     Args:
         desirable: bool (N,), what the answers were rated.
@@ -68,13 +68,14 @@ def kto(rewards: Tensor, desirable: Tensor, baseline: Tensor | float, weights: t
         weights: of desirable and undesirable answers.
     """
     gain = torch.where(desirable, rewards - baseline, baseline - rewards)
-    return torch.where(desirable, *(gain.new_tensor(weight) for weight in weights)) * (1 - torch.sigmoid(gain))
+    weight = torch.where(desirable, gain.new_tensor(weights[0]), gain.new_tensor(weights[1]))
+    return weight * (1 - torch.sigmoid(gain))
 
 
 def kto_baseline(rewards: Tensor) -> Tensor:
     """What KTO compares rewards with: the mean reward of answers to other prompts (N,), at least 0, without gradient.
 
-    Ethayarajh et al. 2024 (arXiv:2402.01306), section 4.2: an estimate of beta times the divergence from the reference.
+    Ethayarajh et al. 2024 (arXiv:2402.01306), section 4: an estimate of beta times the divergence from the reference.
     """
     return rewards.detach().mean().clamp(min=0)
 
