@@ -20,7 +20,7 @@ from bimo.serve.choices import Job, Usage, seeds_of, settings_of, write_all
 from bimo.serve.errors import unsupported, without_paths, wrong
 from bimo.serve.served import Served, now
 from bimo.serve.token_names import chat_logprobs
-from bimo.serve.tools import Call, CallReader, call_schema, shown_without_template
+from bimo.serve.tools import Call, CallReader, call_schema
 from bimo.serve.writing import Entry
 
 
@@ -36,10 +36,6 @@ def chat_ids(
         message = f"This model cannot chat: {served.conventions.no_chat}. Use /v1/completions."
         raise wrong(message, "model", "unsupported_model")
     served.require_short(sum(len(message["content"]) for message in messages), param)
-    template = served.tokenizer.chat_template or ""
-    uses_tools = tools or any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
-    if uses_tools and "tools" not in template:
-        messages, tools = shown_without_template(messages, tools), ()
     try:
         return served.tokenizer.encode_chat(messages, add_generation_prompt=True, tools=tools or None)
     except TokenizerError as cause:

@@ -66,6 +66,18 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], count: int) -> 
     return Tokenizer(content, tokenizer.config, tokenizer.chat_template, where="The extended tokenizer")
 
 
+def with_control_tokens(tokenizer: Tokenizer, names: Iterable[str]) -> Tokenizer:
+    """The tokenizer with further control tokens, after its largest id; those it has already stay what they are."""
+    definition = json.loads(tokenizer.definition)
+    new = [name for name in names if name not in tokenizer.special]
+    form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    definition["added_tokens"] += [
+        {"id": tokenizer.vocab_size + place, "content": name, **form} for place, name in enumerate(new)
+    ]
+    content = json.dumps(definition, indent=2, ensure_ascii=False).encode("utf-8")
+    return Tokenizer(content, tokenizer.config, tokenizer.chat_template, where="The extended tokenizer")
+
+
 def _learned(tokenizer: Tokenizer, texts: Iterable[str], count: int) -> Iterator[tuple[str, str]]:
     """Pairs of strings over characters that stand for old tokens, in the order in which BPE joins them."""
     words = _words(tokenizer, texts)

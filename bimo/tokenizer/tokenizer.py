@@ -16,7 +16,7 @@ import tokenizers
 
 from bimo import files
 from bimo.errors import TokenizerError
-from bimo.tokenizer import chat, fast
+from bimo.tokenizer import calls, chat, fast
 
 DEFINITION, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
@@ -153,18 +153,31 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a conversation as the chat template renders it; what messages say can never be a control token.
 
+        Training, evaluation, `bimo chat` and the server all render conversations here and nowhere else.
+
         Args:
-            tools: functions that the model may call, for templates that know how to tell it.
+            tools: functions that the model may call; a template that knows none shows them, calls and results as text.
 
         Raises:
             TokenizerError: there is no chat template, or it refuses these messages.
         """
+        return self.encode(self.render_chat(messages, add_generation_prompt, tools))
+
+    def render_chat(
+        self,
+        messages: Sequence[chat.Message],
+        add_generation_prompt: bool = True,
+        tools: Sequence[chat.Message] | None = None,
+    ) -> str:
+        """The text that :meth:`encode_chat` encodes, in which control tokens have names that nobody can write."""
         if self.chat_template is None:
             raise TokenizerError(
                 "This tokenizer has no chat template: the model was not made for conversations.",
                 fix="Use `bimo generate` to continue a text instead.",
             )
-        text = chat.render(
+        if "tools" not in self.chat_template and calls.used(messages, tools):
+            messages, tools = calls.shown_without_template(messages, tools or ()), None
+        return chat.render(
             self.chat_template,
             messages,
             names=self._secret_names,
@@ -172,7 +185,6 @@ class Tokenizer:
             add_generation_prompt=add_generation_prompt,
             tools=tools,
         )
-        return self.encode(text)
 
     def save(self, folder: Path) -> None:
         """Write the files that ``transformers.AutoTokenizer.from_pretrained(folder)`` loads."""
