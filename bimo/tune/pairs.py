@@ -5,8 +5,9 @@ Shapes: B rows, S answers of the fullest row, P pairs of all rows, U units of al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,11 +18,11 @@ from torch import Tensor
 from bimo.train.objective import label_nats
 from bimo.tune import preference
 from bimo.tune.answers import AnswerBatch, answer_batch, by_answer, lengths
-from bimo.tune.examples import Example
+from bimo.tune.examples import Example, example
 from bimo.tune.packing import PackedExamples, Rows, pack
 
 Method: TypeAlias = Literal["dpo", "ipo", "orpo", "kto"]
-LogProbs: TypeAlias = npt.NDArray[np.float32]
+UNKNOWN = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,60 @@ class Objective:
     weights: tuple[float, float] = (1.0, 1.0)
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Two answers that are looked at together.
+@dataclass(frozen=True, eq=False)
+class Unit(Example):
+    """Two answers that are looked at together, one after the other: (chosen, rejected), or (rated, another).
+
+    The other of a rated answer is what was answered to another prompt, after this one's.
 
     Attributes:
-        first: the chosen answer; or one that was rated.
-        second: the rejected answer to the same prompt; or what was answered to another one.
+        middle: where the second begins.
         desirable: how the first was rated; None for a pair.
+        reference: the log-probability of each before training, in nats.
     """
 
-    first: Example
-    second: Example
+    middle: int = 0
     desirable: bool | None = None
+    reference: tuple[float, float] = UNKNOWN
+
+    @property
+    def sides(self) -> tuple[Example, Example]:
+        """The two, each by itself."""
+        first, second = (
+            Example(self.ids[part], self.counts[part], self.row)
+            for part in (slice(None, self.middle), slice(self.middle, None))
+        )
+        return first, second
 
     @property
     def size(self) -> int:
         """Positions that it takes in a row: a pair stands in one row, a rated answer and its other in two."""
-        sizes = self.first.size, self.second.size
+        sizes = self.middle - 1, len(self.ids) - self.middle - 1
         return sum(sizes) if self.desirable is None else max(sizes)
 
-    @property
-    def learned(self) -> int:
-        """Labels that count."""
-        return self.first.learned + self.second.learned
+
+def unit_of(first: Example, second: Example, desirable: bool | None = None) -> Unit:
+    """The two as one; the row is the first one's."""
+    ids, counts = np.concatenate((first.ids, second.ids)), np.concatenate((first.counts, second.counts))
+    return Unit(ids, counts, first.row, middle=len(first.ids), desirable=desirable)
+
+
+def with_others(rated: Sequence[Example], length: int) -> list[Unit]:
+    """Answers, desirable where their target is above 0, each with the answer to the next prompt that is another one.
+
+    Ethayarajh et al. 2024 (arXiv:2402.01306), section 4, estimate by such pairs how far the policy has moved. An answer
+    that does not fit into ``length`` after the other prompt is cut: it is not learned.
+    """
+    units = []
+    for place, one in enumerate(rated):
+        prompt = one.ids[~one.counts]
+        for further in range(1, len(rated) + 1):
+            other = rated[(place + further) % len(rated)]
+            if not np.array_equal(other.ids[~other.counts], prompt):
+                break
+        answer = other.ids[other.counts][: max(1, length + 1 - len(prompt))]
+        units.append(unit_of(one, example(prompt.tolist(), answer.tolist(), one.row), one.target > 0))
+    return units
 
 
 @dataclass(frozen=True)
@@ -83,58 +114,51 @@ class UnitBatch(AnswerBatch):
 
 
 class Units(PackedExamples):
-    """Endless batches of whole units; see :class:`bimo.tune.packing.PackedExamples`.
-
-    Args:
-        reference: float32 (U, 2), what the reference model makes of each answer.
-    """
-
-    def __init__(self, units: Sequence[Unit], reference: LogProbs, *, batch_size: int, length: int, seed: int) -> None:
-        super().__init__(units, batch_size=batch_size, length=length, seed=seed)  # type: ignore[arg-type]
-        self._units, self._reference = units, reference
+    """Endless batches of whole units; see :class:`bimo.tune.packing.PackedExamples`."""
 
     def _laid_out(self, rows: Rows) -> UnitBatch:
-        return unit_batch(self._units, self._reference, rows, self.length)
+        return unit_batch(self.examples, rows, self.length)
 
 
-def units_once(units: Sequence[Unit], reference: LogProbs, batch_size: int, length: int) -> list[UnitBatch]:
+def units_once(units: Sequence[Example], batch_size: int, length: int) -> list[UnitBatch]:
     """Every unit once, in a fixed order; the last batch may have fewer rows."""
     rows = pack([unit.size for unit in units], length)
-    parts = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    return [unit_batch(units, reference, part, length) for part in parts]
+    return [unit_batch(units, rows[at : at + batch_size], length) for at in range(0, len(rows), batch_size)]
 
 
-def unit_batch(units: Sequence[Unit], reference: LogProbs, rows: Rows, length: int) -> UnitBatch:
+def unit_batch(units: Sequence[Any], rows: Rows, length: int) -> UnitBatch:
     """The batch of these rows of units."""
-    examples = [example for unit in units for example in (unit.first, unit.second)]
+    sides = [side for unit in units for side in unit.sides]
     if units[0].desirable is None:
         places = [[2 * unit + side for unit in row for side in (0, 1)] for row in rows]
     else:
         places = [[2 * unit + side for unit in row] for row in rows for side in (0, 1)]
-    batch = answer_batch(examples, places, length)
+    batch = answer_batch(sides, places, length)
     known, rated = torch.zeros(batch.answers.shape), torch.zeros_like(batch.answers)
-    rows_at, answers_at = batch.answers.nonzero(as_tuple=True)
-    flat = np.array([place for row in places for place in row], dtype=np.int64)
-    known[rows_at, answers_at] = torch.from_numpy(np.asarray(reference).reshape(-1)[flat])
-    rated[rows_at, answers_at] = torch.tensor([bool(units[place // 2].desirable) for place in flat])
+    order = [divmod(place, 2) for row in places for place in row]
+    known[batch.answers] = torch.tensor([units[unit].reference[side] for unit, side in order], dtype=torch.float32)
+    rated[batch.answers] = torch.tensor([bool(units[unit].desirable) for unit, _ in order], dtype=torch.bool)
     desirable = torch.full((len(places),), sum(bool(units[unit].desirable) for row in rows for unit in row))
     return UnitBatch(**vars(batch), reference=known, desirable=rated, whole_desirable=desirable)
 
 
 @torch.no_grad()
-def reference_of(model: Any, units: Sequence[Unit], batch_size: int, length: int) -> LogProbs:
+def reference_of(model: Any, units: Sequence[Unit], batch_size: int, length: int) -> npt.NDArray[np.float32]:
     """The log-probabilities (U, 2) that the model gives to the answers as it is, in nats."""
-    result = np.zeros((len(units), 2), dtype=np.float32)
-    device = model.output_weight.device
-    sides = [example for unit in units for example in (unit.first, unit.second)]
-    rows = pack([example.size for example in sides], length)
+    sides = [side for unit in units for side in unit.sides]
+    result = np.zeros(len(sides), dtype=np.float32)
+    rows = pack([side.size for side in sides], length)
     for at in range(0, len(rows), batch_size):
         part = rows[at : at + batch_size]
-        batch = answer_batch(sides, part, length).to(device)
-        assert isinstance(batch, AnswerBatch)
+        batch = answer_batch(sides, part, length).each(lambda tensor: tensor.to(model.output_weight.device))
         found = by_answer(batch, -label_nats(model, batch))[batch.answers]
-        result.reshape(-1)[[place for row in part for place in row]] = found.cpu().numpy()
-    return result
+        result[[place for row in part for place in row]] = found.cpu().numpy()
+    return result.reshape(-1, 2)
+
+
+def with_reference(units: Sequence[Unit], known: npt.NDArray[np.float32]) -> list[Unit]:
+    """The same units, each with its row of what :func:`reference_of` gave."""
+    return [replace(unit, reference=(float(a), float(b))) for unit, (a, b) in zip(units, known, strict=True)]
 
 
 def unit_loss(model: Any, batch: UnitBatch, objective: Objective) -> tuple[Tensor, dict[str, float]]:
@@ -148,10 +172,10 @@ def unit_loss(model: Any, batch: UnitBatch, objective: Objective) -> tuple[Tenso
 
 
 def _pair_loss(model: Any, batch: UnitBatch, objective: Objective) -> tuple[Tensor, dict[str, float]]:
-    policy, reference, sizes = (
-        values[batch.answers].view(-1, 2)  # (P, 2)
-        for values in (by_answer(batch, -label_nats(model, batch)), batch.reference, lengths(batch))
-    )
+    found, counts = by_answer(batch, -label_nats(model, batch)), lengths(batch)
+    whole = batch.answers & (counts > 0)  # the doctor's batches are cut, and have answers of which nothing is left
+    whole = whole.view(len(whole), -1, 2).all(dim=-1).repeat_interleave(2, dim=-1)
+    policy, reference, sizes = (values[whole].view(-1, 2) for values in (found, batch.reference, counts))  # (P, 2)
     if objective.method == "orpo":
         means = policy / sizes
         losses = objective.beta * preference.odds_ratio_loss(means) - means[:, 0]

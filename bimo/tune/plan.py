@@ -38,14 +38,14 @@ def plan_rows(plan: Plan, examples: Sequence[Example], longest: int) -> None:
     plan.choose("model.context", length, reason)
 
 
-def plan_rates(plan: Plan, given: Mapping[str, Any], width: int) -> None:
-    """Choose the update rule and its rates, where the user does not."""
+def plan_rates(plan: Plan, given: Mapping[str, Any], width: int, share: float = 1.0) -> None:
+    """Choose the update rule and its rates, where the user does not; ``share`` is what the task wants of them."""
     said, optimizer = given.get("optimizer") or {}, plan.config.optimizer
     if "name" not in said:
         optimizer = dataclasses.replace(optimizer, name="adamw")
     if "weight_decay" not in said:
         optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
-    rate = float(f"{RATE_AT_WIDTH / width:.2g}")
+    rate = float(f"{share * RATE_AT_WIDTH / width:.2g}")
     for key in ("learning_rate", "adamw_learning_rate"):
         if key not in said and optimizer.name == "adamw":
             optimizer = dataclasses.replace(optimizer, **{key: rate})  # type: ignore[arg-type]

@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from bimo.tune.answers import answer_batch, by_answer, lengths
 from bimo.tune.examples import example
-from bimo.tune.pairs import Objective, Unit, Units, reference_of, unit_batch, unit_loss, units_once
+from bimo.tune.pairs import (
+    Objective,
+    Unit,
+    Units,
+    reference_of,
+    unit_batch,
+    unit_loss,
+    unit_of,
+    units_once,
+    with_others,
+    with_reference,
+)
 from bimo.tune.rewarded import Drawn, PolicyObjective, rollout_batch, rollout_loss, token_logprobs
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
@@ -20,7 +31,7 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 def make_unit(number: int, prompt: int, first: int, second: int, desirable: bool | None = None) -> Unit:
     """The ids say which unit and which side they are of."""
     shared = [10 * number] * prompt
-    return Unit(
+    return unit_of(
         example(shared, [10 * number + 1] * first, row=number), example(shared, [10 * number + 2] * second, row=number),
         desirable,
     )  # fmt: skip
@@ -53,8 +64,8 @@ def test_an_epoch_holds_every_pair_once_and_no_part_divides_one(
     shapes: list[tuple[int, int, int]], rows: int, parts: int
 ) -> None:
     units = [make_unit(number, *shape) for number, shape in enumerate(shapes, start=1)]
-    reference = np.arange(2 * len(units), dtype=np.float32).reshape(-1, 2)
-    batches = Units(units, reference, batch_size=rows * parts, length=19, seed=5)
+    units = with_reference(units, np.arange(2 * len(units), dtype=np.float32).reshape(-1, 2))
+    batches = Units(units, batch_size=rows * parts, length=19, seed=5)
     seen: list[int] = []
     for _ in range(-(-batches.rows_per_epoch // (rows * parts)) + 1):
         batch = next(batches)
@@ -74,7 +85,7 @@ def test_the_reference_is_each_answer_s_own_likelihood(desirable: bool | None) -
     units = [make_unit(number, 2 + number % 2, number, 8 - number, desirable) for number in range(1, 8)]
     found = reference_of(model, units, batch_size=2, length=12)
     for unit, row in zip(units, found, strict=True):
-        for side, value in zip((unit.first, unit.second), row, strict=True):
+        for side, value in zip(unit.sides, row, strict=True):
             prompt = int((~side.counts).sum())
             assert value == pytest.approx(logprob(model, list(side.ids[:prompt]), list(side.ids[prompt:])), abs=1e-4)
 
@@ -82,7 +93,8 @@ def test_the_reference_is_each_answer_s_own_likelihood(desirable: bool | None) -
 def test_at_the_start_nothing_is_preferred() -> None:
     model = Table()
     units = [make_unit(number, 2, number, 8 - number) for number in range(1, 8)]
-    (batch,) = units_once(units, reference_of(model, units, 3, 12), batch_size=16, length=12)
+    units = with_reference(units, reference_of(model, units, 3, 12))
+    (batch,) = units_once(units, batch_size=16, length=12)
     loss, figures = unit_loss(model, batch, Objective("dpo"))
     assert loss.item() == pytest.approx(np.log(2), abs=1e-5) and figures["reward_margin"] == pytest.approx(0, abs=1e-5)
 
@@ -91,8 +103,8 @@ def test_at_the_start_nothing_is_preferred() -> None:
 @pytest.mark.parametrize("parts", [2, 3])
 def test_divided_pairs_add_up_to_the_whole(method: str, parts: int) -> None:
     units = [make_unit(number, 2, number, 8 - number) for number in range(1, 8)]
-    reference = np.random.default_rng(1).normal(-20, 3, (7, 2)).astype(np.float32)
-    batch = unit_batch(units, reference, [[0, 1], [2], [3, 4], [5], [6], []], 30)
+    units = with_reference(units, np.random.default_rng(1).normal(-20, 3, (7, 2)).astype(np.float32))
+    batch = unit_batch(units, [[0, 1], [2], [3, 4], [5], [6], []], 30)
     objective = Objective(method)  # type: ignore[arg-type]
     whole, divided = Table(), Table()
     loss, figures = unit_loss(whole, batch, objective)
@@ -111,7 +123,7 @@ def test_divided_pairs_add_up_to_the_whole(method: str, parts: int) -> None:
 
 def test_rated_answers_stand_beside_answers_to_other_prompts() -> None:
     units = [make_unit(number, 2, 3, number, desirable=number % 2 == 0) for number in range(1, 6)]
-    batch = unit_batch(units, np.zeros((5, 2), np.float32), [[0, 3], [1, 4], [2]], 14)
+    batch = unit_batch(with_reference(units, np.zeros((5, 2), np.float32)), [[0, 3], [1, 4], [2]], 14)
     assert batch.input_ids.shape == (6, 14)
     rated, others = batch.each(lambda tensor: tensor[0::2]), batch.each(lambda tensor: tensor[1::2])
     assert (rated.labels[rated.loss_mask] % 10 == 1).all() and (others.labels[others.loss_mask] % 10 == 2).all()
@@ -154,3 +166,14 @@ def test_an_answer_batch_counts_its_answers() -> None:
     batch = answer_batch([example([1], [2, 3]), example([1, 4], [5])], [[0], [1, 0]], 7)
     assert batch.answers.tolist() == [[True, False], [True, True]]
     assert lengths(batch).tolist() == [[2, 0], [1, 2]] and batch.whole_answers.tolist() == [3, 3]
+
+
+def test_a_rated_answer_stands_beside_the_next_prompt_s() -> None:
+    rated = [
+        example([1, 2], [5, 6], row=0, target=1.0), example([1, 2], [7], row=1),
+        example([3], [8, 9, 10, 11], row=2, target=1.0),
+    ]  # fmt: skip
+    units = with_others(rated, length=4)
+    assert [unit.sides[1].ids.tolist() for unit in units] == [[1, 2, 8, 9, 10], [1, 2, 8, 9, 10], [3, 5, 6]]
+    assert [unit.desirable for unit in units] == [True, False, True]
+    assert [unit.size for unit in units] == [4, 4, 4] and units[0].sides[0].ids.tolist() == [1, 2, 5, 6]

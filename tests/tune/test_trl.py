@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train.loop import Loss, Progress, fit
 from bimo.tune import policy
 from bimo.tune.examples import example
-from bimo.tune.pairs import Objective, Unit, reference_of, unit_batch, unit_loss
+from bimo.tune.pairs import Objective, Unit, reference_of, unit_batch, unit_loss, unit_of, with_reference
 from bimo.tune.rewarded import Drawn, PolicyObjective, rollout_batch, rollout_loss
 
 trl = pytest.importorskip("trl")
@@ -88,7 +87,7 @@ REJECTED = [ids(21, 20, 30, 31, 1), ids(32, 1), ids(33, 34, 35, 1), ids(36, 1), 
 
 
 def pairs(prompts: list[list[int]] = PROMPTS, chosen: list[list[int]] = CHOSEN) -> list[Unit]:
-    return [Unit(example(p, c), example(p, r)) for p, c, r in zip(prompts, chosen, REJECTED, strict=True)]
+    return [unit_of(example(p, c), example(p, r)) for p, c, r in zip(prompts, chosen, REJECTED, strict=True)]
 
 
 def one_step(model: llama.Model, batch: Batch, loss: Loss, parts: int) -> Progress:
@@ -155,8 +154,8 @@ def test_dpo_and_ipo(models: Models, tokenizer: Any, tmp_path: Path, method: Any
     ]
     theirs = their_step(trainer, trainer.data_collator(rows))
     units = pairs()
-    reference = reference_of(models.our_reference, units, 2, 16)
-    batch, before = unit_batch(units, reference, ROWS, LENGTH), weights(models.ours)
+    units = with_reference(units, reference_of(models.our_reference, units, 2, 16))
+    batch, before = unit_batch(units, ROWS, LENGTH), weights(models.ours)
     objective = Objective(method, beta=0.3)
     progress = one_step(models.ours, batch, lambda model, part: unit_loss(model, part, objective), parts)
     assert progress.loss == pytest.approx(theirs, abs=1e-5 * max(1, theirs))
@@ -188,7 +187,7 @@ def test_orpo(models: Models, tokenizer: Any, tmp_path: Path, parts: int) -> Non
     theirs = their_step(trainer, inputs)
     recorded = {name: float(values[-1]) for name, values in trainer._stored_metrics["train"].items()}
     units = pairs(prompts, chosen)
-    batch, before = unit_batch(units, np.zeros((5, 2), np.float32), ROWS, LENGTH), weights(models.ours)
+    batch, before = unit_batch(units, ROWS, LENGTH), weights(models.ours)
     objective = Objective("orpo", beta=0.3)
     progress = one_step(models.ours, batch, lambda model, part: unit_loss(model, part, objective), parts)
     assert progress.loss == pytest.approx(theirs, abs=1e-5 * max(1, theirs))
@@ -216,10 +215,10 @@ def test_kto(models: Models, tokenizer: Any, tmp_path: Path) -> None:
     ]
     theirs = their_step(trainer, trainer.data_collator(rows))
     units = [
-        Unit(example(p, c), example(p, o), d) for p, c, o, d in zip(PROMPTS, CHOSEN, others, desirable, strict=True)
+        unit_of(example(p, c), example(p, o), d) for p, c, o, d in zip(PROMPTS, CHOSEN, others, desirable, strict=True)
     ]
-    reference = reference_of(models.our_reference, units, 2, 16)
-    batch, before = unit_batch(units, reference, ROWS, LENGTH), weights(models.ours)
+    units = with_reference(units, reference_of(models.our_reference, units, 2, 16))
+    batch, before = unit_batch(units, ROWS, LENGTH), weights(models.ours)
     objective = Objective("kto", beta=0.3, weights=(0.7, 1.3))
     progress = one_step(models.ours, batch, lambda model, part: unit_loss(model, part, objective), 1)
     assert progress.loss == pytest.approx(theirs, abs=1e-5)
