@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,13 +52,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        fields = dataclasses.fields(self)
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields})
+        return self.each(lambda tensor: tensor.to(device))
 
     def rows(self, part: int, parts: int) -> Batch:
         """The rows of one of ``parts`` equal parts of the batch."""
-        fields = dataclasses.fields(self)
-        return Batch(**{field.name: getattr(self, field.name).chunk(parts)[part] for field in fields})
+        return self.each(lambda tensor: tensor.chunk(parts)[part])
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """The batch, of whatever kind, with every tensor changed in the same way."""
+        return dataclasses.replace(self, **{name: change(tensor) for name, tensor in vars(self).items()})
 
 
 class PackedBatches:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -67,6 +67,31 @@ def chat(*, system: str | None = None, template: str | None = None, common: Comm
         template: chatml to give the model that template; its own if not given, and chatml where it has none
     """
     run_task("chat", common, {"system": system, "template": template})
+
+
+@app.command
+def prefer(
+    *,
+    method: Literal["dpo", "ipo", "orpo", "kto"] | None = None,
+    beta: float | None = None,
+    smoothing: float | None = None,
+    common: Common | None = None,
+) -> None:
+    """Learn which of two answers is better, or which answers people liked.
+
+    Reads pairs (prompt or messages, chosen, rejected) or, for kto, answers
+    with a rating; texts, OpenAI messages and ShareGPT. What the model makes of
+    the answers before training is computed once and kept.
+
+        bimo tune prefer --model runs/smollm2 --data pairs.jsonl --out runs/preferred --budget 10m
+        bimo tune prefer --model runs/smollm2 --data rated.jsonl --method kto --columns label=liked
+
+    Args:
+        method: dpo if not given; ipo and orpo learn from pairs too, kto from single answers
+        beta: how dear it is to move away from the model before; 0.1 if not given
+        smoothing: share of pairs that may be the wrong way round, for dpo
+    """
+    run_task("prefer", common, {"method": method, "beta": beta, "smoothing": smoothing})
 
 
 def run_task(task: str, common: Common | None, options: Mapping[str, Any]) -> None:

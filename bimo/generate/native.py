@@ -119,13 +119,23 @@ class NativeBackend:
         self.threads = threads or torch.get_num_threads()
         self._library = _library()
         self._lock = threading.Lock()
-        self._kept: list[Any] = []  # what C has addresses of
-        self._model = _sizes(config, dtype)
-        self._room = huge_memory(_weight_bytes(config, dtype))
-        with torch.no_grad():
+        self._model, self._config = _sizes(config, dtype), config
+        self._pages = huge_memory(pages * self.page_bytes)
+        self._scratch = huge_memory(self._library.scratch_bytes(ctypes.byref(self._model)))
+        self._model.pages, self._model.scratch = self._pages.data_ptr(), self._scratch.data_ptr()
+        self._weights = huge_memory(_weight_bytes(config, dtype))
+        self.refresh(model)
+
+    def refresh(self, model: llama.Model) -> None:
+        """Copy the weights again, which training has changed; in memory that is there, it takes half the time.
+
+        Keys and values in the pages stay those of the weights before: what continues them continues another model.
+        """
+        assert model.config == self._config
+        with self._lock, torch.no_grad():
+            self._kept: list[Any] = []  # what C has addresses of
+            self._room = self._weights
             self._load(model)
-        self._model.pages = self._address(huge_memory(pages * self.page_bytes))
-        self._model.scratch = self._address(huge_memory(self._library.scratch_bytes(ctypes.byref(self._model))))
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """See :meth:`bimo.generate.backend.Backend.logits`."""

@@ -22,6 +22,7 @@ SETTLED = 0.3  # of the steps, before which validation may get worse without mea
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
 EARLY = 0.15  # of the steps, from when on the pace is known well enough to lengthen the schedule
 WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the steps: less is not worth it; more would warm up again
+FIGURES = 3  # of a loss that are shown while it is learned
 INTERRUPTED = "interrupted"
 
 
@@ -92,7 +93,7 @@ class Report:
     """Writes ``metrics.jsonl`` and moves the training bar.
 
     Args:
-        bits_per_nat: turns the loss into bits per byte of the training text.
+        bits_per_nat: turns the loss into bits per byte of the training text; None for a loss of another kind.
         peak_share: share of the machine's matmul peak that one token a second takes.
         rates: peak learning rates, by the name that their present values get in the record.
 
@@ -106,7 +107,7 @@ class Report:
         bar: TrainingBar,
         validate: Validate,
         *,
-        bits_per_nat: float,
+        bits_per_nat: float | None,
         peak_share: float,
         rates: Mapping[str, float] | None = None,
     ) -> None:
@@ -117,13 +118,15 @@ class Report:
         self.record: dict[str, Any] = {}
 
     def __call__(self, progress: Progress) -> None:
-        bits = progress.loss * self._bits_per_nat
-        self._smooth = bits if math.isnan(self._smooth) else 0.95 * self._smooth + 0.05 * bits
+        value = progress.loss * (self._bits_per_nat or 1.0)
+        self._smooth = value if math.isnan(self._smooth) else 0.95 * self._smooth + 0.05 * value
+        in_bits = self._bits_per_nat is not None
         record = self.record = {
             "step": progress.step,
             "steps": progress.steps,
             "loss": round(progress.loss, 6),
-            "bits_per_byte": round(bits, 6),
+            **({"bits_per_byte": round(value, 6)} if in_bits else {}),
+            **{name: round(one, 6) for name, one in progress.metrics.items()},
             "gradient_norm": round(progress.gradient_norm, 6),
             "learning_rate_multiplier": round(progress.multiplier, 6),
             **{name: float(f"{peak * progress.multiplier:.4g}") for name, peak in self._rates.items()},
@@ -132,14 +135,20 @@ class Report:
             **self._pace.after(progress),
         }
         if self._validate.last and self._validate.last[0] == progress.step:
-            record["validation_bits_per_byte"] = round(self._validate.last[1], 6)
+            record["validation_bits_per_byte" if in_bits else "validation_loss"] = round(self._validate.last[1], 6)
         self._run.append_metrics(record)
         pace = ""
         if not math.isnan(self._pace.tokens_per_second):
             pace = f"  {self._pace.tokens_per_second:,.0f} tokens/s  {self._pace.utilisation:.0%} of peak"
         held_out = f"  validation {self._validate.last[1]:.3f}" if self._validate.last else ""
-        facts = f"loss {progress.loss:.3f}  {self._smooth:.3f} bits/byte{held_out}{pace}"
+        told = f"{self._smooth:.3f} bits/byte" if in_bits else _told(progress.metrics)
+        facts = f"loss {progress.loss:.3f}  {told}{held_out}{pace}"
         self._bar.show(progress.step, progress.steps, facts)
+
+
+def _told(metrics: Mapping[str, float]) -> str:
+    """The first figures of a loss, in a line."""
+    return "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in [*metrics.items()][:FIGURES])
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ class Learner:
     """All in which one kind of training differs from another.
 
     Attributes:
-        measure: the held-out bits per byte of the model as it is.
+        measure: the held-out bits per byte, or loss of another kind, of the model as it is.
         keep: saves the weights as the run's, at each new best.
-        bits_per_nat: turns the loss into bits per byte of the training text.
+        bits_per_nat: turns the loss into bits per byte of the training text; None for a loss of another kind.
         peak_share: share of the machine's matmul peak that one token a second takes.
         text: says which documents a batch is from.
         watch: further hooks, called after each step's record, from the step where training begins.
@@ -46,7 +46,7 @@ class Learner:
     loss: Loss
     measure: Callable[[], float]
     keep: Callable[[], None]
-    bits_per_nat: float
+    bits_per_nat: float | None
     peak_share: float
     text: Named
     watch: Callable[[hooks.Validate, hooks.Report, int], Sequence[Hook]] = _nothing_more

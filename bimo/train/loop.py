@@ -47,6 +47,7 @@ class Progress:
         seconds: wall-clock time in the loop, over all sessions of a resumed run.
         stop: why training should end after this step; empty = go on.
         checkpoint: whether a checkpoint is due after this step.
+        metrics: the loss's further figures for the last step, of a divided one weighted by its parts' labels.
     """
 
     step: int = 0
@@ -98,11 +99,12 @@ def fit(
             torch.manual_seed(seed_for(seed, "dropout", progress.step))
             model.train()
             batch = next(batches)
-            value = 0.0
+            value, metrics = 0.0, dict[str, float]()
             for part, share in divide(batch, accumulate):
-                part_loss, progress.metrics = loss(model, part.to(device))
+                part_loss, measured = loss(model, part.to(device))
                 (part_loss * share).backward()
                 value += part_loss.item() * share
+                metrics |= {name: metrics.get(name, 0.0) + one * share for name, one in measured.items()}
             if not math.isfinite(value):
                 optimizer.zero_grad()
                 raise NotFinite(progress.step, batch, "loss")
@@ -111,7 +113,7 @@ def fit(
             if not math.isfinite(progress.gradient_norm):
                 raise NotFinite(progress.step, batch, "gradient")
             progress.step += 1
-            progress.loss = value
+            progress.loss, progress.metrics = value, metrics
             progress.tokens += batch.tokens
             progress.checkpoint = False
             for hook in hooks:

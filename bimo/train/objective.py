@@ -6,6 +6,7 @@ Shapes: B rows, T positions, C width, V vocabulary, R positions of one chunk.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -46,11 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = hidden.new_zeros((), dtype=torch.float32)
-        rows = _chunk_rows(weight)
-        for start in range(0, hidden.shape[0], rows):
-            part = slice(start, start + rows)
-            logits = F.linear(hidden[part], narrow)  # (R, V)
-            losses, d_logits = (_fused if fused else _cross_entropy)(logits, labels[part])
+        for part, losses, d_logits in _chunks(hidden, narrow, labels, fused):
             total += losses.sum()
             torch.mm(d_logits, narrow, out=d_hidden[part])
             if d_weight is not None:
@@ -63,6 +60,52 @@ class _LinearCrossEntropy(torch.autograd.Function):
         (grad,) = grads
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * grad.to(d_hidden.dtype), None if d_weight is None else d_weight * grad, None, None
+
+
+class _LabelNats(torch.autograd.Function):
+    """Each cross-entropy of ``hidden @ weight.T`` by itself; the logits are computed again for the gradients.
+
+    They depend on what becomes of each value, which is known only then; but that is a factor of each row, so that a
+    frozen ``weight`` needs no second pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, fused: bool) -> Tensor:
+        narrow = weight.to(hidden.dtype)
+        nats = hidden.new_empty(len(hidden), dtype=torch.float32)
+        frozen = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        d_hidden = torch.empty_like(hidden) if frozen else None
+        for part, losses, d_logits in _chunks(hidden, narrow, labels, fused):
+            nats[part] = losses
+            if d_hidden is not None:
+                torch.mm(d_logits, narrow, out=d_hidden[part])
+        ctx.save_for_backward(*((d_hidden,) if frozen else (hidden, weight, labels)))
+        ctx.fused = fused
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        factor = grads[0][:, None]  # (N, 1)
+        if len(ctx.saved_tensors) == 1:
+            (d_hidden,) = ctx.saved_tensors
+            return d_hidden * factor.to(d_hidden.dtype), None, None, None
+        hidden, weight, labels = ctx.saved_tensors
+        narrow = weight.to(hidden.dtype)
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=torch.float32)
+        for part, _, d_logits in _chunks(hidden, narrow, labels, ctx.fused):
+            d_logits *= factor[part].to(d_logits.dtype)
+            torch.mm(d_logits, narrow, out=d_hidden[part])
+            d_weight += d_logits.mT @ hidden[part]
+        return d_hidden, d_weight, None, None
+
+
+def _chunks(hidden: Tensor, weight: Tensor, labels: Tensor, fused: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """For a few rows at a time: which they are, their losses (R,), and the gradient of their logits (R, V)."""
+    rows = _chunk_rows(weight)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        yield part, *(_fused if fused else _cross_entropy)(F.linear(hidden[part], weight), labels[part])
 
 
 def _chunk_rows(weight: Tensor) -> int:
@@ -95,6 +138,22 @@ def next_token_loss(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[st
         hidden, labels = hidden[counts], labels[counts]
     total: Tensor = _LinearCrossEntropy.apply(hidden, model.output_weight, labels, model.fused)  # type: ignore[no-untyped-call]
     return total / labels.shape[0], {}
+
+
+def label_nats(model: LanguageModel, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+    """The negative log-probability of each label that counts, in nats, float32 (N,), in the order of the loss mask.
+
+    What is learned may be any function of them: the gradient is that of each by itself. Memory does not grow with
+    tokens x vocabulary here either.
+
+    Args:
+        temperature: by which the logits are divided, as in sampling.
+    """
+    hidden = model.hidden(batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids)
+    hidden, labels = hidden[batch.loss_mask], batch.labels[batch.loss_mask]  # (N, C), (N,)
+    hidden = hidden if temperature == 1 else hidden / temperature
+    nats: Tensor = _LabelNats.apply(hidden, model.output_weight, labels, model.fused)  # type: ignore[no-untyped-call]
+    return nats
 
 
 @torch.no_grad()

@@ -55,6 +55,9 @@ class PackedExamples:
         first = self._batch * self.batch_size
         rows = [self._row(number) for number in range(first, first + self.batch_size)]
         self._batch += 1
+        return self._laid_out(rows)
+
+    def _laid_out(self, rows: Rows) -> Batch:
         return laid_out(self.examples, rows, self.length)
 
     def _row(self, number: int) -> list[int]:

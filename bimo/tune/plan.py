@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bimo.config import to_mapping
 from bimo.errors import ConfigError, TrainingError
 from bimo.train.budget import Budget
 from bimo.train.plan import Plan
@@ -21,6 +22,7 @@ STEPS_WANTED = 100  # fewer large steps learn less than more small ones
 FEWEST_STEPS = 5
 RATE_AT_WIDTH = 2e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
 EVALUATIONS = 8
+HEEDED = ("model.context", "model.dropout", "reading.encoding", "reading.validation", "reading.test")
 CHECKPOINT_SHARE, CHECKPOINT_SECONDS = 0.05, 60.0
 SAVED_BYTES, DISK = 12, 3e8  # of a parameter, with its two moments; bytes a second
 
@@ -38,14 +40,14 @@ def plan_rows(plan: Plan, examples: Sequence[Example], longest: int) -> None:
     plan.choose("model.context", length, reason)
 
 
-def plan_rates(plan: Plan, given: Mapping[str, Any], width: int) -> None:
-    """Choose the update rule and its rates, where the user does not."""
+def plan_rates(plan: Plan, given: Mapping[str, Any], width: int, share: float = 1.0) -> None:
+    """Choose the update rule and its rates, where the user does not; ``share`` is what the task wants of them."""
     said, optimizer = given.get("optimizer") or {}, plan.config.optimizer
     if "name" not in said:
         optimizer = dataclasses.replace(optimizer, name="adamw")
     if "weight_decay" not in said:
         optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
-    rate = float(f"{RATE_AT_WIDTH / width:.2g}")
+    rate = float(f"{share * RATE_AT_WIDTH / width:.2g}")
     for key in ("learning_rate", "adamw_learning_rate"):
         if key not in said and optimizer.name == "adamw":
             optimizer = dataclasses.replace(optimizer, **{key: rate})  # type: ignore[arg-type]
@@ -137,16 +139,20 @@ def plan_steps(
     return most if chosen else None
 
 
-def check_unused(given: Mapping[str, Any]) -> None:
+def check_unused(given: Mapping[str, Any], shape: Mapping[str, Any]) -> None:
     """Refuse settings of pretraining that tuning would not heed.
+
+    Args:
+        given: what the user wrote.
+        shape: of the model, which settings may repeat.
 
     Raises:
         ConfigError: names one.
     """
-    tokenizer = {f"tokenizer.{key}" for key in given.get("tokenizer") or {}}
-    shape = {f"model.{key}" for key in given.get("model") or {} if key not in ("context", "dropout")}
-    reading = {f"reading.{key}" for key in given.get("reading") or {} if key in ("text_column", "weights")}
-    others = {key for key in ("samples",) if given.get(key)}
-    for key in sorted(tokenizer | shape | reading | others):
-        fix = "Leave it out: shape and tokenizer come with the model, columns are named by --columns."
-        raise ConfigError(f"{key} has no part in tuning.", fix=fix)
+    usual = to_mapping(TuneConfig())
+    heeded = {"model": shape, "tokenizer": {}, "reading": {}}
+    for section, known in heeded.items():
+        for key, value in (given.get(section) or {}).items():
+            if f"{section}.{key}" not in HEEDED and value not in (None, [], usual[section].get(key), known.get(key)):
+                fix = "Leave it out: shape and tokenizer come with the model, and columns are named by --columns."
+                raise ConfigError(f"{section}.{key} has no part in tuning.", got=str(value), fix=fix)

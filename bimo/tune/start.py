@@ -38,12 +38,13 @@ from bimo.train.probe import Machine
 from bimo.train.start import set_up
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
-from bimo.tune.materials import Given, Materials, make_materials, overlap_finding, read_given
+from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
 from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_steps, wanted_rows
-from bimo.tune.task import Task
+from bimo.tune.task import Comparing, Task, rate_of
 from bimo.tune.tasks import make_task
 
 DEFAULT_BUDGET = "10m"
+REFERENCE_FOLDER = "reference"  # in checkpoints: what the model made of the examples before training
 LONGEST = 1024  # tokens of a row unasked, as in pretraining
 CLOSING_SECONDS = 4.0  # reading the best weights again, and the report, for a small model
 EVALUATION_SHARE = 0.04  # of a wall-clock budget, for each look at the test answers
@@ -109,16 +110,15 @@ def prepare(
     Raises:
         BimoError: the data, the model, the configuration or the budget is not usable.
     """
-    check_unused(given)
     check_limits(config)
     if config.start is None or not config.data:
         missing, option = (
             ("model to tune", "--model RUN_OR_FOLDER") if config.start is None else ("data", "--data FILE")
         )
         raise ConfigError(f"There is no {missing}.", fix=f"Add {option}.")
+    folder = Path(config.start)
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
-    folder = Path(config.start)
     budget = parse_tuning_budget(config.budget) if config.budget else Budget(epochs=config.epochs)
     deadline = None if budget.seconds is None else stopwatch.began + budget.seconds
     resolve_device(config.device)
@@ -131,14 +131,15 @@ def prepare(
     tokenizer.save(run.path)
     with display.bar("keeping its weights"):
         task.save(model, run.checkpoints / START_FOLDER)
-    model = adapt(model) if adapt else model
     config = cast(TuneConfig, plan.config)
+    materials = compared(config, task, materials, model, run, display)
+    model = adapt(model) if adapt else model
     model = computing_as(model.train(), config)
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start), task.name)
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        a_row = measure_step(model, first_batches, config, task.loss, repeats=3) / plan.config.batch.accumulate
+        a_row = measure_step(model, first_batches, config, task.loss, repeats=2) / plan.config.batch.accumulate
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
@@ -178,17 +179,36 @@ def _materials(
         problem = "model.context is wrong."
         raise ConfigError(problem, expected=f"2 to {context}, the context of the model", got=str(wanted))
     longest = wanted or min(LONGEST, context)
+    shape = shape_of(model)
+    check_unused(given, shape)
     materials = make_materials(rows, tokenizer, longest, display)
-    shape = dataclasses.replace(config.model, **{**shape_of(model), "context": wanted})
     config = dataclasses.replace(
-        config, model=shape, columns=rows.columns, device=cast(Any, device.type), compile=bool(config.compile)
+        config,
+        model=dataclasses.replace(config.model, **{**shape, "context": wanted}),
+        columns=rows.columns,
+        device=cast(Any, device.type),
+        compile=bool(config.compile),
     )
     plan = Plan(config)
     plan_arithmetic(plan, machine)
     plan_kernels(plan)
-    plan_rates(plan, given, model.config.hidden_size)
+    plan_rates(plan, given, model.config.hidden_size, rate_of(rows.task))
     plan_rows(plan, [*materials.train, *materials.validation, *materials.test], longest)
     return plan, materials
+
+
+def compared(config: TuneConfig, task: Task, materials: Materials, model: Any, run: Run, display: Display) -> Materials:
+    """The examples with what the model makes of them before it is trained, where the task asks for it."""
+    if not isinstance(task, Comparing):
+        return materials
+    assert config.model.context
+    model = computing_as(model.eval(), config)
+    sides: dict[str, Any] = {}
+    with display.bar("asking the model before"):
+        for side in SIDES:
+            path = run.checkpoints / REFERENCE_FOLDER / f"{side}.npy"
+            sides[side] = task.compared(model, getattr(materials, side), length=config.model.context, path=path)
+    return dataclasses.replace(materials, **sides)
 
 
 def make_batches(config: Any, task: Task, materials: Materials, batch_size: int | None = None) -> Batches:
@@ -324,6 +344,7 @@ def reopen(
     files.write_text(run.config, to_yaml(config))
     lineage.values["status"] = "running"
     lineage.event(", ".join([f"resumed after step {step}", *changes]))
+    materials = compared(config, rows.task, materials, model, run, display)
     model = adapt(model) if adapt else model
     model = computing_as(model.train(), config)
     return Session(config, rows.task, materials, model, lineage, machine, checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -106,3 +106,22 @@ class Task(Protocol):
     def load(self, folder: Path, device: torch.device) -> Any:
         """Read what :meth:`save` wrote, for evaluation."""
         ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A task whose examples need to know what the model makes of them before it is trained."""
+
+    def compared(self, model: Any, examples: Sequence[Example], *, length: int, path: Path) -> Sequence[Example]:
+        """The examples with it; kept at ``path``, where it is found again when the run is resumed."""
+        ...
+
+
+def rate_of(task: Task) -> float:
+    """What the task's learning rates are, as a share of those of chat."""
+    return float(getattr(task, "rate", 1.0))
+
+
+def in_bits(task: Task) -> bool:
+    """Whether the loss is nats of text, which can be told in bits per byte."""
+    return bool(getattr(task, "in_bits", True))

@@ -13,6 +13,7 @@ from bimo.tune.task import Task
 
 TASKS = {
     "chat": "bimo.tune.chat:Chat",
+    "prefer": "bimo.tune.prefer:Prefer",
 }
 
 

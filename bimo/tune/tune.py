@@ -22,6 +22,7 @@ from bimo.train.learn import Learner, learn
 from bimo.train.lineage import Stopwatch
 from bimo.train.loop import Progress
 from bimo.tune.start import Adapt, Session, configure, held_out_batches, prepare, reopen
+from bimo.tune.task import in_bits
 
 
 def tune(
@@ -82,7 +83,7 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
     config, task, materials, model = session.config, session.task, session.materials, session.model
     assert config.model.context
     model.dropout = config.model.dropout or 0.0
-    bits_per_nat = 1 / (math.log(2) * materials.bytes_per_token)
+    bits_per_nat = 1 / (math.log(2) * materials.bytes_per_token) if in_bits(task) else None
     learner = Learner(
         model,
         session.batches,
@@ -98,7 +99,7 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
     return run
 
 
-def _validation(session: Session, bits_per_nat: float) -> Callable[[], float]:
+def _validation(session: Session, bits_per_nat: float | None) -> Callable[[], float]:
     """A function that measures the model as it then is on the validation examples, or for want of any on all."""
     task, model, materials = session.task, session.model, session.materials
     batches = held_out_batches(session.config, task, materials.validation or materials.train)
@@ -106,7 +107,7 @@ def _validation(session: Session, bits_per_nat: float) -> Callable[[], float]:
     def measure() -> float:
         model.eval()
         with torch.compiler.set_stance("force_eager"):
-            return task.measure(model, batches)["loss"] * bits_per_nat
+            return task.measure(model, batches)["loss"] * (bits_per_nat or 1.0)
 
     return measure
 
@@ -126,7 +127,7 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
         model,
         {
             **figures,
-            "validation_bits_per_byte": best.bits_per_byte,
+            "validation_bits_per_byte" if in_bits(task) else "validation_loss": best.bits_per_byte,
             "best_step": best.step,
             "steps": progress.step,
             "tokens": progress.tokens,

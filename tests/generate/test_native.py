@@ -203,10 +203,27 @@ def test_packed_int8_is_within_half_a_step(channels: int, inputs: int, seed: int
 def test_bytes_needed_is_what_is_taken(shape: str, dtype: str) -> None:
     model = make_model(shape)
     backend = NativeBackend(model, pages=5, dtype=dtype)
-    taken = sum(tensor.nbytes for tensor in backend._kept)
+    taken = sum(tensor.nbytes for tensor in (backend._pages, backend._scratch, *backend._kept))
     assert len(backend._room) == 0
     assert 0 < taken - bytes_needed(model.config, dtype, 5) < 10_000  # norms and biases
-    assert backend.context == 5 * PAGE and backend.page_bytes * 5 in [tensor.nbytes for tensor in backend._kept]
+    assert backend.context == 5 * PAGE and backend.page_bytes * 5 == backend._pages.nbytes
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+def test_refreshed_weights_are_those_of_a_new_backend(dtype: str) -> None:
+    model = make_model("llama-biases")
+    backend = NativeBackend(model, pages=5, dtype=dtype)
+    step = np.arange(7, dtype=np.int32)
+    batch = Batch(step + 3, step, np.zeros(7, np.int32), np.array([[2]], np.int32), step)
+    before = backend.logits(batch)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.25)
+    assert np.array_equal(backend.logits(batch), before)
+    backend.refresh(model)
+    after = backend.logits(batch)
+    assert not np.array_equal(after, before)
+    assert np.array_equal(after, NativeBackend(model, pages=5, dtype=dtype).logits(batch))
 
 
 def test_models_and_precisions_it_cannot_compute() -> None:

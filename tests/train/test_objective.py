@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bimo.batches.loader import Batch
 from bimo.train import objective
 from bimo.train.loop import divide
-from bimo.train.objective import mean_nats, next_token_loss
+from bimo.train.objective import label_nats, mean_nats, next_token_loss
 
 
 class Bigrams(nn.Module):
@@ -125,3 +125,41 @@ def test_mean_nats_weighs_labels_not_batches() -> None:
     counts = [first.tokens, second.tokens]
     expected = sum(witness(model, batch).item() * batch.tokens for batch in (first, second)) / sum(counts)
     assert mean_nats(model, [first, second]) == pytest.approx(expected, abs=1e-6)
+
+
+def label_witness(model: Bigrams, batch: Batch, temperature: float) -> Tensor:
+    logits = F.linear(model.embedding[batch.input_ids], model.output) / temperature
+    return F.cross_entropy(logits[batch.loss_mask], batch.labels[batch.loss_mask], reduction="none")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("chunk", [1, 23, 1 << 19])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_each_label_has_its_own_gradient(
+    chunk: int, fused: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "CHUNK_ELEMENTS", chunk)
+    ours, theirs, batch = Bigrams(fused=fused), Bigrams(), make_batch()
+    nats = label_nats(ours, batch, temperature=temperature)
+    factor = torch.randn(nats.shape, generator=torch.Generator().manual_seed(2))
+    (nats * factor).sum().backward()
+    expected = label_witness(theirs, batch, temperature)
+    (expected * factor).sum().backward()
+    assert torch.allclose(nats, expected, atol=1e-6)
+    assert torch.allclose(ours.embedding.grad, theirs.embedding.grad, atol=1e-5)
+    assert torch.allclose(ours.output.grad, theirs.output.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_frozen_output_layer_changes_no_other_gradient(fused: bool) -> None:
+    free, frozen, batch = Bigrams(fused=fused), Bigrams(fused=fused), make_batch()
+    frozen.output.requires_grad_(False)
+    for model in (free, frozen):
+        label_nats(model, batch).square().sum().backward()
+    assert torch.allclose(free.embedding.grad, frozen.embedding.grad, atol=1e-5) and frozen.output.grad is None
+
+
+def test_without_gradients_nothing_is_kept() -> None:
+    with torch.no_grad():
+        nats = label_nats(Bigrams(), make_batch())
+    assert not nats.requires_grad and nats.shape == (make_batch().tokens,)
