@@ -171,7 +171,8 @@ class _SideBySide:
 def _score(model: Model, batch: Sequence[_Row]) -> Iterator[list[Score]]:
     device, length = model.output_weight.device, batch[0].length
     ids = torch.zeros(len(batch), length, dtype=torch.long)
-    read, labels = [], []  # which hidden state gives the next token, and that token
+    read: list[int] = []  # which hidden state gives the next token ...
+    labels: list[int] = []  # ... and that token
     for number, row in enumerate(batch):
         flat = [*row.context, *(id for one in row.continuations for id in one[:-1])]
         ids[number, : len(flat)] = torch.tensor(flat)

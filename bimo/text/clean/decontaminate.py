@@ -115,7 +115,7 @@ def fit(documents: Iterable[Document], words: int = 13, characters: int = 20) ->
     names, hashes, owner, too_short = [], [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)], 0
     for number, document in enumerate(documents):
         names.append(document.id.replace("\n", " "))
-        _, _, found = _grams(words_of(document.text), words, characters)
+        found = grams_of(document.text, words, characters)
         hashes.append(found)
         owner.append(np.full(len(found), number))
         too_short += not len(found)
@@ -226,6 +226,11 @@ class _Search:
         name = self._grams.names[owners[times.argmax()]]
         others = f" and {len(owners) - 1} other" + "s" * (len(owners) > 2) if len(owners) > 1 else ""
         return spans, f"{count} words of {name}{others}"
+
+
+def grams_of(text: str, words: int = 13, characters: int = 20) -> Hashes:
+    """The hashes of all n-grams of a text (P,), in order."""
+    return _grams(words_of(text), words, characters)[2]
 
 
 def _grams(words: Words, spaced: int, unspaced: int) -> tuple[Places, Places, Hashes]:
