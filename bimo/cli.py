@@ -27,6 +27,7 @@ COMMANDS = {
     "sweep": "bimo.commands.sweep:sweep",
     "import": "bimo.commands.import_:import_",
     "eval": "bimo.commands.eval:evaluate",
+    "errors": "bimo.commands.errors:errors",
     "score": "bimo.commands.score:score",
     "detect-watermark": "bimo.commands.detect_watermark:detect_watermark",
     "generate": "bimo.commands.generate:generate",

@@ -1,4 +1,4 @@
-"""``bimo eval``: how well a model predicts text that it has not seen."""
+"""``bimo eval``: how well a model predicts text that it has not seen, and how well it does tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimo.commands import Device
 from bimo.commands.results import counted, print_json, print_table, with_interval
-from bimo.errors import RunError
+from bimo.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from bimo.evaluate.likelihood import DocumentScore
@@ -16,21 +16,53 @@ if TYPE_CHECKING:
 MOST_ROWS, MOST_SKIPPED = 40, 5
 
 
-def evaluate(run: Path, /, *, data: list[str] | None = None, json: bool = False, device: Device = "auto") -> None:
-    """Measure a model on text that it has not seen.
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: list[str] | None = None,
+    task: list[str] | None = None,
+    limit: int | None = None,
+    compare: Path | None = None,
+    chat: bool = False,
+    keep_known: bool = False,
+    json: bool = False,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on text it has not seen, or on tasks.
 
-    Gives bits per byte and perplexity, with 95% intervals. Bits per byte compares
-    any two models on the same text; perplexity only models with one tokenizer.
+    Of text it gives bits per byte and perplexity. Bits per byte compares any two
+    models on the same text; perplexity only models with one tokenizer. Of a task it
+    gives the task's metrics. All have 95% intervals. Answers to a task are kept in
+    the run's evaluations/ as they come: the same command goes on where it stopped,
+    and `bimo errors` shows the worst of them.
 
         bimo eval runs/quickstart
         bimo eval runs/quickstart --data letters.txt --json
+        bimo eval runs/smollm2 --task boolq --task piqa --limit 500
+        bimo eval runs/tuned --task mine.yaml --compare runs/smollm2
 
     Args:
         run: a run directory or a Hugging Face folder
         data: new text, a path or a corpus, can be given several times; the run's own held-out text if not given
+        task: a task by name, or a YAML file of your own; can be given several times, `all` for all that come with bimo
+        limit: examples of a task at most, drawn fairly
+        compare: another run that does the same, with the probability that the difference is chance
+        chat: put the prompts of tasks as messages, for a model that learned to chat
+        keep_known: count also examples that stand in the run's training text
         json: print JSON, with every document
         device: where to compute; auto takes the best device present
     """
+    if task:
+        if data:
+            raise UsageError("A task has its own data.", expected="--task or --data", got="both")
+        from bimo.commands.eval_task import Options, evaluate_tasks
+
+        evaluate_tasks(run, task, Options(limit, compare, chat, keep_known, json, device))
+        return
+    for name, given in (("--limit", limit), ("--compare", compare), ("--chat", chat or None)):
+        if given is not None:
+            raise UsageError(f"{name} is for tasks.", fix="Say which with --task NAME.")
     from bimo.evaluate.intervals import bits_per_byte, perplexity
     from bimo.evaluate.likelihood import score_documents
     from bimo.generate.language_model import load

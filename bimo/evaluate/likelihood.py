@@ -102,7 +102,7 @@ def score_documents(
             scores.append(score)
             yield from _windows(tokens, score.label_nats, context_length, stride)
 
-    with _evaluating(model):
+    with evaluating(model):
         for batch in _batches(windows(), batch_size):
             _score(model, batch, tokenizer.eos_id)
             if progress:
@@ -168,20 +168,25 @@ def _score(model: LanguageModel, batch: list[_Window], padding: int) -> None:
 
 
 def _cross_entropy(model: LanguageModel, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Nats of each label (M,) given its hidden state (M, C), a bounded number of logits at a time.
-
-    The logits are float32 whatever the model computes in: in bfloat16 they would be rounded to about 1%.
-    """
-    rows = max(1, LOGITS_AT_ONCE // model.output_weight.shape[0])
-    parts = [
-        F.cross_entropy(model.logits(part[None].float())[0], target, reduction="none")  # (rows, V), (rows,)
-        for part, target in zip(hidden.split(rows), labels.split(rows), strict=True)
-    ]
+    """Nats of each label (M,) given its hidden state (M, C)."""
+    parts = [F.cross_entropy(logits, target, reduction="none") for logits, target in logits_of(model, hidden, labels)]
     return torch.cat(parts)
 
 
+def logits_of(
+    model: LanguageModel, hidden: torch.Tensor, labels: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits (rows, V) of hidden states (M, C), with their labels (rows,), a bounded number at a time.
+
+    They are float32 whatever the model computes in: in bfloat16 they would be rounded to about 1%.
+    """
+    rows = max(1, LOGITS_AT_ONCE // model.output_weight.shape[0])
+    for part, target in zip(hidden.split(rows), labels.split(rows), strict=True):
+        yield model.logits(part[None].float())[0], target
+
+
 @contextmanager
-def _evaluating(model: LanguageModel) -> Iterator[None]:
+def evaluating(model: LanguageModel) -> Iterator[None]:
     """No dropout and no gradients inside; the model's mode is put back."""
     training = model.training
     model.train(False)

@@ -64,7 +64,7 @@ class LanguageModel:
         Raises:
             UsageError: an option is unknown or wrong, or the prompt does not fit the model's context.
         """
-        ids = self._prompt_ids(prompt)
+        ids = self.prompt_ids(prompt)
         sampling, n = read_options({"n": n, **options}, len(ids))
         return self._complete(ids, sampling, n, self.conventions.ends)
 
@@ -74,7 +74,7 @@ class LanguageModel:
         Raises:
             UsageError: as for :meth:`generate`, and when more than one continuation is asked for.
         """
-        return self._stream(self._prompt_ids(prompt), options, self.conventions.ends)
+        return self._stream(self.prompt_ids(prompt), options, self.conventions.ends)
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Answer a conversation, a list of ``{"role": ..., "content": ...}``.
@@ -120,7 +120,8 @@ class LanguageModel:
         texts = [self.tokenizer.token_bytes(id).decode("utf-8", errors="backslashreplace") for id in ids]
         return [TokenScore(*row) for row in zip(texts, ids, logprobs[known:], ranks[known:], strict=True)]
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The ids of a text to continue; those that begin a document where it is empty."""
         if not isinstance(prompt, str):
             raise UsageError("The prompt is wrong.", expected="a text", got=repr(prompt))
         ids = self.tokenizer.encode(prompt)
@@ -179,11 +180,7 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> Languag
     folder = Path(path)
     if dtype not in DTYPES:
         raise UsageError(f"Unknown dtype '{dtype}'.", fix=did_you_mean(dtype, DTYPES))
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        fix = f"Make a run of it first: bimo import {folder}" if folder.is_file() and folder.suffix == ".gguf" else ""
-        expected = "a bimo run or a Hugging Face folder"
-        raise ModelError(f"There is no model at {folder}.", expected=expected, got=got, fix=fix)
+    require_folder(folder)
     where = resolve_device(device)
     model = load_model(folder, device=where, dtype=DTYPES[dtype])
     if dtype == "auto" and where.type == "cpu" and model.output_weight.dtype == torch.float16:
@@ -196,3 +193,16 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> Languag
             got=f"{tokenizer.vocab_size} tokens",
         )
     return LanguageModel(model, tokenizer, folder, read_conventions(folder, tokenizer))
+
+
+def require_folder(folder: Path) -> None:
+    """Make sure that there may be a model.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        fix = f"Make a run of it first: bimo import {folder}" if folder.is_file() and folder.suffix == ".gguf" else ""
+        expected = "a bimo run or a Hugging Face folder"
+        raise ModelError(f"There is no model at {folder}.", expected=expected, got=got, fix=fix)

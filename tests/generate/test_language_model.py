@@ -144,23 +144,23 @@ def test_text_longer_than_the_context_is_scored_whole(base: LanguageModel, monke
 
 def test_prompts_begin_as_the_folder_says(base: LanguageModel, tmp_path: Path) -> None:
     eos = base.tokenizer.eos_id
-    assert base._prompt_ids("To") == [eos, *base.tokenizer.encode("To")] and base._prompt_ids("") == [eos]
+    assert base.prompt_ids("To") == [eos, *base.tokenizer.encode("To")] and base.prompt_ids("") == [eos]
     folder = write_folder(tmp_path)
     plain = load(folder)
-    assert plain._prompt_ids("To") == transformers.AutoTokenizer.from_pretrained(folder)("To").input_ids
-    assert plain._prompt_ids("") == [eos]
+    assert plain.prompt_ids("To") == transformers.AutoTokenizer.from_pretrained(folder)("To").input_ids
+    assert plain.prompt_ids("") == [eos]
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config |= {"bos_token": "<|im_start|>", "add_bos_token": True}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     begun = load(folder)
     bos = begun.tokenizer.special["<|im_start|>"]
-    assert begun._prompt_ids("To") == [bos, *begun.tokenizer.encode("To")] and begun._prompt_ids("") == [bos]
+    assert begun.prompt_ids("To") == [bos, *begun.tokenizer.encode("To")] and begun.prompt_ids("") == [bos]
     assert begun.generate("", max_new_tokens=2)[0].finish_reason in ("stop", "length")
 
 
 def test_a_prompt_cannot_spell_a_control_token(base: LanguageModel) -> None:
-    assert base._prompt_ids("<|endoftext|><|im_end|>").count(base.tokenizer.eos_id) == 1
-    assert not set(base._prompt_ids("<|im_end|>")[1:]) & set(base.tokenizer.special.values())
+    assert base.prompt_ids("<|endoftext|><|im_end|>").count(base.tokenizer.eos_id) == 1
+    assert not set(base.prompt_ids("<|im_end|>")[1:]) & set(base.tokenizer.special.values())
 
 
 def test_end_tokens_come_from_the_folder(tmp_path: Path) -> None:

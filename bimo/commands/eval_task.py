@@ -1,0 +1,221 @@
+"""``bimo eval --task``: how well a model does tasks, beside what needs no model, and against another run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bimo.commands import Device
+from bimo.commands.results import counted, print_json, print_table, with_interval
+from bimo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bimo.evaluate.contamination import Shared
+    from bimo.evaluate.harness import Answered, Evaluation
+    from bimo.evaluate.task import Example, Task
+    from bimo.generate.language_model import LanguageModel
+    from bimo.train.display import Display
+
+MOST_CLASSES = 20  # of a confusion matrix that is printed
+
+
+class Options(NamedTuple):
+    """See :func:`bimo.commands.eval.evaluate`."""
+
+    limit: int | None
+    compare: Path | None
+    chat: bool
+    keep_known: bool
+    json: bool
+    device: Device
+
+
+class _Models:
+    """Loads a model when it is first asked for: where all answers are there already, never."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._loaded: dict[Path, LanguageModel] = {}
+
+    def __getitem__(self, run: Path) -> LanguageModel:
+        from bimo.generate.language_model import load
+
+        if run not in self._loaded:
+            self._loaded[run] = load(run, device=self._device)
+        return self._loaded[run]
+
+
+def evaluate_tasks(run: Path, tasks: Sequence[str], options: Options) -> None:
+    """Do each of the tasks, print what was measured, and keep it in the run."""
+    from bimo.evaluate import task as module
+    from bimo.generate.language_model import require_folder
+    from bimo.train.display import Display
+
+    if options.limit is not None and options.limit < 1:
+        raise UsageError("--limit is wrong.", expected="a number from 1", got=str(options.limit))
+    for folder in filter(None, (run, options.compare)):
+        require_folder(folder)
+    chosen = [name for task in tasks for name in (module.names() if task == "all" else [task])]
+    found = [module.find_task(name) for name in chosen]
+    display, models = Display(), _Models(options.device)
+    results = []
+    for name, task, folder in found:
+        result = _evaluate(run, name, task, folder, options, display, models)
+        results.append(result)
+        if not options.json:
+            print("" if len(results) == 1 else "\n", end="")
+            _print(result, task)
+    if options.json:
+        print_json(results[0] if len(results) == 1 else results)
+
+
+def _evaluate(
+    run: Path, name: str, task: Task, folder: Path, options: Options, display: Display, models: _Models
+) -> dict[str, Any]:
+    from bimo import files
+    from bimo.evaluate.harness import RESULT, Evaluation, compare_all, measure_all
+    from bimo.evaluate.task import read_examples
+
+    with display.bar(f"reading {name}") as advance:
+        examples = read_examples(task, folder, limit=options.limit, progress=advance)
+    shared = _shared(run, examples, display, models)
+    known = [one.id for one, inside in zip(examples, shared.examples, strict=True) if inside] if shared else []
+    used = [one for one in examples if options.keep_known or one.id not in set(known)]
+    if not used:
+        display.warn("All examples stand in the training text. They are measured nevertheless: trust no number here.")
+        used = examples
+    evaluation = Evaluation(run, name, task, folder, chat=options.chat)
+    answers = _ask(evaluation, run, used, display, models)
+    measured = measure_all(task, answers)
+    result: dict[str, Any] = {
+        "task": name,
+        "description": task.description,
+        "run": str(run),
+        "examples": len(answers),
+        "chat": options.chat,
+        "shots": task.shots,
+        "known": None if shared is None else {"examples": known, "too_short": shared.too_short},
+        "metrics": {
+            metric.name: {**dataclasses.asdict(measured[metric.name]), "signature": metric.signature}
+            for metric in task.measured_by
+        },
+        "baselines": _baselines(task, answers, used),
+    }
+    if task.kind == "classify":
+        from bimo.evaluate.metrics.classification import confusion
+
+        classes, table = confusion([one.prediction["label"] for one in answers], [one.reference for one in answers])
+        result["confusion"] = {"classes": classes, "counts": table.astype(int).tolist()}
+    if options.compare is not None:
+        other = Evaluation(options.compare, name, task, folder, chat=options.chat)
+        others = {one.id: one.prediction for one in _ask(other, options.compare, used, display, models)}
+        compared = {key: dataclasses.asdict(value) for key, value in compare_all(task, answers, others).items()}
+        result["compared"] = {"run": str(options.compare), "metrics": compared}
+    files.write_json(evaluation.folder / RESULT, result)
+    return result
+
+
+def _ask(
+    evaluation: Evaluation, run: Path, examples: list[Example], display: Display, models: _Models
+) -> list[Answered]:
+    missing = len(evaluation.missing(examples))
+    if missing < len(examples):
+        display.note(f"{evaluation.folder}: {len(examples) - missing:,} of {len(examples):,} answers are there already")
+    told: set[str] = set()
+    answered = 0
+
+    def warn(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            display.warn(text)
+
+    try:
+        with display.bar(f"asking {run.name}") as advance:
+
+            def done(count: int) -> None:
+                nonlocal answered
+                answered += count
+                advance(answered, missing, f"{answered:,} of {missing:,} examples")
+
+            return evaluation.ask(lambda: models[run], examples, done=done, warn=warn)
+    except KeyboardInterrupt:
+        display.note(f"The answers so far are kept in {evaluation.folder}; the same command goes on from there.")
+        raise
+
+
+def _shared(run: Path, examples: Sequence[Example], display: Display, models: _Models) -> Shared | None:
+    """Which examples the run was trained on; None where its training text is not there."""
+    from bimo.batches.shards import open_tokens
+    from bimo.evaluate.contamination import find_shared
+    from bimo.run import Run
+    from bimo.tokenizer.tokenizer import Tokenizer
+    from bimo.train.materials import TOKENS_FOLDER
+
+    folder = Run(run).checkpoints / TOKENS_FOLDER
+    if not (folder / "train.json").is_file():
+        return None
+    train = open_tokens(folder, "train", verify=False)
+    with display.bar("comparing with training") as advance:
+        return find_shared([one.own_text for one in examples], train, Tokenizer.load(run), advance)
+
+
+def _baselines(task: Task, answers: Sequence[Answered], examples: Sequence[Example]) -> dict[str, float]:
+    """The accuracy of what needs no model: chance, and the most frequent label."""
+    baselines = {}
+    if task.kind in ("choices", "classify"):
+        baselines["chance"] = sum(1 / len(one.choices) for one in examples) / len(examples)
+    if task.kind == "classify":
+        label, count = Counter(one.reference for one in answers).most_common(1)[0]
+        baselines[f"always {label}"] = count / len(answers)
+    return baselines
+
+
+def _print(result: dict[str, Any], task: Task) -> None:
+    from bimo.evaluate.intervals import Measured
+
+    rows = [("task", f"{result['task']}: {task.description}")]
+    rows.append(("examples", f"{result['examples']:,} of {task.data} ({task.split}), {task.shots} shown before each"))
+    rows.append(("known", _known(result["known"], result["examples"])))
+    for metric in task.measured_by:
+        facts = dict(result["metrics"][metric.name])
+        signature = facts.pop("signature")
+        digits = 1 if metric.scale.startswith("0 to 100") or metric.name.startswith("ter") else 3
+        rows.append((metric.name, with_interval(Measured(**facts), digits)))
+        if signature:
+            rows.append(("", signature))
+    rows += [(name, f"{value:.3f} accuracy") for name, value in result["baselines"].items()]
+    print_table(("", ""), rows)
+    if 1 < len(result.get("confusion", {}).get("classes", ())) <= MOST_CLASSES:
+        classes = result["confusion"]["classes"]
+        columns = ("label \\ taken for", *classes)
+        counts = zip(classes, result["confusion"]["counts"], strict=True)
+        print()
+        print_table(columns, [(name, *(f"{count:,}" for count in row)) for name, row in counts], right=classes)
+    if "compared" in result:
+        print()
+        _print_compared(result["compared"], Path(result["run"]).name)
+
+
+def _known(known: dict[str, Any] | None, used: int) -> str:
+    if known is None:
+        return "the training text of this model is not here, so nobody knows what it has read"
+    found = len(known["examples"])
+    said = f"{counted(found, 'example')} stand in the training text" if found else "none stands in the training text"
+    said += " and are left out" if found and used else ""
+    return said + (f"; {known['too_short']:,} are too short to look for" if known["too_short"] else "")
+
+
+def _print_compared(compared: dict[str, Any], own: str) -> None:
+    from bimo.evaluate.intervals import Measured
+
+    other = Path(compared["run"]).name
+    columns = ("metric", own, other, "difference", "p")
+    rows = []
+    for name, facts in compared["metrics"].items():
+        difference = with_interval(Measured(**facts["difference"]))
+        rows.append((name, f"{facts['first']:.3f}", f"{facts['second']:.3f}", difference, f"{facts['p']:.4f}"))
+    print_table(columns, rows, right=columns[1:])
+    print("p: how likely so large a difference is where the two runs are equally good")

@@ -1,0 +1,70 @@
+"""Which examples a model has read in training: 13 words in a row of theirs stand in its training text.
+
+The measure of Brown et al. 2020, appendix C, as in ``bimo.text.clean.decontaminate``: of unspaced scripts 20
+characters.
+
+Shapes: G n-grams of the examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bimo.batches.shards import Tokens
+from bimo.text.clean.decontaminate import grams_of
+from bimo.tokenizer.tokenizer import Tokenizer
+
+IDS = 1 << 16  # decoded at once
+LAPPED = 200  # ids that are decoded with the next part again, so that an n-gram across both is found
+MOST_IDS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What examples and training text share.
+
+    Attributes:
+        examples: whether each is in the training text.
+        too_short: how many have no n-gram and cannot be looked for.
+        searched: share of the training text that was searched.
+    """
+
+    examples: tuple[bool, ...]
+    too_short: int
+    searched: float
+
+
+def find_shared(
+    texts: Sequence[str],
+    train: Tokens,
+    tokenizer: Tokenizer,
+    progress: Callable[[int, int], object] | None = None,
+) -> Shared:
+    """Look for the texts of examples in the text that a model was trained on.
+
+    Args:
+        train: searched up to ``MOST_IDS``.
+        progress: called with ids done and in all.
+    """
+    each = [grams_of(text) for text in texts]
+    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *each]))  # (G,)
+    found = np.zeros(len(known), dtype=bool)
+    total = min(train.count, MOST_IDS)
+    for documents, done in _parts(train, tokenizer, total) if len(known) else ():
+        found |= np.isin(known, np.concatenate([grams_of(text) for text in documents]))
+        if progress:
+            progress(done, total)
+    inside = tuple(bool(found[np.searchsorted(known, grams)].any()) for grams in each)
+    return Shared(inside, sum(not len(grams) for grams in each), total / max(1, train.count))
+
+
+def _parts(train: Tokens, tokenizer: Tokenizer, total: int) -> Iterator[tuple[list[str], int]]:
+    """The documents of each part of the text, and how many ids are done."""
+    for start in range(0, total, IDS):
+        ids = np.asarray(train.ids[start : min(total, start + IDS + LAPPED)])
+        documents = np.split(ids, np.flatnonzero(ids == train.eos_id))
+        pieces = [tokenizer.decode_bytes(part[part != train.eos_id].tolist()) for part in documents]
+        yield [piece.decode("utf-8", "replace") for piece in pieces], min(total, start + IDS)

