@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bimo.device import seed_for
-from bimo.text.clean.decontaminate import grams
+from bimo.text.clean.decontaminate import grams_of
 from bimo.text.document import text_digest
-from bimo.text.shingles import Hashes, words_of
+from bimo.text.shingles import Hashes
 from bimo.tune.rows import Row
 from bimo.tune.task import Refused
 
@@ -159,4 +159,4 @@ def _contaminated(held: list[list[Row]], train: list[list[Row]], said: Mapping[i
 
 
 def _passages(texts: Iterable[str]) -> Hashes:
-    return np.unique(np.concatenate([grams(words_of(text), WORDS, CHARACTERS)[2] for text in texts]))
+    return np.unique(np.concatenate([grams_of(text, WORDS, CHARACTERS) for text in texts]))
