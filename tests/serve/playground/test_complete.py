@@ -6,8 +6,6 @@ import pytest
 
 from tests.serve.playground.driving import Open, Serve, finish, requests, set_to, text_of, until, write
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_text_grows_in_place(serve: Serve, open_page: Open) -> None:
     server = serve(delay=0.02)
@@ -29,6 +27,7 @@ def test_a_text_grows_in_place(serve: Serve, open_page: Open) -> None:
     assert asked["prompt"] == "Once upon a time" and asked["logprobs"] == 5 and asked["stream"] is True
 
 
+@pytest.mark.slow
 def test_the_painted_text_lies_under_the_written_one(serve: Serve, open_page: Open) -> None:
     """Letter for letter: both wrap alike, or the colours would not be where the words are."""
     page = open_page(serve())
@@ -84,6 +83,7 @@ def test_a_branch(serve: Serve, open_page: Open) -> None:
     assert text_of(page) == before and page.locator(".variant").count() == 0
 
 
+@pytest.mark.slow
 def test_the_end_of_the_text_can_be_chosen(serve: Serve, open_page: Open) -> None:
     server = serve()
     page = open_page(server)
@@ -112,6 +112,7 @@ def test_stop(serve: Serve, open_page: Open) -> None:
     assert server.cancelled.wait(10), "the server must see that nobody listens"
 
 
+@pytest.mark.slow
 def test_variants(serve: Serve, open_page: Open) -> None:
     server = serve()
     page = open_page(server)
@@ -131,6 +132,7 @@ def test_variants(serve: Serve, open_page: Open) -> None:
     assert len(texts) == 3 and all(text.startswith("The king") for text in texts)
 
 
+@pytest.mark.slow
 def test_own_words_are_coloured(serve: Serve, open_page: Open) -> None:
     server = serve()
     page = open_page(server)
@@ -148,6 +150,7 @@ def test_own_words_are_coloured(serve: Serve, open_page: Open) -> None:
     assert text_of(page) == "The old fox was purple and 都在饮酒"
 
 
+@pytest.mark.slow
 def test_typing_pasting_and_composing(serve: Serve, open_page: Open) -> None:
     page = open_page(serve())
     page.keyboard.type("Ink ")
@@ -163,6 +166,7 @@ def test_typing_pasting_and_composing(serve: Serve, open_page: Open) -> None:
     assert text_of(page) == "Ink pasted\ntext 墨"
 
 
+@pytest.mark.slow
 def test_what_was_written_is_there_after_a_reload(serve: Serve, open_page: Open) -> None:
     page = open_page(serve())
     set_to(page, "max_tokens", 15)

@@ -11,8 +11,6 @@ from bimo.generate.language_model import LanguageModel
 from tests.serve.live import serving
 from tests.serve.playground.driving import Open, Serve, finish, requests, set_to, text_of, until, write
 
-pytestmark = pytest.mark.slow
-
 
 def test_first_load(serve: Serve, open_page: Open) -> None:
     page = open_page(serve())
@@ -101,6 +99,7 @@ def test_a_phone(serve: Serve, open_page: Open) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == 390, view
 
 
+@pytest.mark.slow
 def test_chat(serve: Serve, open_page: Open, tmp_path: Path) -> None:
     server = serve()
     page = open_page(server)
@@ -147,6 +146,7 @@ def test_chat(serve: Serve, open_page: Open, tmp_path: Path) -> None:
     assert "no conversation" in page.inner_text(".chat .problem")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_chat_says_so(serve: Serve, open_page: Open) -> None:
     page = open_page(serve(chat=False))
     page.click("#views >> text=Chat")
@@ -155,6 +155,7 @@ def test_a_model_that_cannot_chat_says_so(serve: Serve, open_page: Open) -> None
     assert page.evaluate("document.activeElement.className") == "writing"
 
 
+@pytest.mark.slow
 def test_compare(serve: Serve, open_page: Open) -> None:
     server = serve()
     page = open_page(server)
@@ -191,6 +192,7 @@ def test_one_model_is_compared_with_itself(serve: Serve, open_page: Open) -> Non
     assert {body["temperature"] for body in requests(server)} == {0, 1.15}
 
 
+@pytest.mark.slow
 def test_the_runs_report_is_shown(serve: Serve, open_page: Open) -> None:
     page = open_page(serve())
     page.click("#views >> text=Run")
@@ -200,6 +202,7 @@ def test_the_runs_report_is_shown(serve: Serve, open_page: Open) -> None:
     assert page.get_attribute(".report a", "href") == "run/pairs-2/report.html"
 
 
+@pytest.mark.slow
 def test_presets_of_ones_own_and_json_by_a_schema(serve: Serve, open_page: Open) -> None:
     server = serve()
     page = open_page(server)
@@ -228,6 +231,7 @@ def test_presets_of_ones_own_and_json_by_a_schema(serve: Serve, open_page: Open)
     assert "not JSON" in page.inner_text(".chat .problem")
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for(serve: Serve, open_page: Open) -> None:
     server = serve(key="secret")
     page = open_page(server, expected="401", ready=False)
@@ -241,6 +245,7 @@ def test_a_key_is_asked_for(serve: Serve, open_page: Open) -> None:
     assert "$BIMO_API_KEY" in page.inner_text("dialog[open] pre") and "secret" not in page.inner_text("dialog[open]")
 
 
+@pytest.mark.slow
 def test_a_link_holds_the_page(serve: Serve, open_page: Open) -> None:
     server = serve()
     page = open_page(server, permissions=["clipboard-read", "clipboard-write"])
@@ -256,6 +261,7 @@ def test_a_link_holds_the_page(serve: Serve, open_page: Open) -> None:
     assert not [path for path, _ in server.asked if path == "/v1/completions"], "nothing is asked until one wants it"
 
 
+@pytest.mark.slow
 def test_the_real_server(model: LanguageModel, open_page: Open) -> None:
     """Each kind of request once, against the server itself: it refuses whatever it does not know."""
     with serving(model, pages=True) as live:
@@ -281,6 +287,7 @@ def test_the_real_server(model: LanguageModel, open_page: Open) -> None:
         page.close()  # before its server
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said(serve: Serve, open_page: Open) -> None:
     page = open_page(serve(), expected="ERR_FAILED")
     page.route("**/v1/completions", lambda route: route.abort())
