@@ -21,6 +21,7 @@ COMMANDS = {
     "ledger": "bimo.commands.ledger:ledger",
     "plan": "bimo.commands.plan:plan",
     "train": "bimo.commands.train:train",
+    "tune": "bimo.commands.tune:app",
     "doctor": "bimo.commands.doctor:doctor",
     "watch": "bimo.commands.watch:watch",
     "sweep": "bimo.commands.sweep:sweep",

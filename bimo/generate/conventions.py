@@ -40,17 +40,20 @@ def read_conventions(folder: Path, tokenizer: Tokenizer) -> Conventions:
         BimoError: a file of the folder is corrupted.
     """
     run = Run(folder)
+    lineage = run.read_lineage() if run.lineage.is_file() else {}
     no_chat = None if tokenizer.chat_template is not None else "its tokenizer has no chat template"
-    if run.lineage.is_file() and not run.imported:
-        first, always = tokenizer.eos_id, True
-        if run.read_lineage().get("kind") == "base":
-            no_chat = "it is a base model, which continues texts and has not learnt to answer"
+    if lineage.get("kind") == "base":
+        no_chat = "it is a base model, which continues texts and has not learnt to answer"
+    if inherited := lineage.get("texts_begin"):  # tuning changes nothing of how the texts of its model begin
+        prefix, start = tuple(inherited["prefix"]), tuple(inherited["start"])
+    elif lineage and not run.imported:
+        prefix = start = (tokenizer.eos_id,)
     else:
-        first = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
-        always = tokenizer.adds_bos
+        start = (tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,)
+        prefix = start if tokenizer.adds_bos else ()
     ends = _end_ids(folder) | {tokenizer.eos_id}
     turn_ends = ends | {id for name, id in tokenizer.special.items() if name == CHAT_END}
-    return Conventions((first,) if always else (), (first,), ends, turn_ends, no_chat)
+    return Conventions(prefix, start, ends, turn_ends, no_chat)
 
 
 def _end_ids(folder: Path) -> frozenset[int]:

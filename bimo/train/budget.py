@@ -14,12 +14,29 @@ _THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 @dataclass(frozen=True)
 class Budget:
-    """Exactly one of the four is set."""
+    """Exactly one of them is set; ``examples`` only where there are any."""
 
     seconds: float | None = None
     tokens: int | None = None
     epochs: float | None = None
     bits_per_byte: float | None = None
+    examples: int | None = None
+
+
+def parse_tuning_budget(text: str) -> Budget:
+    """Read what :func:`parse_budget` reads, or ``500-examples``, but no quality to reach.
+
+    Raises:
+        ConfigError: the text is none of these, or zero.
+    """
+    match = re.fullmatch(r"(\d+)\s*-?examples?", text.strip(), re.IGNORECASE)
+    if match and int(match[1]):
+        return Budget(examples=int(match[1]))
+    budget = None if match else parse_budget(text)
+    if budget is None or budget.bits_per_byte is not None:
+        expected = "a time such as 90s, 10m or 2h, or 500-examples, 200k-tokens, 3-epochs"
+        raise ConfigError(f"The budget '{text}' is not understood.", expected=expected)
+    return budget
 
 
 def parse_budget(text: str) -> Budget:

@@ -20,10 +20,10 @@ from bimo.train.budget import parse_budget
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings
-from bimo.train.loop import divide
+from bimo.train.loop import Loss, divide
 from bimo.train.materials import Materials
 from bimo.train.objective import next_token_loss
-from bimo.train.patient import Patient
+from bimo.train.patient import Batches, Patient
 from bimo.train.probe import PRECISIONS, seconds_of
 
 if TYPE_CHECKING:
@@ -108,8 +108,13 @@ def compile_layers(model: Model) -> None:
                 layer.compile(dynamic=False)
 
 
-def measure_step(model: Model, batches: PackedBatches, config: TrainConfig) -> float:
+def measure_step(
+    model: Model, batches: Batches, config: TrainConfig, loss: Loss = next_token_loss, repeats: int = 6
+) -> float:
     """Seconds of one training step, on a copy of the model; nothing moves.
+
+    Args:
+        repeats: steps at least.
 
     Raises:
         RuntimeError: the compiler failed.
@@ -119,18 +124,19 @@ def measure_step(model: Model, batches: PackedBatches, config: TrainConfig) -> f
         compile_layers(trial)
     optimizer = Optimizer(trial, config.optimizer)
     device = next(trial.parameters()).device
+    state = batches.state()
     batch = next(batches)
-    batches.load_state({"epoch": 0, "batch": 0})
+    batches.load_state(state)
 
     def step() -> None:
         for part, share in divide(batch, config.batch.accumulate):
-            loss, _ = next_token_loss(trial, part.to(device))
-            (loss * share).backward()
+            value, _ = loss(trial, part.to(device))
+            (value * share).backward()
         optimizer.step(0.0)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         budget = (parse_budget(config.budget).seconds if config.budget else None) or math.inf
-        return seconds_of(step, device, repeats=6, at_least=min(MEASURED_SECONDS, MEASURED_SHARE * budget))
+        return seconds_of(step, device, repeats=repeats, at_least=min(MEASURED_SECONDS, MEASURED_SHARE * budget))
 
 
 def compile_or_announce(

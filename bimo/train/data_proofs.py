@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bimo.batches.loader import Batch
 from bimo.train.overlap import SPAN, find_overlap
-from bimo.train.patient import Finding, Patient
+from bimo.train.patient import Finding, Patient, begins
 
 MOST_SHARED = 0.1  # of the validation ids, in spans that training has too; real texts have up to 4%
 FEWEST_ENDS = 0.9  # of the documents that were read, whose ends count
@@ -18,7 +19,7 @@ def labels(patient: Patient) -> Finding:
     """Compare inputs and labels with the shard itself: an input is the id at its position, a label the next one."""
     batch, tokens = patient.epoch.first, patient.train
     if tokens is None:
-        return Finding(None, NO_STREAM)
+        return _next_inputs(batch)
     places = (batch.positions[:, None] + torch.arange(batch.labels.shape[1])).numpy()  # (B, T)
     stream, counts = np.asarray(tokens.ids), batch.loss_mask.numpy()
 
@@ -34,6 +35,14 @@ def labels(patient: Patient) -> Finding:
         measured += f"; all are the id {ahead} ahead"
     fix = "Shift once: where the batch is made (labels[t] = ids[t + 1]), and nowhere else."
     return Finding(inputs == next_ids == total, measured, "all of them, exactly 1 ahead", fix)
+
+
+def _next_inputs(batch: Batch) -> Finding:
+    """Compare labels with the inputs that follow them, where both are of one example."""
+    inside = ~begins(batch)[:, 1:]
+    total, right = int(inside.sum()), int((inside & (batch.labels[:, :-1] == batch.input_ids[:, 1:])).sum())
+    fix = "Shift once: where the batch is made (labels[t] = ids[t + 1]), and nowhere else."
+    return Finding(right == total, f"{right:,} of {total:,} labels are the next input", "all of them", fix)
 
 
 def loss_mask(patient: Patient) -> Finding:
@@ -53,15 +62,17 @@ def end_of_text(patient: Patient) -> Finding:
     measured = f"{epoch.ends:,} of {epoch.counted:,} labels that count are {_end_name(patient)}"
     fix = "Let the mask include the end-of-text id after each document or answer."
     if tokens is None:
-        return Finding(epoch.ends > 0, measured, "at least one", fix)
-    expected = tokens.documents * min(1.0, epoch.covered / tokens.count)
-    if expected < EXPECTED_ENDS and not epoch.ends and not epoch.whole:
+        expected = f"about {epoch.stretches:,}, one an answer"
+        return Finding(epoch.ends >= FEWEST_ENDS * epoch.stretches > 0, measured, expected, fix)
+    wanted = tokens.documents * min(1.0, epoch.covered / tokens.count)
+    if wanted < EXPECTED_ENDS and not epoch.ends and not epoch.whole:
         return Finding(None, f"{measured}; documents are longer than what was read of them")
-    return Finding(epoch.ends >= FEWEST_ENDS * expected - 1, measured, f"about {expected:,.0f}, one a document", fix)
+    return Finding(epoch.ends >= FEWEST_ENDS * wanted - 1, measured, f"about {wanted:,.0f}, one a document", fix)
 
 
 def _end_name(patient: Patient) -> str:
-    return next((name for name, id in patient.tokenizer.special.items() if id == patient.tokenizer.eos_id), "the end")
+    ends = patient.ends or {patient.tokenizer.eos_id}
+    return next((name for name, id in patient.tokenizer.special.items() if id in ends), "the end")
 
 
 def nothing_cut_off(patient: Patient) -> Finding:
@@ -91,18 +102,20 @@ def positions(patient: Patient) -> Finding:
     if patient.epoch.boundary is None:
         return Finding(None, "no document begins inside a row of what was read")
     batch = patient.epoch.boundary[0]
-    begins = batch.input_ids[:, 1:] == patient.tokenizer.eos_id
-    expected = torch.where(begins, 0, batch.position_ids[:, :-1] + 1)
-    right = int((expected == batch.position_ids[:, 1:])[begins].sum())
-    steady = bool((expected == batch.position_ids[:, 1:])[~begins].all())
-    measured = f"{right} of {int(begins.sum())} documents inside rows begin at position 0"
+    first = begins(batch)[:, 1:] if patient.train is None else batch.input_ids[:, 1:] == patient.tokenizer.eos_id
+    expected = torch.where(first, 0, batch.position_ids[:, :-1] + 1)
+    right = int((expected == batch.position_ids[:, 1:])[first].sum())
+    steady = bool((expected == batch.position_ids[:, 1:])[~first].all())
+    measured = f"{right} of {int(first.sum())} documents inside rows begin at position 0"
     measured += "" if steady else ", and positions skip inside a document"
     fix = "Count positions from 0 at each end-of-text id."
-    return Finding(right == int(begins.sum()) and steady, measured, "all of them", fix)
+    return Finding(right == int(first.sum()) and steady, measured, "all of them", fix)
 
 
 def shared_text(patient: Patient) -> Finding:
     """Look for validation text in the training text: whole documents, and long spans."""
+    if patient.shared is not None:
+        return patient.shared
     if patient.train is None or patient.validation is None:
         return Finding(None, "there is no validation text to compare")
     found = find_overlap(patient.train, patient.validation)

@@ -23,7 +23,7 @@ from bimo.train.shown import show_batch
 Doctor = Callable[[Patient, Display], Any]
 SKIPPED = "skipped with --no-doctor"
 MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim")}
-SHOWN_LABELS, SHOWN_LINES = 80, 5
+THOROUGHLY = 3  # times as many labels are printed where nothing but the examination was wanted
 
 
 class Examined(Exception):
@@ -82,7 +82,8 @@ def examine(patient: Patient, chosen: Sequence[Proof] = PROOFS) -> list[Finding]
         torch.manual_seed(0)
         for proof in chosen:
             causes = [name for name in proof.needs if name in failed]
-            found = Finding(None, f"waits for: {', '.join(causes)}") if causes else proof.check(patient)
+            reason = f"waits for: {', '.join(causes)}" if causes else patient.skips.get(proof.name)
+            found = Finding(None, reason) if reason else proof.check(patient)
             findings.append(dataclasses.replace(found, name=proof.name))
             if found.ok is False or causes:
                 failed.add(proof.name)
@@ -136,7 +137,8 @@ def preflight(patient: Patient, display: Display) -> list[dict[str, Any]]:
     with display.bar("examining"):
         findings = examine(patient)
     show(findings, display.console)
-    show_batch(patient.epoch.first, patient.tokenizer, display.console, rows=1, most=SHOWN_LABELS, lines=SHOWN_LINES)
+    most, lines = patient.shown
+    show_batch(patient.epoch.first, patient.tokenizer, display.console, rows=1, most=most, lines=lines)
     require(findings)
     return [dataclasses.asdict(finding) for finding in findings]
 
@@ -157,7 +159,7 @@ def only_examine(patient: Patient, display: Display) -> Any:
         findings = examine(patient)
     console = results_console()
     show(findings, console, meanings=True)
-    show_batch(patient.epoch.first, patient.tokenizer, console, rows=1, most=3 * SHOWN_LABELS)
+    show_batch(patient.epoch.first, patient.tokenizer, console, rows=1, most=THOROUGHLY * patient.shown[0])
     raise Examined(findings)
 
 

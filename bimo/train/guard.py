@@ -11,9 +11,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from bimo.batches.shards import Tokens
 from bimo.errors import RunError, TrainingError
 from bimo.optim import OptimizerConfig
 from bimo.run import Run
@@ -30,6 +29,14 @@ MEMORY = 0.9  # of the smoothed loss, a step
 CHANGEABLE = ("optimizer.", "schedule.")  # what may be changed to go on after divergence
 FIXED = "optimizer.name"  # its state would not fit
 DIVERGED = "diverged"
+
+
+class Named(Protocol):
+    """Text whose documents have names."""
+
+    def document_at(self, position: int, /) -> str:
+        """The document from which a row of a batch begins, by the batch's ``positions``."""
+        ...
 
 
 @dataclass
@@ -116,7 +123,7 @@ class Guard:
         return asdict(self.trend)
 
     @contextlib.contextmanager
-    def explaining(self, text: Tokens) -> Iterator[None]:
+    def explaining(self, text: Named) -> Iterator[None]:
         """Add to a loss or gradient that is not finite the documents of its batch, and how to go on."""
         try:
             yield

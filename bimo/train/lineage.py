@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -17,8 +17,8 @@ from bimo import __version__, files
 from bimo.device import machine_facts
 from bimo.models import count_parameters
 from bimo.run import Run
+from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.loop import Progress
-from bimo.train.materials import Materials
 from bimo.train.plan import Plan
 from bimo.train.probe import Machine
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from bimo.models import Model
 
 LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors")
+
+
+class Made(Protocol):
+    """What a run's lineage says of its data."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...
+    @property
+    def bytes_per_token(self) -> float: ...
 
 
 class Stopwatch:
@@ -61,24 +72,29 @@ class Lineage:
         cls,
         run: Run,
         plan: Plan,
-        materials: Materials,
+        made: Made,
         machine: Machine,
         stopwatch: Stopwatch,
         parent: dict[str, Any] | None = None,
+        kind: str = "base",
     ) -> Lineage:
-        """The lineage of a run that is about to start, from scratch or from a ``parent``."""
-        tokenizer = materials.tokenizer
+        """The lineage of a run that is about to start, from scratch or from a ``parent``.
+
+        Args:
+            kind: ``base`` for a model that continues texts, else the task it was tuned for.
+        """
+        tokenizer = made.tokenizer
         values: dict[str, Any] = {
-            "kind": "base",
+            "kind": kind,
             "status": "running",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "parent": parent,
             "seed": plan.config.seed,
-            "data": materials.facts,
+            "data": made.facts,
             "tokenizer": {
                 "hash": tokenizer.hash,
                 "vocab_size": tokenizer.vocab_size,
-                "bytes_per_token": round(materials.train.bytes / materials.train.count, 4),
+                "bytes_per_token": round(made.bytes_per_token, 4),
             },
             "versions": {
                 "bimo": __version__,

@@ -42,6 +42,11 @@ class Materials:
     facts: dict[str, Any]
     start: Path | None = None
 
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the training text."""
+        return self.train.bytes / self.train.count
+
 
 def read_text(config: TrainConfig, display: Display) -> tuple[Source, Split]:
     """Read all text once, hash it, and hold documents out.

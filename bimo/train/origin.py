@@ -24,7 +24,7 @@ from bimo.optim import OptimizerConfig
 from bimo.run import Run
 from bimo.tokenizer.extend import extend_tokenizer, first_difference, pieces_of
 from bimo.tokenizer.tokenizer import Tokenizer
-from bimo.train.config import ModelConfig, TrainConfig
+from bimo.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -50,7 +50,17 @@ class Origin:
     tokenizer: Tokenizer
 
 
-def _opened(folder: Path) -> Origin:
+def opened(folder: Path) -> Origin:
+    """Read the model and the tokenizer of a folder.
+
+    Raises:
+        BimoError: it holds none, or not ones that belong together.
+    """
+    if not folder.is_dir():
+        fix = "Import one first, such as: bimo import smollm2" if str(folder) == folder.name else ""
+        raise ModelError(
+            f"There is no model at {folder}.", expected="a run or Hugging Face folder", got="none", fix=fix
+        )
     if not (folder / "config.json").is_file() and (folder / "bimo.yaml").is_file():
         fix = "Resume it until its first validation, which saves the weights."
         raise ModelError(f"{folder} is a run without a model yet.", expected="a run that was validated once", fix=fix)
@@ -79,8 +89,8 @@ def take_over(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainConfi
             key = "tokenizer.extend" if config.tokenizer.extend else "model.initial=start"
             raise ConfigError(f"{key} needs a model to go on from.", fix="Add --from RUN_OR_HF_FOLDER.")
         return config, []
-    origin = _opened(Path(config.start))
-    shape = _shape(origin.model)
+    origin = opened(Path(config.start))
+    shape = shape_of(origin.model)
     said = given.get("model") or {}
     for key, value in shape.items():
         if key in said and key != "context" and said[key] not in (None, value):
@@ -117,7 +127,7 @@ def take_over(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainConfi
     ), [("start", config.start, f"{shown}, with its weights and its tokenizer"), *reasons]
 
 
-def _shape(model: Model) -> dict[str, Any]:
+def shape_of(model: Model) -> dict[str, Any]:
     """The keys of :class:`ModelConfig` that a model's weights decide."""
     config = model.config
     inner = config.intermediate_size if not isinstance(config, gpt2.Config) else config.n_inner or 4 * config.n_embd
@@ -168,7 +178,7 @@ def prepare_start(config: TrainConfig, texts: Iterator[str], folder: Path) -> To
         TokenizerError: the model's own tokenizer cannot be extended.
     """
     assert config.start is not None and config.model.context is not None
-    origin = _opened(Path(config.start))
+    origin = opened(Path(config.start))
     old = tokenizer = origin.tokenizer
     if config.tokenizer.path is not None:
         tokenizer = Tokenizer.load(config.tokenizer.path)
@@ -182,23 +192,27 @@ def prepare_start(config: TrainConfig, texts: Iterator[str], folder: Path) -> To
             )
     elif config.tokenizer.extend:
         tokenizer = extend_tokenizer(old, texts, config.tokenizer.extend)
-    model = _resized(origin.model, old, tokenizer, config.model)
+    model = resized(origin.model, old, tokenizer, config.model.context)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, folder)
     return tokenizer
 
 
 @torch.no_grad()
-def _resized(model: Model, old: Tokenizer, new: Tokenizer, wanted: ModelConfig) -> Model:
+def resized(
+    model: Model, old: Tokenizer, new: Tokenizer, context: int, further: Mapping[int, Sequence[int]] | None = None
+) -> Model:
     """The model with rows for the tokens of ``new`` and the context wanted.
+
+    Args:
+        further: for new control tokens, which have no text, the old ids whose mean their rows begin as.
 
     A new row is the mean of the rows of the old pieces that its token is made of (Gee et al. 2022, Fast Vocabulary
     Transfer, §3), in the embedding and in the output matrix.
     """
-    assert wanted.context is not None
     config, state = model.config, model.state_dict()
     size = max(config.vocab_size, new.vocab_size)
-    pieces = pieces_of(old, new)
+    pieces = {**pieces_of(old, new), **(further or {})}
     tables = {name for name, parameter in model.named_parameters() if parameter is model.output_weight}
     tables |= {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     for name in tables:
@@ -208,10 +222,10 @@ def _resized(model: Model, old: Tokenizer, new: Tokenizer, wanted: ModelConfig) 
     changes: dict[str, Any] = {"vocab_size": size, "eos_token_id": new.eos_id if eos is None else eos}
     if isinstance(config, gpt2.Config):
         position = next(name for name in state if name.endswith("wpe.weight"))
-        state[position] = state[position][: wanted.context].clone()
-        changes["n_positions"] = wanted.context
+        state[position] = state[position][:context].clone()
+        changes["n_positions"] = context
     else:
-        changes["max_position_embeddings"] = wanted.context
+        changes["max_position_embeddings"] = context
     with torch.device("meta"):
         resized: Model = type(model)(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
     resized.load_state_dict(state, assign=True)

@@ -10,8 +10,8 @@ import dataclasses
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +59,7 @@ class Finding:
 class Batches(Protocol):
     """Endless batches whose place can be put back."""
 
+    def __iter__(self) -> Iterator[Batch]: ...
     def __next__(self) -> Batch: ...
     def state(self) -> Mapping[str, int]: ...
     def load_state(self, state: Mapping[str, int]) -> None: ...
@@ -72,7 +73,8 @@ class Epoch:
         first: the batch that training starts with.
         boundary: (batch, row, column) where a document begins inside a row, with as much room as there is around it.
         positions: positions that were read, of which ``counted`` have a label that counts.
-        ends: labels that count and are end-of-text.
+        ends: labels that count and are end-of-text, or what else ends a text.
+        stretches: labels that count and follow one that does not: what is learned begins there.
         covered: distinct labels learned from before any of them comes a second time.
         whole: whether the epoch was read to its end.
     """
@@ -82,6 +84,7 @@ class Epoch:
     positions: int
     counted: int
     ends: int
+    stretches: int
     covered: int
     whole: bool
 
@@ -119,6 +122,10 @@ class Patient:
         thorough: also do what takes seconds, such as importing transformers.
         trained: whether the weights come from an earlier training, so that the first loss may be low.
         frozen: parameters that are meant to stay as they are.
+        ends: ids that end what is learned; by default the tokenizer's end of text.
+        shared: what the comparison of held-out and training text has shown, where it is not cut from shards.
+        skips: proofs that say nothing about this training, each with the reason.
+        shown: labels of the first row that are printed before step 1, and lines.
     """
 
     model: Any
@@ -135,6 +142,10 @@ class Patient:
     thorough: bool = False
     trained: bool = False
     frozen: frozenset[str] = frozenset()
+    ends: frozenset[int] = frozenset()
+    shared: Finding | None = None
+    skips: Mapping[str, str] = field(default_factory=dict)
+    shown: tuple[int, int] = (80, 5)
     save: Callable[[Any, Path], None] = save_model
     load: Callable[[Path], Any] = load_model
 
@@ -153,7 +164,7 @@ class Patient:
         """An epoch of the batches, which are then put back."""
         state = dict(self.batches.state())
         try:
-            return _read_epoch(self.batches, self.train, self.tokenizer.eos_id)
+            return _read_epoch(self.batches, self.train, self.tokenizer.eos_id, self.ends)
         finally:
             self.batches.load_state(state)
 
@@ -244,10 +255,11 @@ def best_rows(batch: Batch, rows: int, length: int) -> Batch:
     return cut(batch, chosen, slice(0, length))
 
 
-def _read_epoch(batches: Batches, tokens: Tokens | None, eos_id: int) -> Epoch:
+def _read_epoch(batches: Batches, tokens: Tokens | None, eos_id: int, end_ids: frozenset[int]) -> Epoch:
     first: Batch | None = None
     boundary: tuple[Batch, int, int] | None = None
-    room = positions = counted = ends = 0
+    room = positions = counted = ends = stretches = 0
+    ending = torch.tensor(sorted(end_ids or {eos_id}))
     seen = np.zeros(tokens.count if tokens else 0, dtype=bool)
     most, again = MOST_BATCHES, False
     while most and not again:
@@ -259,16 +271,18 @@ def _read_epoch(batches: Batches, tokens: Tokens | None, eos_id: int) -> Epoch:
             batch, again = _unseen_rows(batch, seen, eos_id)
         positions += batch.labels.numel()
         counted += int(batch.loss_mask.sum())
-        ends += int((batch.loss_mask & (batch.labels == eos_id)).sum())
+        ends += int((batch.loss_mask & torch.isin(batch.labels, ending)).sum())
+        stretches += int(batch.loss_mask[:, 0].sum() + (batch.loss_mask[:, 1:] & ~batch.loss_mask[:, :-1]).sum())
         if room < LENGTH // 2 and (not room or MOST_BATCHES - most <= SEARCHED):
-            for row, column in (batch.input_ids[:, 1:] == eos_id).nonzero().tolist():
-                around = min(column + 1, _length_from(batch, row, column + 1, eos_id))
-                if around > room:
+            for row, column in (begins(batch)[:, 1:]).nonzero().tolist():
+                length, counts = _from(batch, row, column + 1)
+                around = min(column + 1, length)
+                if around > room and counts:
                     boundary, room = (batch, row, column + 1), around
         if tokens is not None and seen.all():
             again = True
     assert first is not None
-    return Epoch(first, boundary, positions, counted, ends, int(seen.sum()), again)
+    return Epoch(first, boundary, positions, counted, ends, stretches, int(seen.sum()), again)
 
 
 def _unseen_rows(batch: Batch, seen: np.ndarray[Any, np.dtype[np.bool_]], eos_id: int) -> tuple[Batch, bool]:
@@ -285,11 +299,16 @@ def _unseen_rows(batch: Batch, seen: np.ndarray[Any, np.dtype[np.bool_]], eos_id
     return (cut(batch, slice(0, good), slice(None)) if good < len(repeated) else batch), good < len(repeated)
 
 
-def _length_from(batch: Batch, row: int, column: int, eos_id: int) -> int:
-    """Positions of the document that begins at ``column`` that lie in the row."""
-    ids = batch.input_ids[row, column + 1 :]
-    more = (ids == eos_id).nonzero()
-    return 1 + (int(more[0]) if len(more) else len(ids))
+def begins(batch: Batch) -> Tensor:
+    """Where another document than that of the position before begins (B, T); never at the first position."""
+    segments = batch.segment_ids
+    return torch.cat((torch.zeros_like(segments[:, :1]), segments[:, 1:] - segments[:, :-1]), dim=1) != 0
+
+
+def _from(batch: Batch, row: int, column: int) -> tuple[int, bool]:
+    """Positions of the document that begins at ``column`` that lie in the row, and whether any label of it counts."""
+    inside = batch.segment_ids[row] == batch.segment_ids[row, column]
+    return int(inside[column:].sum()), bool((inside & batch.loss_mask[row]).any())
 
 
 def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:

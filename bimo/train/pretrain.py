@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +15,22 @@ from bimo.batches.loader import validation_batches
 from bimo.batches.shards import Tokens
 from bimo.config import to_yaml
 from bimo.models import save_model
-from bimo.optim import Optimizer
-from bimo.optim.schedule import falls_at, multiplier
 from bimo.run import Run
 from bimo.train import hooks
-from bimo.train.average import Average
-from bimo.train.build import compile_layers
-from bimo.train.checkpoint import save_checkpoint
 from bimo.train.config import TrainConfig
-from bimo.train.display import Display, TrainingBar
+from bimo.train.display import Display
 from bimo.train.doctor import Doctor, preflight
 from bimo.train.forecast import Prices, lines
-from bimo.train.guard import Guard
+from bimo.train.learn import Learner, learn
 from bimo.train.lineage import Stopwatch
-from bimo.train.loop import Hook, Progress, fit
+from bimo.train.loop import Hook
 from bimo.train.materials import Materials
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.plan import validation_tokens
 from bimo.train.resume import reopen
 from bimo.train.start import Session, configure, make_batches, prepare
 from bimo.train.surroundings import ALONE, Surroundings
-from bimo.train.watching import onlookers, peak_rates
+from bimo.train.watching import onlookers
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -94,59 +88,25 @@ def train(
 
 def _train(run: Run, display: Display, session: Session, around: Surroundings) -> Run:
     config, materials, model, lineage = session.config, session.materials, session.model, session.lineage
-    assert config.steps and config.evaluate_every and config.checkpoint_every and config.model.context
+    assert config.model.context
     model.dropout = config.model.dropout or 0.0  # chosen after the model was built and measured
-    optimizer = Optimizer(model, config.optimizer)
-    batches = make_batches(config, materials)
-    progress, best = Progress(steps=config.steps), hooks.Best()
-    average, state = Average(model, config.averaging), session.checkpoint.state if session.checkpoint else {}
-    guard = Guard(lineage, run.checkpoints, config.optimizer, state.get("guard"))
-    if session.checkpoint:
-        session.checkpoint.restore(model, optimizer)
-        average.load(session.checkpoint.tensors, state.get("averaged", 0))
-        batches.load_state(state["batches"])
-        progress, best = Progress(**state["progress"]), hooks.Best(**state["best"])
-    if config.compile:
-        compile_layers(model)
 
-    def save(progress: Progress) -> None:
-        state = {**hooks.progress_state(progress, best), "batches": batches.state()}
-        state |= {"guard": guard.state(), "averaged": average.count}
-        further, good = average.state_tensors(), guard.trend.good
-        save_checkpoint(run.checkpoints, progress.step, model, optimizer, state, further=further, good=good)
-        lineage.write()
+    def watch(validate: hooks.Validate, report: hooks.Report, step: int) -> list[Hook]:
+        onlooking = onlookers(run, config, materials, model, validate, report, step)
+        return [materials.train.still_whole, *onlooking, *around.hooks(run, validate)]
 
-    keep = functools.partial(save_model, model, run.path)
-    measure = _validation(config, materials, model)
-    every, patience = config.evaluate_every, config.patience
-    validate = hooks.Validate(measure, keep, every=every, patience=patience, best=best, average=average)
-    with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
-        share = 3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype]
-        bits_per_nat, rates = _bits_per_nat(materials.train), peak_rates(config)
-        report = hooks.Report(run, bar, validate, bits_per_nat=bits_per_nat, peak_share=share, rates=rates)
-        onlooking = [*onlookers(run, config, materials, model, validate, report, progress.step)]
-        onlooking += around.hooks(run, validate)
-        whole = materials.train.still_whole
-        after: list[Hook] = [average, validate, report, guard, whole, *onlooking, interruption]
-        if lineage.training_seconds is not None:
-            end = time.monotonic() + lineage.training_seconds - progress.seconds
-            leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))
-            after.append(hooks.Deadline(end, lineage.event, display.warn, every=every, leeway=leeway))
-        after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
-        schedule = functools.partial(multiplier, config.schedule)
-        with guard.explaining(materials.train):
-            fit(
-                model, batches, next_token_loss, optimizer, schedule, after,
-                progress=progress, accumulate=config.batch.accumulate, seed=config.seed,
-            )  # fmt: skip
-    if progress.stop == hooks.INTERRUPTED:
-        lineage.interrupted(progress)
-        done = f"Stopped after step {progress.step} of {progress.steps}"
-        display.note(f"{done}; nothing is lost. Continue with --resume.")
-        raise KeyboardInterrupt
-    if progress.stop:
-        display.note(f"Stopped early: {progress.stop}; the best weights are kept.")
-        lineage.event(f"step {progress.step}: stopped early, {progress.stop}")
+    learner = Learner(
+        model,
+        make_batches(config, materials),
+        next_token_loss,
+        measure=_validation(config, materials, model),
+        keep=functools.partial(save_model, model, run.path),
+        bits_per_nat=_bits_per_nat(materials.train),
+        peak_share=3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype],
+        text=materials.train,
+        watch=watch,
+    )
+    progress, best = learn(run, display, config, lineage, learner, session.checkpoint)
     around.finish(run, config, materials, lineage, display, progress, best)
     return run
 

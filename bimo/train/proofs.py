@@ -22,6 +22,7 @@ from bimo.train.patient import (
     TINY_LENGTH,
     Finding,
     Patient,
+    begins,
     best_rows,
     changed,
     cut,
@@ -156,7 +157,7 @@ def packing(patient: Patient) -> Finding:
     batch, row, begin = patient.epoch.boundary
     end = min(begin + TINY_LENGTH, batch.labels.shape[1])
     start = max(0, begin - TINY_LENGTH)
-    following = (batch.input_ids[row, begin + 1 : end] == patient.tokenizer.eos_id).nonzero()
+    following = begins(batch)[row, begin + 1 : end].nonzero()
     end = begin + 1 + int(following[0]) if len(following) else end
     model, rows = patient.overfitted.model, slice(row, row + 1)
     packed = label_nats(model, cut(batch, rows, slice(start, end)).to(patient.device))[:, begin - start :]

@@ -11,6 +11,7 @@ from bimo.batches.loader import Batch
 from bimo.tokenizer.tokenizer import Tokenizer
 
 COUNTS, MASKED, END = "green", "dim red", "bold yellow"
+NEXT_EXAMPLE = -1  # stands between two examples of a row
 LEGEND = "green: labels that count; red: masked"
 PLAIN_LEGEND = "⟦ ⟧: masked labels"
 
@@ -24,14 +25,16 @@ def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = F
         brackets: also put masked stretches into ⟦ ⟧, for places without colour.
         most: labels after which the row is cut off with an ellipsis.
     """
-    ids = [int(batch.input_ids[row, 0]), *batch.labels[row].tolist()]
-    counts = [False, *batch.loss_mask[row].tolist()]
+    ids, counts = _labels(batch, row)
     special = {id: name for name, id in tokenizer.special.items()}
     pieces: list[tuple[str, str]] = []
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for id, counting in zip(ids[:most], counts[:most], strict=True):
         style = COUNTS if counting else MASKED
-        if id in special:
+        if id == NEXT_EXAMPLE:
+            pieces.append((decoder.decode(b"", final=True) + "\n", ""))
+            decoder.reset()
+        elif id in special:
             pieces.append((decoder.decode(b"", final=True), style))
             decoder.reset()
             pieces.append((special[id], f"{END} on dark_green" if counting else MASKED))
@@ -55,6 +58,26 @@ def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = F
             text.append("⟦" if inside else "⟧")
         text.append(_visible(piece), style=style)
     return text.append("⟧") if inside else text
+
+
+def _labels(batch: Batch, row: int) -> tuple[list[int], list[bool]]:
+    """The ids of a row that are shown, and which count; padding behind the last example is not.
+
+    An example that begins inside the row has a first input that is no label; it is shown after ``NEXT_EXAMPLE``.
+    """
+    inputs, labels, counts = (field[row].tolist() for field in (batch.input_ids, batch.labels, batch.loss_mask))
+    segments, end = batch.segment_ids[row].tolist(), len(labels)
+    last = segments.index(segments[-1])
+    if last and not any(counts[last:]) and not any(inputs[last:]):
+        end = last
+    ids, shown = [inputs[0]], [False]
+    for column in range(end):
+        if column and segments[column] != segments[column - 1] and inputs[column] != labels[column - 1]:
+            ids += [NEXT_EXAMPLE, inputs[column]]
+            shown += [False, False]
+        ids.append(labels[column])
+        shown.append(counts[column])
+    return ids, shown
 
 
 def _visible(text: str) -> str:

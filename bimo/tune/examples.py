@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bimo.tokenizer.answers import Answered
+
 Ids = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.bool_]
 
@@ -46,3 +48,10 @@ def example(prompt: list[int], answer: list[int], row: int = 0, target: float = 
     counts = np.zeros(len(prompt) + len(answer), dtype=np.bool_)
     counts[max(1, len(prompt)) :] = True
     return Example(np.array([*prompt, *answer], dtype=np.int64), counts, row, target)
+
+
+def example_of(stretch: Answered, row: int = 0) -> Example:
+    """The example that a stretch of a conversation is."""
+    counts = np.array(stretch.counts, dtype=np.bool_)
+    counts[:1] = False
+    return Example(np.array(stretch.ids, dtype=np.int64), counts, row)

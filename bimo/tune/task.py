@@ -45,15 +45,22 @@ class Task(Protocol):
     Attributes:
         name: the ``kind`` of the run in its lineage.
         roles: what it reads of a row.
+        skips: proofs of the doctor that say nothing about its batches, each with the reason.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def roles(self) -> Sequence[Role]: ...
+    @property
+    def skips(self) -> Mapping[str, str]: ...
 
     def settled(self, rows: Sequence[Row]) -> Task:
         """The task once all rows are known, such as their labels; itself where nothing depends on them."""
+        ...
+
+    def texts(self, row: Row) -> tuple[str, str] | Refused:
+        """Question and answer of a row as plain text, by which equal and conflicting rows are found."""
         ...
 
     def open(self, folder: Path, device: torch.device) -> tuple[Any, Tokenizer]:
@@ -82,6 +89,14 @@ class Task(Protocol):
 
     def measure(self, model: Any, batches: list[Batch]) -> dict[str, float]:
         """Figures of held-out batches, without gradients; ``loss`` is the one that training watches."""
+        ...
+
+    def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
+        """What the lineage says of test examples, before training and after it, such as ``test_bits_per_byte``."""
+        ...
+
+    def ends(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """The ids that end what is learned; empty where nothing has an end."""
         ...
 
     def save(self, model: Any, folder: Path) -> None:

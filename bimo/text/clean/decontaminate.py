@@ -115,7 +115,7 @@ def fit(documents: Iterable[Document], words: int = 13, characters: int = 20) ->
     names, hashes, owner, too_short = [], [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)], 0
     for number, document in enumerate(documents):
         names.append(document.id.replace("\n", " "))
-        _, _, found = _grams(words_of(document.text), words, characters)
+        _, _, found = grams(words_of(document.text), words, characters)
         hashes.append(found)
         owner.append(np.full(len(found), number))
         too_short += not len(found)
@@ -208,7 +208,7 @@ class _Search:
         starts, ends, known = [], [], []
         for begin in range(0, max(len(text), 1), PIECE):
             words = words_of(text[begin : begin + PIECE + LAPPED])
-            first, lengths, hashes = _grams(words, *self._grams.lengths)
+            first, lengths, hashes = grams(words, *self._grams.lengths)
             near = self._table[hashes & self._mask].nonzero()[0]
             if not len(near):
                 continue
@@ -228,7 +228,7 @@ class _Search:
         return spans, f"{count} words of {name}{others}"
 
 
-def _grams(words: Words, spaced: int, unspaced: int) -> tuple[Places, Places, Hashes]:
+def grams(words: Words, spaced: int, unspaced: int) -> tuple[Places, Places, Hashes]:
     """The first word, the number of words and the hash of every n-gram (P,), in order."""
     hashes = window_hashes(words.hashes, spaced)
     count = len(hashes)

@@ -1,0 +1,69 @@
+"""Which column is what: as the user says, else by the names that such columns usually have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bimo.errors import UsageError, did_you_mean
+from bimo.tune.rows import Row, Rows
+
+if TYPE_CHECKING:
+    from bimo.tune.task import Role
+
+
+def find_columns(rows: Rows, roles: Sequence[Role], named: Mapping[str, str]) -> dict[str, str]:
+    """The column of each role that is there.
+
+    Args:
+        named: role -> column, as the user says.
+
+    Raises:
+        UsageError: a column that was named is not there, or one that is needed cannot be told; says which are there.
+    """
+    found: dict[str, str] = {}
+    for role in roles:
+        if column := named.get(role.name):
+            if column not in rows.columns:
+                problem = f"{rows.name} has no column '{column}' for {_option(role)}."
+                raise UsageError(problem, expected=_listed(rows.columns), fix=did_you_mean(column, rows.columns))
+            found[role.name] = column
+    taken = set(found.values())
+    for role in roles:
+        if role.name not in found:
+            column = next((name for name in _likely(rows.columns, role) if name not in taken), None)
+            if column is not None:
+                found[role.name] = column
+                taken.add(column)
+    missing = [role for role in roles if role.needed and role.name not in found]
+    if missing:
+        names = " and ".join(role.name for role in missing)
+        example = " ".join(f"{_option(role)} NAME" for role in missing)
+        raise UsageError(
+            f"No column of {rows.name} is called like the {names}.",
+            expected=f"one called {' or '.join(missing[0].usual[:4])}",
+            got=_listed(rows.columns),
+            fix=f"Say which it is: {example}.",
+        )
+    return found
+
+
+def by_role(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with its values under the names of their roles; empty ones are left out."""
+    values = {role: row.values.get(column) for role, column in columns.items()}
+    return Row(row.number, row.where, {role: value for role, value in values.items() if value not in (None, "", [])})
+
+
+def _likely(columns: Sequence[str], role: Role) -> list[str]:
+    """The columns that may be the role's: those of a usual name, the likeliest first."""
+    plain = {column.strip().lower().replace("-", "_").replace(" ", "_"): column for column in reversed(columns)}
+    return [plain[name] for name in role.usual if name in plain]
+
+
+def _option(role: Role) -> str:
+    return f"--{role.name}-column"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"one of {', '.join(names[:12])}{more}" if names else "columns"

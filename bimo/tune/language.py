@@ -1,0 +1,139 @@
+"""What tasks on a language model have in common: packed examples, next-token loss, a Hugging Face folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from bimo.batches.loader import Batch
+from bimo.config import setting
+from bimo.errors import TokenizerError
+from bimo.models import load_model, save_model
+from bimo.tokenizer.answers import Answered, Answers
+from bimo.tokenizer.chat import CHATML
+from bimo.tokenizer.extend import with_control_tokens
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.objective import mean_nats, next_token_loss
+from bimo.train.origin import opened, resized
+from bimo.tune.examples import Example, example_of
+from bimo.tune.measure import answer_figures, score_answers
+from bimo.tune.packing import PackedExamples, packed_once
+from bimo.tune.rows import Row
+from bimo.tune.shapes import Conversation
+from bimo.tune.task import Refused
+
+if TYPE_CHECKING:
+    from bimo.models import Model
+
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The parts of a :class:`bimo.tune.task.Task` that packed language-model examples share."""
+
+    @property
+    def skips(self) -> Mapping[str, str]:
+        """All proofs of the doctor say something about packed rows but those about one stream of text."""
+        return {}
+
+    def settled(self, rows: Sequence[Row]) -> Any:
+        return self
+
+    def batches(self, examples: Sequence[Example], *, batch_size: int, length: int, seed: int) -> PackedExamples:
+        return PackedExamples(examples, batch_size=batch_size, length=length, seed=seed)
+
+    def held_out(self, examples: Sequence[Example], *, batch_size: int, length: int) -> list[Batch]:
+        return packed_once(examples, batch_size, length)
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
+        return next_token_loss(model, batch)
+
+    def measure(self, model: Any, batches: list[Batch]) -> dict[str, float]:
+        return {"loss": mean_nats(model, batches)}
+
+    def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
+        return answer_figures(score_answers(model, examples, tokenizer, length=length))
+
+    def save(self, model: Any, folder: Path) -> None:
+        save_model(model, folder)
+
+    def load(self, folder: Path, device: torch.device) -> Any:
+        return load_model(folder, device=device, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Conversing(Packed):
+    """A task whose examples are conversations in the model's chat template; what the assistant says is learned."""
+
+    template: Literal["auto", "chatml"] = setting(
+        "auto", "chat template: auto is the model's own, or chatml where it has none"
+    )
+
+    def open(self, folder: Path, device: torch.device) -> tuple[Model, Tokenizer]:
+        """The model with a chat template whose answers can be found, and that stops where they end.
+
+        Raises:
+            BimoError: the folder holds no language model, or its template does not show where answers end.
+        """
+        origin = opened(folder)
+        model, tokenizer = origin.model, origin.tokenizer
+        if tokenizer.chat_template is None or self.template == "chatml":
+            tokenizer = with_control_tokens(tokenizer, CHATML_TOKENS)
+            tokenizer = Tokenizer(tokenizer.definition, tokenizer.config, CHATML, where=str(folder))
+            begin, end = (tokenizer.special[name] for name in CHATML_TOKENS)
+            as_old = {id: [origin.tokenizer.eos_id] for id in (begin, end) if id >= origin.tokenizer.vocab_size}
+            model = resized(model, origin.tokenizer, tokenizer, model.config.max_position_embeddings, as_old)
+        end_id = answers_of(tokenizer).end_id
+        return ending_at(model, end_id).to(device), tokenizer
+
+    def ends(self, tokenizer: Tokenizer) -> frozenset[int]:
+        return frozenset({answers_of(tokenizer).end_id})
+
+    def examples(self, said: Conversation, row: Row, tokenizer: Tokenizer, longest: int) -> list[Example] | Refused:
+        """A conversation as examples of at most ``longest`` positions.
+
+        Where it is too long, its oldest exchanges are left out, as `bimo chat` does; an answer is never cut.
+        """
+        try:
+            stretches = answers_of(tokenizer).of(said.messages, said.tools)
+            if any(len(one.ids) - 1 > longest for one in stretches):
+                stretches = _shortened(said, tokenizer, longest)
+        except TokenizerError as cause:
+            return Refused(f"{cause.problem} {cause.got}".strip())
+        if not stretches:
+            return Refused(f"question and answer are longer than {longest} tokens")
+        return [example_of(one, row.number) for one in stretches]
+
+
+@functools.lru_cache(maxsize=4)
+def answers_of(tokenizer: Tokenizer) -> Answers:
+    """What finds answers in this tokenizer's conversations."""
+    return Answers(tokenizer)
+
+
+def _shortened(said: Conversation, tokenizer: Tokenizer, longest: int) -> list[Answered]:
+    """The last answers of a conversation that is too long, each with as much of what was said before as fits."""
+    head = [message for message in said.messages[:1] if message["role"] == "system"]
+    begins = [place for place, message in enumerate(said.messages) if message["role"] == "user"]
+    for begin in begins[1:]:
+        stretches = answers_of(tokenizer).of([*head, *said.messages[begin:]], said.tools)
+        if stretches and all(len(one.ids) - 1 <= longest for one in stretches):
+            return stretches
+    return []
+
+
+def ending_at(model: Model, end_id: int) -> Model:
+    """The same model, whose configuration also names ``end_id`` as an end, so that every server stops there."""
+    before = model.config.eos_token_id
+    ends = before if isinstance(before, list) else [] if before is None else [before]
+    if end_id not in ends:
+        model.config = dataclasses.replace(model.config, eos_token_id=[end_id, *ends] if ends else end_id)
+    return model

@@ -1,0 +1,160 @@
+"""From a person's rows to examples on every side, and what the lineage and the user are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bimo.errors import DataError
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.display import Display
+from bimo.train.patient import Finding
+from bimo.tune.columns import by_role, find_columns
+from bimo.tune.config import TuneConfig
+from bimo.tune.examples import Example
+from bimo.tune.rows import Row, read_rows
+from bimo.tune.split import Parts, split_rows
+from bimo.tune.task import Refused, Task
+
+SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The rows of the data under the names that the task knows, not yet tokens.
+
+    Attributes:
+        columns: role -> column.
+    """
+
+    name: str
+    hash: str
+    columns: dict[str, str]
+    task: Task
+    parts: Parts
+    broken: str = ""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a tuning run learns from.
+
+    Attributes:
+        where: of each row number, what its owner calls it.
+        facts: for the lineage.
+        bytes_per_token: of what is learned.
+    """
+
+    tokenizer: Tokenizer
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    where: dict[int, str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    bytes_per_token: float = 1.0
+
+    def document_at(self, position: int) -> str:
+        """The row that an example was made from, by its place among the training examples."""
+        return self.where[self.train[position].row]
+
+
+def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
+    """Read the data, find its columns, and hold rows out.
+
+    Raises:
+        DataError: there is no row that can be used.
+        UsageError: a column is not there.
+    """
+    with display.bar("reading") as advance:
+        rows = read_rows(config.data, encoding=config.reading.encoding, documents=_documents(task), progress=advance)
+    columns = find_columns(rows, task.roles, config.columns)
+    if columns:
+        shown = ", ".join(f"{role} = {column}" for role, column in columns.items())
+        display.note(f"columns: {shown}   (another: --columns ROLE=COLUMN)")
+    named = [by_role(row, columns) for row in rows.rows] if columns else rows.rows
+    task = task.settled(named)
+    reading = config.reading
+    parts = split_rows(
+        named, task.texts, seed=config.seed, validation=reading.validation, test=reading.test, most=config.most_held_out
+    )
+    return Given(rows.name, rows.hash, columns, task, parts, rows.told())
+
+
+def _documents(task: Task) -> bool:
+    return bool(getattr(task, "documents", False))
+
+
+def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Display) -> Materials:
+    """Tokenise every side, and tell what could not be used.
+
+    Raises:
+        DataError: no row gives an example; says why.
+    """
+    parts = given.parts
+    sides: dict[str, list[Example]] = {side: [] for side in SIDES}
+    refused = dict(parts.refused)
+    used: dict[str, int] = dict.fromkeys(SIDES, 0)
+    where: dict[int, str] = {}
+    with display.bar("tokenising") as advance:
+        rows: list[tuple[str, Row]] = [(side, row) for side in SIDES for row in getattr(parts, side)]
+        for done, (side, row) in enumerate(rows):
+            found = given.task.prepare(row, tokenizer, longest)
+            if isinstance(found, Refused):
+                count, first = refused.get(found.reason, (0, row.where))
+                refused[found.reason] = count + 1, first
+            else:
+                sides[side] += found
+                used[side] += 1
+                where[row.number] = row.where
+            if done % 64 == 0:
+                advance(done, len(rows))
+    told = [given.broken] if given.broken else []
+    told += [f"{count:,} rows cannot be used: {why} (first: {first})" for why, (count, first) in refused.items()]
+    told += parts.told()
+    if not sides["train"]:
+        got = "; ".join(told) or "none"
+        fix = "Check the columns, or give rows of another shape: see `bimo tune --help`."
+        raise DataError(f"No row of {given.name} can be learned from.", expected="at least one", got=got, fix=fix)
+    for line in told:
+        display.warn(line)
+    facts: dict[str, Any] = {
+        "source": given.name,
+        "licence": "",
+        "data_hash": given.hash,
+        "documents": sum(used.values()),
+        "bytes": 0,
+        "columns": given.columns,
+        "duplicates": parts.duplicates,
+        "conflicts": parts.conflicts,
+        "moved_to_training": parts.moved,
+        "shared_passages": parts.shared,
+        "refused": {why: count for why, (count, _) in refused.items()},
+        "skipped": [],
+        "note": " ".join(f"{line}." for line in told),
+    }
+    learned = tokens = 0
+    for side, examples in sides.items():
+        nbytes = sum(_learned_bytes(example, tokenizer) for example in examples)
+        facts[side] = {"documents": used[side], "bytes": nbytes, "examples": len(examples)}
+        facts["bytes"] += nbytes
+        learned, tokens = learned + nbytes, tokens + sum(example.learned for example in examples)
+    made = (sides["train"], sides["validation"], sides["test"])
+    return Materials(tokenizer, *made, where, facts, learned / max(1, tokens) or 1.0)
+
+
+def _learned_bytes(example: Example, tokenizer: Tokenizer) -> int:
+    from bimo.tune.measure import answer_bytes
+
+    return answer_bytes(example, tokenizer)
+
+
+def overlap_finding(parts: Parts) -> Finding:
+    """What the doctor says of passages that both sides hold."""
+    held = len(parts.validation) + len(parts.test)
+    if not held:
+        return Finding(None, "nothing is held out")
+    measured = f"{parts.shared:,} of {held:,} held-out rows share a passage with training"
+    measured += f"; {parts.moved:,} that did are in training now" if parts.moved else ""
+    fix = "Remove copies from the data, or hold out less: --set reading.test=0.02."
+    return Finding(parts.shared <= 0.1 * held, measured, "at most a tenth", fix)

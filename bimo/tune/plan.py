@@ -1,0 +1,158 @@
+"""The choices of a tuning run: rows, batch, learning rates, steps and pauses, each with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bimo.config import to_mapping
+from bimo.errors import ConfigError, TrainingError
+from bimo.train.budget import Budget
+from bimo.train.plan import Plan
+from bimo.tune.config import TuneConfig
+from bimo.tune.examples import Example
+from bimo.tune.packing import pack
+
+SHORTEST_ROW, ROW_STEP = 128, 64
+LONG_ROW, LITTLE_MORE = 512, 0.03  # longer rows cost more attention than they save, and so does a little room
+EXAMPLES_A_STEP = 16  # enough to agree on a direction, few enough to make many steps of little data
+STEPS_WANTED = 100  # fewer large steps learn less than more small ones
+FEWEST_STEPS = 5
+RATE_AT_WIDTH = 2e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
+EVALUATIONS = 8
+HEEDED = ("model.context", "model.dropout", "reading.encoding", "reading.validation", "reading.test")
+CHECKPOINT_SHARE, CHECKPOINT_SECONDS = 0.05, 60.0
+SAVED_BYTES, DISK = 12, 3e8  # of a parameter, with its two moments; bytes a second
+
+
+def plan_rows(plan: Plan, examples: Sequence[Example], longest: int) -> None:
+    """Choose the length of a row: the longest example fits, and others share rows with little room left over."""
+    if plan.config.model.context is not None:
+        return
+    sizes = [example.size for example in examples]
+    least = max(SHORTEST_ROW, -(-max(sizes) // ROW_STEP) * ROW_STEP)
+    lengths = [min(longest, length) for length in range(least, max(least, LONG_ROW) + 1, ROW_STEP)]
+    filled = {length: sum(sizes) / (len(pack(sizes, length)) * length) for length in dict.fromkeys(lengths)}
+    length = next(length for length, share in filled.items() if share >= max(filled.values()) - LITTLE_MORE)
+    reason = f"the longest example has {max(sizes):,} tokens; packed, {filled[length]:.0%} of a row is used"
+    plan.choose("model.context", length, reason)
+
+
+def plan_rates(plan: Plan, given: Mapping[str, Any], width: int) -> None:
+    """Choose the update rule and its rates, where the user does not."""
+    said, optimizer = given.get("optimizer") or {}, plan.config.optimizer
+    if "name" not in said:
+        optimizer = dataclasses.replace(optimizer, name="adamw")
+    if "weight_decay" not in said:
+        optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
+    rate = float(f"{RATE_AT_WIDTH / width:.2g}")
+    for key in ("learning_rate", "adamw_learning_rate"):
+        if key not in said and optimizer.name == "adamw":
+            optimizer = dataclasses.replace(optimizer, **{key: rate})  # type: ignore[arg-type]
+            plan.reasons.append((f"optimizer.{key}", rate, f"in inverse proportion to the width, {width}"))
+    plan.config = dataclasses.replace(plan.config, optimizer=optimizer)
+
+
+def wanted_rows(config: TuneConfig, budget: Budget, examples: Sequence[Example], rows_per_epoch: int) -> float:
+    """Rows to learn from in all: the budget's, or with a time the most that are useful."""
+    tokens = sum(example.size for example in examples)
+    if budget.tokens is not None:
+        return max(1.0, budget.tokens / tokens * rows_per_epoch)
+    if budget.examples is not None:
+        return max(1.0, budget.examples / len(examples) * rows_per_epoch)
+    return (budget.epochs or config.epochs) * rows_per_epoch
+
+
+def plan_batch(
+    plan: Plan, rows: float, rows_per_epoch: int, examples: int, seconds: float | None, row_seconds: float
+) -> None:
+    """Choose the rows of a step: about so many examples, but enough steps.
+
+    Args:
+        rows: to learn from in all.
+        seconds: of training, where the budget is a time.
+        row_seconds: that a step of one row takes.
+    """
+    affordable = rows if seconds is None else min(rows, max(0.0, seconds) / row_seconds)
+    by_examples = round(EXAMPLES_A_STEP * rows_per_epoch / examples)
+    size = max(1, min(by_examples, int(affordable / STEPS_WANTED)))
+    accumulate = plan.config.batch.accumulate
+    size = -(-size // accumulate) * accumulate
+    a_row = examples / rows_per_epoch
+    plan.choose("batch.size", size, f"rows of a step, with {a_row:.1f} examples each")
+
+
+def plan_steps(
+    plan: Plan,
+    rows: float,
+    seconds: float | None,
+    row_seconds: float,
+    evaluation_seconds: float,
+    parameters: int,
+    most_epochs: float,
+) -> int | None:
+    """Turn the budget into steps, and place validations and checkpoints.
+
+    Args:
+        evaluation_seconds: of one validation.
+        most_epochs: times that every example is seen at most.
+
+    Returns:
+        the steps that the schedule may be lengthened to, where the steps were chosen by time.
+
+    Raises:
+        TrainingError: the time that is left pays for too few steps.
+    """
+    config = plan.config
+    assert config.batch.size
+    step_seconds = row_seconds * config.batch.size
+    useful = max(1, round(rows / config.batch.size))
+    save_seconds = SAVED_BYTES * parameters / DISK
+    most: int | None = None
+    steps, reason = useful, f"{config.budget} in steps of {config.batch.size} rows"
+    if seconds is not None:
+        pauses = EVALUATIONS * evaluation_seconds + seconds * CHECKPOINT_SHARE
+        affordable = int(max(0.0, seconds - pauses) / step_seconds)
+        if affordable < FEWEST_STEPS and config.steps is None and affordable < useful:
+            raise TrainingError(
+                f"The budget {config.budget} is too short to learn anything here.",
+                expected=f"time for at least {FEWEST_STEPS} steps",
+                got=f"{max(0.0, seconds):.0f} s after preparation, {step_seconds:.2f} s a step",
+                fix="Give more time, a smaller model, or a budget in tokens, examples or epochs.",
+            )
+        steps, most = min(useful, affordable), useful
+        reason = f"{seconds:.0f} s at {step_seconds:.2f} s a step, pauses aside"
+        if useful <= affordable:
+            epochs = f"{most_epochs:g}"
+            reason = f"seeing every example more than {epochs} times teaches little more (epochs={epochs})"
+    chosen = config.steps is None
+    plan.choose("steps", steps, reason)
+    assert plan.config.steps
+    every = max(1, min(plan.config.steps, math.ceil(plan.config.steps / EVALUATIONS)))
+    plan.choose("evaluate_every", every, f"about {EVALUATIONS} validations in all")
+    between = max(CHECKPOINT_SECONDS, save_seconds / CHECKPOINT_SHARE)
+    plan.choose(
+        "checkpoint_every", max(1, round(between / step_seconds)), f"at most {between:.0f} s are lost to a crash"
+    )
+    return most if chosen else None
+
+
+def check_unused(given: Mapping[str, Any], shape: Mapping[str, Any]) -> None:
+    """Refuse settings of pretraining that tuning would not heed.
+
+    Args:
+        given: what the user wrote.
+        shape: of the model, which settings may repeat.
+
+    Raises:
+        ConfigError: names one.
+    """
+    usual = to_mapping(TuneConfig())
+    heeded = {"model": shape, "tokenizer": {}, "reading": {}}
+    for section, known in heeded.items():
+        for key, value in (given.get(section) or {}).items():
+            if f"{section}.{key}" not in HEEDED and value not in (None, [], usual[section].get(key), known.get(key)):
+                fix = "Leave it out: shape and tokenizer come with the model, and columns are named by --columns."
+                raise ConfigError(f"{section}.{key} has no part in tuning.", got=str(value), fix=fix)

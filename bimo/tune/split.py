@@ -1,0 +1,162 @@
+"""Which rows are learned from and which are held out: no row twice, no question on both sides, no passage shared.
+
+A passage is 13 words in a row, or 20 characters where words are not spaced, as in ``text/clean/decontaminate.py``. A
+held-out row that shares one with the training rows goes to training, so that nothing is lost and no figure is too good.
+
+Shapes: G passages.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bimo.device import seed_for
+from bimo.text.clean.decontaminate import grams
+from bimo.text.document import text_digest
+from bimo.text.shingles import Hashes, words_of
+from bimo.tune.rows import Row
+from bimo.tune.task import Refused
+
+WORDS, CHARACTERS = 13, 20
+FORMULA = 10  # training rows with a passage from which it is a common phrase (Brown et al. 2020, appendix C)
+FEWEST_GROUPS = 8  # questions below which nothing is held out
+PASSES = 4  # what goes over to training may itself share passages with what is still held out
+
+Texts = Callable[[Row], "tuple[str, str] | Refused"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of each side.
+
+    Attributes:
+        refused: rows that cannot be used: how many by reason, and the first of each.
+        duplicates: rows that another one equals.
+        conflicts: questions with several answers, and one of them.
+        moved: rows that would be held out but share a passage with training; they are in training.
+        shared: held-out rows that still share one.
+    """
+
+    train: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    refused: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    duplicates: int = 0
+    duplicate: str = ""
+    conflicts: int = 0
+    conflict: str = ""
+    moved: int = 0
+    shared: int = 0
+
+    def told(self) -> list[str]:
+        """What the user should know, a line each."""
+        lines = []
+        if self.duplicates:
+            lines.append(f"{self.duplicates:,} rows equal another one and are left out (first: {self.duplicate})")
+        if self.conflicts:
+            lines.append(f"{self.conflicts:,} questions have several answers (such as {self.conflict})")
+        if not self.validation:
+            lines.append("there are too few rows to hold any out: watch for learning by heart")
+        if self.moved:
+            lines.append(
+                f"{self.moved:,} rows that share {WORDS} words or {CHARACTERS} characters in a row with training "
+                "went from held out to training"
+            )
+        return lines
+
+
+def split_rows(rows: Sequence[Row], texts: Texts, *, seed: int, validation: float, test: float, most: int) -> Parts:
+    """Drop duplicates and hold rows out, those with the same question together.
+
+    Args:
+        texts: question and answer of a row as plain text, or why it has none.
+        validation, test: shares of the rows to hold out.
+        most: rows of each that are held out at most.
+    """
+    refused: dict[str, tuple[int, str]] = {}
+    seen: dict[bytes, str] = {}
+    groups: dict[bytes, list[Row]] = defaultdict(list)
+    answers: dict[bytes, set[bytes]] = defaultdict(set)
+    said: dict[int, str] = {}
+    duplicates, duplicate = 0, ""
+    for row in rows:
+        found = texts(row)
+        if isinstance(found, Refused):
+            count, where = refused.get(found.reason, (0, row.where))
+            refused[found.reason] = count + 1, where
+            continue
+        question, answer = (text_digest(_folded(text)) for text in found)
+        if question + answer in seen:
+            duplicate = duplicate or f"{row.where}, which equals {seen[question + answer]}"
+            duplicates += 1
+            continue
+        seen[question + answer] = row.where
+        groups[question].append(row)
+        answers[question].add(answer)
+        said[row.number] = "\n".join(found)
+    conflicts = [groups[question] for question, known in answers.items() if len(known) > 1]
+    conflict = " and ".join(row.where for row in conflicts[0][:2]) if conflicts else ""
+    sides, moved, shared = _sides(list(groups.values()), said, seed, (validation, test), most)
+    train, held_out, tested = sides
+    return Parts(
+        train, held_out, tested, refused, duplicates, duplicate, len(conflicts), conflict, moved=moved, shared=shared
+    )
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _sides(
+    groups: list[list[Row]], said: Mapping[int, str], seed: int, shares: tuple[float, float], most: int
+) -> tuple[list[list[Row]], int, int]:
+    """Training, validation and test rows in their original order, rows moved to training, and what is shared yet."""
+    total = sum(map(len, groups))
+    if len(groups) < FEWEST_GROUPS:
+        return [_in_order(groups), [], []], 0, 0
+    order = np.random.Generator(np.random.PCG64(seed_for(seed, "held out"))).permutation(len(groups))
+    waiting = [groups[place] for place in order]
+    held: list[list[list[Row]]] = []
+    for share in shares:
+        wanted = min(most, max(1, round(share * total))) if share else 0
+        taken: list[list[Row]] = []
+        while sum(map(len, taken)) < wanted and len(waiting) > 1:
+            taken.append(waiting.pop())
+        held.append(taken)
+    moved = 0
+    for _ in range(PASSES):
+        dirty = _contaminated([group for side in held for group in side], waiting, said)
+        if not dirty:
+            break
+        waiting += [group for side in held for group in side if group[0].number in dirty]
+        moved += sum(len(group) for side in held for group in side if group[0].number in dirty)
+        held = [[group for group in side if group[0].number not in dirty] for side in held]
+    dirty = _contaminated([group for side in held for group in side], waiting, said)
+    return [_in_order(waiting), *map(_in_order, held)], moved, len(dirty)
+
+
+def _in_order(groups: Iterable[Sequence[Row]]) -> list[Row]:
+    return sorted((row for group in groups for row in group), key=lambda row: row.number)
+
+
+def _contaminated(held: list[list[Row]], train: list[list[Row]], said: Mapping[int, str]) -> Collection[int]:
+    """The first row of each held-out group that shares a passage with training which is no common phrase."""
+    passages = {group[0].number: _passages(said[row.number] for row in group) for group in held}
+    known = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *passages.values()]))  # (G,)
+    if not len(known):
+        return ()
+    times = np.zeros(len(known), dtype=np.int64)
+    for group in train:
+        found = _passages(said[row.number] for row in group)
+        places = np.searchsorted(known, found).clip(max=len(known) - 1)
+        times[places[known[places] == found]] += 1
+    leaked = known[(times > 0) & (times <= FORMULA)]
+    return {number for number, found in passages.items() if np.isin(found, leaked).any()}
+
+
+def _passages(texts: Iterable[str]) -> Hashes:
+    return np.unique(np.concatenate([grams(words_of(text), WORDS, CHARACTERS)[2] for text in texts]))

@@ -1,0 +1,345 @@
+"""Everything before step 1 of a tuning run, new or resumed: rows, columns, model, examples, the plan, the doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from bimo import files
+from bimo.batches.loader import Batch
+from bimo.config import differences, from_mapping, merged, part_like, read_yaml, to_yaml, with_overrides
+from bimo.device import resolve_device
+from bimo.errors import ConfigError, RunError
+from bimo.generate.conventions import read_conventions
+from bimo.models import count_parameters
+from bimo.optim import Optimizer
+from bimo.run import Run
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.budget import Budget, parse_tuning_budget
+from bimo.train.build import computing_as, measure_step
+from bimo.train.checkpoint import Checkpoint, load_checkpoint
+from bimo.train.display import Display
+from bimo.train.doctor import Doctor
+from bimo.train.guard import check_changes
+from bimo.train.limits import check_limits
+from bimo.train.lineage import Lineage, Stopwatch
+from bimo.train.loop import divide
+from bimo.train.materials import START_FOLDER
+from bimo.train.origin import parent_facts, shape_of
+from bimo.train.patient import Batches, Patient
+from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
+from bimo.train.probe import Machine
+from bimo.train.start import set_up
+from bimo.tune.config import TuneConfig
+from bimo.tune.examples import Example
+from bimo.tune.materials import Given, Materials, make_materials, overlap_finding, read_given
+from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_steps, wanted_rows
+from bimo.tune.task import Task
+from bimo.tune.tasks import make_task
+
+DEFAULT_BUDGET = "10m"
+LONGEST = 1024  # tokens of a row unasked, as in pretraining
+CLOSING_SECONDS = 4.0  # reading the best weights again, and the report, for a small model
+EVALUATION_SHARE = 0.04  # of a wall-clock budget, for each look at the test answers
+VALIDATION_SHARE = 0.01  # likewise, of a validation
+SHOWN = (1500, 40)  # labels and lines of the first row that are printed before step 1
+
+Adapt = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the training loop works on: a run that begins, or with a checkpoint one that goes on."""
+
+    config: TuneConfig
+    task: Task
+    materials: Materials
+    model: Any
+    lineage: Lineage
+    machine: Machine
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def batches(self) -> Batches:
+        """The training batches, from the first."""
+        return make_batches(self.config, self.task, self.materials)
+
+
+def configure(
+    task: str,
+    given: Mapping[str, Any],
+    config: str | Path | Mapping[str, Any] | None,
+    overrides: Iterable[str],
+) -> tuple[dict[str, Any], TuneConfig]:
+    """What the user said, as plain values and as a configuration in which the rest is still empty.
+
+    Raises:
+        ConfigError: a key is unknown, a value wrong, or a setting has no part in tuning.
+    """
+    values = dict(read_yaml(Path(config)) if isinstance(config, (str, Path)) else config or {})
+    values = merged(values, {key: value for key, value in given.items() if value not in (None, {}, [])})
+    values = with_overrides({"task": task, **values}, overrides)
+    where = str(config) if isinstance(config, (str, Path)) else "configuration"
+    return values, from_mapping(TuneConfig, values, where=where)
+
+
+def prepare(
+    run: Run,
+    config: TuneConfig,
+    given: Mapping[str, Any],
+    display: Display,
+    stopwatch: Stopwatch,
+    *,
+    doctor: Doctor,
+    adapt: Adapt | None,
+) -> Session:
+    """Do what comes before step 1; only the run's folder is written to.
+
+    Args:
+        given: what the user wrote of ``config``, as plain values.
+        doctor: examines what is about to be trained; the lineage keeps its answer.
+        adapt: is given the model, and returns what is trained of it.
+
+    Raises:
+        BimoError: the data, the model, the configuration or the budget is not usable.
+    """
+    check_limits(config)
+    if config.start is None or not config.data:
+        missing, option = (
+            ("model to tune", "--model RUN_OR_FOLDER") if config.start is None else ("data", "--data FILE")
+        )
+        raise ConfigError(f"There is no {missing}.", fix=f"Add {option}.")
+    folder = Path(config.start)
+    if config.budget is None and config.steps is None:
+        config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
+    budget = parse_tuning_budget(config.budget) if config.budget else Budget(epochs=config.epochs)
+    deadline = None if budget.seconds is None else stopwatch.began + budget.seconds
+    resolve_device(config.device)
+    rows = read_given(config, make_task(config.task, config.options), display)
+    task = rows.task
+    device, machine = set_up(config, display)
+    with display.bar("loading the model"):
+        model, tokenizer = task.open(folder, device)
+    plan, materials = _materials(config, given, rows, model, tokenizer, display, device, machine)
+    tokenizer.save(run.path)
+    with display.bar("keeping its weights"):
+        task.save(model, run.checkpoints / START_FOLDER)
+    model = adapt(model) if adapt else model
+    config = cast(TuneConfig, plan.config)
+    model = computing_as(model.train(), config)
+    lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start), task.name)
+    lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
+    first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
+    with display.bar("measuring a step"):
+        a_row = measure_step(model, first_batches, config, task.loss, repeats=2) / plan.config.batch.accumulate
+    left = None if deadline is None else deadline - time.monotonic()
+    rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
+    wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
+    plan_batch(plan, wanted, rows_per_epoch, len(materials.train), left, a_row)
+    config = cast(TuneConfig, plan.config)
+    materials = _sampled(config, materials, budget.seconds, a_row)
+    batches = make_batches(config, task, materials)
+    patient = patient_of(config, task, materials, model, batches, run.checkpoints, rows)
+    lineage.values["doctor"] = doctor(patient, display)
+    evaluation_seconds, closing = _look_before(config, task, materials, model, lineage, display)
+    seconds = None if deadline is None else deadline - time.monotonic() - closing
+    most = plan_steps(plan, wanted, seconds, a_row, evaluation_seconds, count_parameters(model)[0], config.epochs)
+    config = cast(TuneConfig, plan.config)
+    assert config.batch.size
+    choices = [{"key": key, "value": value, "reason": reason} for key, value, reason in plan.reasons]
+    planned = {"training_seconds": seconds, "step_seconds": round(a_row * config.batch.size, 5), "most_steps": most}
+    lineage.values["plan"] = {**planned, "choices": choices}
+    lineage.write()
+    display.plan(plan.reasons)
+    return Session(config, task, materials, model, lineage, machine)
+
+
+def _materials(
+    config: TuneConfig,
+    given: Mapping[str, Any],
+    rows: Given,
+    model: Any,
+    tokenizer: Tokenizer,
+    display: Display,
+    device: torch.device,
+    machine: Machine,
+) -> tuple[Plan, Materials]:
+    """Examples on every side, and the plan as far as the model and they decide it."""
+    context = model.config.max_position_embeddings
+    wanted = config.model.context
+    if wanted is not None and not 2 <= wanted <= context:
+        problem = "model.context is wrong."
+        raise ConfigError(problem, expected=f"2 to {context}, the context of the model", got=str(wanted))
+    longest = wanted or min(LONGEST, context)
+    shape = shape_of(model)
+    check_unused(given, shape)
+    materials = make_materials(rows, tokenizer, longest, display)
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **{**shape, "context": wanted}),
+        columns=rows.columns,
+        device=cast(Any, device.type),
+        compile=bool(config.compile),
+    )
+    plan = Plan(config)
+    plan_arithmetic(plan, machine)
+    plan_kernels(plan)
+    plan_rates(plan, given, model.config.hidden_size)
+    plan_rows(plan, [*materials.train, *materials.validation, *materials.test], longest)
+    return plan, materials
+
+
+def make_batches(config: Any, task: Task, materials: Materials, batch_size: int | None = None) -> Batches:
+    """The training batches, from the first.
+
+    Raises:
+        ConfigError: ``batch.accumulate`` does not divide ``batch.size``.
+    """
+    size = batch_size or config.batch.size
+    if size % config.batch.accumulate:
+        got = f"{config.batch.accumulate} and {size}"
+        raise ConfigError("batch.accumulate is wrong.", expected="a number that divides batch.size", got=got)
+    return task.batches(materials.train, batch_size=size, length=config.model.context, seed=config.seed)
+
+
+def held_out_batches(config: TuneConfig, task: Task, examples: list[Example] | Any) -> list[Batch]:
+    """Batches of held-out examples, as many rows as one pass of training has."""
+    assert config.batch.size and config.model.context
+    rows = max(1, config.batch.size // config.batch.accumulate)
+    return task.held_out(examples, batch_size=rows, length=config.model.context)
+
+
+def _sampled(config: TuneConfig, materials: Materials, seconds: float | None, row_seconds: float) -> Materials:
+    """As many held-out examples as a budget of ``seconds`` has time to look at, spread evenly."""
+    if seconds is None:
+        return materials
+    a_position = row_seconds / 3 / (config.model.context or 1)  # forward is a third of a step
+
+    def some(examples: Any, share: float) -> list[Example]:
+        positions = sum(example.size for example in examples)
+        kept = min(1.0, share * seconds / max(1e-9, positions * a_position))
+        count = max(min(len(examples), 8), int(len(examples) * kept))
+        return [examples[place * len(examples) // count] for place in range(count)]
+
+    validation = some(materials.validation, VALIDATION_SHARE)
+    test = some(materials.test, EVALUATION_SHARE)
+    materials.facts["measured"] = {"validation_examples": len(validation), "test_examples": len(test)}
+    return dataclasses.replace(materials, validation=validation, test=test)
+
+
+def _look_before(
+    config: TuneConfig, task: Task, materials: Materials, model: Any, lineage: Lineage, display: Display
+) -> tuple[float, float]:
+    """Measure the model as it is before training; the seconds of a validation, and of what will come after step N."""
+    assert config.model.context
+    model.eval()
+    began = time.monotonic()
+    with display.bar("measuring it before"):
+        if materials.test:
+            lineage.values["before"] = task.figures(
+                model, materials.test, materials.tokenizer, length=config.model.context
+            )
+        tested = time.monotonic() - began
+        watched = materials.validation or materials.train
+        lineage.values.setdefault("before", {})["validation"] = task.measure(
+            model, held_out_batches(config, task, watched)
+        )
+    validated = time.monotonic() - began - tested
+    model.train()
+    parameters = count_parameters(model)[0]
+    return validated, tested + CLOSING_SECONDS + 8 * parameters / 3e8
+
+
+def _beginnings(parent: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How texts of the model begin, which tuning does not change; see ``generate/conventions.py``."""
+    conventions = read_conventions(parent, tokenizer)
+    return {"prefix": list(conventions.prefix), "start": list(conventions.start)}
+
+
+def patient_of(
+    config: TuneConfig, task: Task, materials: Materials, model: Any, batches: Batches, folder: Path, rows: Given
+) -> Patient:
+    """What the doctor examines."""
+    return Patient(
+        model=model,
+        loss=task.loss,
+        divide=divide,
+        make_optimizer=lambda one: Optimizer(one, config.optimizer),
+        batches=batches,
+        tokenizer=materials.tokenizer,
+        train=None,
+        validation=None,
+        config=config,
+        folder=folder,
+        trained=True,
+        frozen=frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad),
+        ends=task.ends(materials.tokenizer),
+        shared=overlap_finding(rows.parts),
+        skips=task.skips,
+        shown=SHOWN,
+        save=task.save,
+        load=lambda folder: task.load(folder, torch.device("cpu")),
+    )
+
+
+def reopen(
+    run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch, adapt: Adapt | None
+) -> Session | None:
+    """Everything as it was after the last checkpoint; None when the run is finished.
+
+    Raises:
+        RunError: the configuration, the data or the tokenizer changed, or the checkpoint is damaged.
+    """
+    recorded = read_yaml(run.config)
+    given = {key: value for key, value in given.items() if value != "auto"}
+    changes = list(differences(part_like(recorded, given), given))
+    lineage = Lineage.open(run, stopwatch)
+    check_changes(run, lineage, changes)
+    config = from_mapping(TuneConfig, merged(recorded, given), where=str(run.config))
+    if lineage.finished:
+        display.note(f"{run.path} is finished; there is nothing to resume.")
+        return None
+    rows = read_given(config, make_task(config.task, config.options), display)
+    if rows.hash != lineage.values["data"]["data_hash"]:
+        raise RunError(
+            f"{run.path} cannot be resumed: the data changed.",
+            expected=f"rows with the hash {lineage.values['data']['data_hash'][:12]}, as when the run began",
+            got=rows.hash[:12],
+            fix="Restore the data, or start a new run with another --out.",
+        )
+    device, machine = set_up(config, display)
+    with display.bar("loading the model"):
+        model = rows.task.load(run.checkpoints / START_FOLDER, device)
+    assert config.model.context
+    materials = make_materials(rows, Tokenizer.load(run.path), config.model.context, display)
+    measured = lineage.values["data"].get("measured")
+    if measured:
+        materials = _again(materials, measured)
+    checkpoint = load_checkpoint(run.checkpoints)
+    step = checkpoint.state["progress"]["step"] if checkpoint else 0
+    run.forget_metrics_after(step)
+    display.note(f"resuming after step {step}")
+    files.write_text(run.config, to_yaml(config))
+    lineage.values["status"] = "running"
+    lineage.event(", ".join([f"resumed after step {step}", *changes]))
+    model = adapt(model) if adapt else model
+    model = computing_as(model.train(), config)
+    return Session(config, rows.task, materials, model, lineage, machine, checkpoint)
+
+
+def _again(materials: Materials, measured: Mapping[str, int]) -> Materials:
+    """The same sample of held-out examples as when the run began."""
+
+    def some(examples: Any, count: int) -> list[Example]:
+        return [examples[place * len(examples) // count] for place in range(count)]
+
+    validation = some(materials.validation, measured["validation_examples"])
+    test = some(materials.test, measured["test_examples"])
+    materials.facts["measured"] = dict(measured)
+    return dataclasses.replace(materials, validation=validation, test=test)

@@ -1,0 +1,149 @@
+"""Tuning, from a model and a person's rows to a finished run; or resumed where it was cut off."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bimo import files
+from bimo.config import to_yaml
+from bimo.report.card import write_card
+from bimo.report.page import write_page
+from bimo.run import Run
+from bimo.train.display import Display
+from bimo.train.doctor import Doctor, preflight
+from bimo.train.hooks import Best
+from bimo.train.learn import Learner, learn
+from bimo.train.lineage import Stopwatch
+from bimo.train.loop import Progress
+from bimo.tune.start import Adapt, Session, configure, held_out_batches, prepare, reopen
+
+
+def tune(
+    task: str = "chat",
+    model: str | Path | None = None,
+    data: str | Path | Iterable[str | Path] | None = None,
+    out: str | Path = "runs/tuned",
+    budget: str | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    resume: bool = False,
+    began: float | None = None,
+    quiet: bool = False,
+    doctor: Doctor = preflight,
+    adapt: Adapt | None = None,
+) -> Run:
+    """Tune a model for a task, or continue a run that was interrupted.
+
+    Args:
+        task: a name of ``bimo.tune.tasks.TASKS``.
+        model: a run or Hugging Face folder of a supported family.
+        data: files or folders of rows.
+        out: the run directory; it must not exist yet, unless ``resume``.
+        budget: "10m" of wall-clock time, everything included; or "500-examples", "200k-tokens", "3-epochs".
+        options: settings of the task.
+        columns: role -> column, where the names of the columns do not say.
+        config: a YAML file or plain values of :class:`TuneConfig`; the arguments above go before it.
+        overrides: ``key=value`` strings such as ``optimizer.learning_rate=1e-4``.
+        resume: continue the run in ``out``, to the same bytes as without the interruption.
+        began: ``time.monotonic()`` when the budget started to run; now by default.
+        quiet: show nothing.
+        doctor: what examines the training before step 1, as in ``bimo.train.doctor``; the lineage keeps its answer.
+        adapt: is given the model and returns what is trained of it, such as low-rank adapters; by default all.
+
+    Raises:
+        BimoError: with what was expected, what came, and the next step; nothing already written is lost.
+        KeyboardInterrupt: training was stopped by a signal, after a checkpoint.
+    """
+    stopwatch, display = Stopwatch(began), Display(quiet=quiet)
+    names = None if data is None else [str(data)] if isinstance(data, (str, Path)) else [str(one) for one in data]
+    start = None if model is None else str(model)
+    said = {"start": start, "data": names, "budget": budget, "options": options, "columns": columns}
+    given, wanted = configure(task, said, config, overrides)
+    if resume and Run(out).config.exists():
+        run = Run.open(out)
+        session = reopen(run, given, display, stopwatch, adapt)
+        return _tune(run, display, session) if session else run
+    with Run.starting(out, again=resume) as run:
+        session = prepare(run, wanted, given, display, stopwatch, doctor=doctor, adapt=adapt)
+        files.write_text(run.config, to_yaml(session.config))
+        return _tune(run, display, session)
+
+
+def _tune(run: Run, display: Display, session: Session) -> Run:
+    config, task, materials, model = session.config, session.task, session.materials, session.model
+    assert config.model.context
+    model.dropout = config.model.dropout or 0.0
+    bits_per_nat = 1 / (math.log(2) * materials.bytes_per_token)
+    learner = Learner(
+        model,
+        session.batches,
+        task.loss,
+        measure=_validation(session, bits_per_nat),
+        keep=functools.partial(task.save, model, run.path),
+        bits_per_nat=bits_per_nat,
+        peak_share=3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype],
+        text=materials,
+    )
+    progress, best = learn(run, display, config, session.lineage, learner, session.checkpoint)
+    _finish(run, session, display, progress, best)
+    return run
+
+
+def _validation(session: Session, bits_per_nat: float) -> Callable[[], float]:
+    """A function that measures the model as it then is on the validation examples, or for want of any on all."""
+    task, model, materials = session.task, session.model, session.materials
+    batches = held_out_batches(session.config, task, materials.validation or materials.train)
+
+    def measure() -> float:
+        model.eval()
+        with torch.compiler.set_stance("force_eager"):
+            return task.measure(model, batches)["loss"] * bits_per_nat
+
+    return measure
+
+
+def _finish(run: Run, session: Session, display: Display, progress: Progress, best: Best) -> None:
+    """Measure the saved weights on answers that no choice was made on, then write lineage, model card and report."""
+    config, task, materials, lineage = session.config, session.task, session.materials, session.lineage
+    assert config.model.context
+    model = task.load(run.path, torch.device(config.device))
+    model.compute_dtype, model.fused = session.model.compute_dtype, bool(config.kernels)
+    figures: dict[str, Any] = {}
+    if materials.test:
+        with display.bar("measuring held-out answers"):
+            figures = task.figures(model, materials.test, materials.tokenizer, length=config.model.context)
+    steps_of_epoch = getattr(session.batches, "labels_per_epoch", 0) or 1
+    lineage.finish(
+        model,
+        {
+            **figures,
+            "validation_bits_per_byte": best.bits_per_byte,
+            "best_step": best.step,
+            "steps": progress.step,
+            "tokens": progress.tokens,
+            "epochs": round(progress.tokens / steps_of_epoch, 3),
+            "training_seconds": round(progress.seconds, 1),
+        },
+    )
+    write_card(run)
+    write_page(run)
+    before = lineage.values.get("before") or {}
+    for name, label in (("test_bits_per_byte", "bits per byte of held-out answers"), ("test_accuracy", "accuracy")):
+        if name in figures:
+            old, new = (_value(one.get(name)) for one in (before, figures))
+            display.note(f"{label}: {old:.3f} before, {new:.3f} now")
+    display.note(f"the run is {run.path}; try it: bimo chat {run.path}")
+
+
+def _value(figure: Any) -> float:
+    found = figure.get("value") if isinstance(figure, Mapping) else figure
+    return math.nan if found is None else float(found)
