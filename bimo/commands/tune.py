@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -67,6 +68,48 @@ def chat(*, system: str | None = None, template: str | None = None, common: Comm
         template: chatml to give the model that template; its own if not given, and chatml where it has none
     """
     run_task("chat", common, {"system": system, "template": template})
+
+
+@app.command
+def classify(
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    weights: Literal["none", "balanced"] | None = None,
+    smoothing: float | None = None,
+    freeze: int | None = None,
+    no_calibration: bool = False,
+    common: Common | None = None,
+) -> None:
+    """Learn the class of a text: sentiment, topic, language, spam.
+
+    Reads tables with a column of texts and one of labels, which may be words,
+    numbers or Chinese. Beside its accuracy on texts held out stands that of
+    the commonest class and of TF-IDF with logistic regression.
+
+        bimo import minilm --out runs/minilm
+        bimo tune classify --model runs/minilm --data reviews.csv --out runs/sentiment --budget 5m
+        bimo classify runs/sentiment "What a film!"
+
+    Args:
+        text_column: the column of the texts, where its name does not say
+        label_column: the column of the classes, where its name does not say
+        weights: balanced to let rare classes count more; none if not given
+        smoothing: share of each label that is spread over all classes
+        freeze: layers from the bottom, and the embedding, that stay as they are: faster, and less is forgotten
+        no_calibration: leave out the temperature that makes probabilities honest
+    """
+    named = {"text": text_column, "label": label_column}
+    columns = [f"{role}={column}" for role, column in named.items() if column]
+    given = common or Common()
+    given = dataclasses.replace(given, columns=[*(given.columns or []), *columns])
+    options = {
+        "weights": weights,
+        "smoothing": smoothing,
+        "freeze": freeze,
+        "calibrate": False if no_calibration else None,
+    }
+    run_task("classify", given, options)
 
 
 def run_task(task: str, common: Common | None, options: Mapping[str, Any]) -> None:

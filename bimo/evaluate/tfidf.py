@@ -104,7 +104,7 @@ class TfIdf:
             self._weights.grad = by_feature @ ((log.exp() - truth) / len(labels)) + pull
             return -(log * truth).sum() / len(labels) + (pull * self._weights).sum() / 2
 
-        solver.step(closure)  # type: ignore[no-untyped-call]
+        solver.step(closure)
 
 
 def features(text: str) -> Hashes:

@@ -10,11 +10,11 @@ import pytest
 from bimo.evaluate.tfidf import FEWEST, TfIdf, features, majority
 
 WORDS = {
-    "good": "fine film great 好 赞 happy".split(),
-    "bad": "poor 差 dull awful 烂".split(),
-    "3": "three drei 三".split(),
+    "good": ["fine", "film", "great", "好", "赞", "happy"],
+    "bad": ["poor", "差", "dull", "awful", "烂"],
+    "3": ["three", "drei", "三"],
 }
-FILLERS = "the a of it was 的 了 one two and film".split()
+FILLERS = ["the", "a", "of", "it", "was", "的", "了", "one", "two", "and", "film"]
 
 
 def reviews(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
