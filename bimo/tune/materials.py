@@ -67,7 +67,7 @@ def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
         UsageError: a column is not there.
     """
     with display.bar("reading") as advance:
-        rows = read_rows(config.data, encoding=config.reading.encoding, documents=_documents(task), progress=advance)
+        rows = read_rows(config.data, encoding=config.reading.encoding, documents=task.documents, progress=advance)
     columns = find_columns(rows, task.roles, config.columns)
     if columns:
         shown = ", ".join(f"{role} = {column}" for role, column in columns.items())
@@ -79,10 +79,6 @@ def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
         named, task.texts, seed=config.seed, validation=reading.validation, test=reading.test, most=config.most_held_out
     )
     return Given(rows.name, rows.hash, columns, task, parts, rows.told())
-
-
-def _documents(task: Task) -> bool:
-    return bool(getattr(task, "documents", False))
 
 
 def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Display) -> Materials:
