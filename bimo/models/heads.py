@@ -60,7 +60,7 @@ class Labelled(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        at: Tensor,
+        at: Tensor | None = None,
         *,
         position_ids: Tensor | None = None,
         segment_ids: Tensor | None = None,
@@ -69,12 +69,12 @@ class Labelled(nn.Module):
 
         Args:
             input_ids: int (B, T).
-            at: bool (B, T), the tokens to score.
+            at: bool (B, T), the tokens to score; by default all.
             position_ids: int (B, T); by default 0 to T - 1.
             segment_ids: int (B, T), which of the packed texts; positions see only their own.
         """
         hidden = self.hidden(input_ids, position_ids=position_ids, segment_ids=segment_ids)  # type: ignore[operator]
-        return self.scores(hidden[at])
+        return self.scores(hidden.flatten(0, 1) if at is None else hidden[at])
 
     @property
     def head_values(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bimo.errors import RunError
 from bimo.models import trained_parameters
 from bimo.optim.muon import Muon
 
-INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
+INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers?|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
 HEADWISE_FROM = 256  # rows and columns from which Muon goes head by head: it is cheaper, and as good
 
 

@@ -22,12 +22,14 @@ class Example:
         counts: (N,) bool, which ids are learned; the first never is, as nothing comes before it.
         row: which row of the data it was made from, as ``Row.number`` counts; several examples may share one.
         target: what else a task has to know: a class, a score, or which of a pair it is.
+        cut: tokens of its text that did not fit and are left out.
     """
 
     ids: Ids
     counts: Counts
     row: int = 0
     target: float = 0.0
+    cut: int = 0
 
     def __post_init__(self) -> None:
         assert self.ids.shape == self.counts.shape and self.ids.ndim == 1 and not self.counts[:1].any()

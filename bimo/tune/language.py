@@ -23,7 +23,7 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.objective import mean_nats, next_token_loss
 from bimo.train.origin import opened, resized
 from bimo.tune.examples import Example, example_of
-from bimo.tune.measure import answer_figures, score_answers
+from bimo.tune.measure import answer_bytes, answer_figures, score_answers
 from bimo.tune.packing import PackedExamples, packed_once
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Conversation
@@ -31,6 +31,7 @@ from bimo.tune.task import Refused
 
 if TYPE_CHECKING:
     from bimo.models import Model
+    from bimo.tune.materials import Materials
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
@@ -65,6 +66,15 @@ class Packed:
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
         return answer_figures(score_answers(model, examples, tokenizer, length=length))
+
+    def learned_bytes(self, example: Example, tokenizer: Tokenizer) -> int:
+        return answer_bytes(example, tokenizer)
+
+    def baselines(self, materials: Materials) -> dict[str, Any]:
+        return {}
+
+    def finish(self, model: Any, materials: Materials, folder: Path, *, length: int) -> dict[str, Any]:
+        return {}
 
     def save(self, model: Any, folder: Path) -> None:
         save_model(model, folder)

@@ -13,7 +13,6 @@ from bimo.train.patient import Finding
 from bimo.tune.columns import by_role, find_columns
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
-from bimo.tune.measure import answer_bytes
 from bimo.tune.rows import Row, read_rows
 from bimo.tune.split import Parts, split_rows
 from bimo.tune.task import Refused, Task
@@ -42,7 +41,7 @@ class Materials:
     """What a tuning run learns from.
 
     Attributes:
-        where: of each row number, what its owner calls it.
+        rows: by their numbers.
         facts: for the lineage.
         bytes_per_token: of what is learned.
     """
@@ -51,13 +50,13 @@ class Materials:
     train: Sequence[Example]
     validation: Sequence[Example]
     test: Sequence[Example]
-    where: dict[int, str]
+    rows: dict[int, Row]
     facts: dict[str, Any] = field(default_factory=dict)
     bytes_per_token: float = 1.0
 
     def document_at(self, position: int) -> str:
         """The row that an example was made from, by its place among the training examples."""
-        return self.where[self.train[position].row]
+        return self.rows[self.train[position].row].where
 
 
 def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
@@ -92,7 +91,7 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
     sides: dict[str, list[Example]] = {side: [] for side in SIDES}
     refused = dict(parts.refused)
     used: dict[str, int] = dict.fromkeys(SIDES, 0)
-    where: dict[int, str] = {}
+    known: dict[int, Row] = {}
     with display.bar("tokenising") as advance:
         rows: list[tuple[str, Row]] = [(side, row) for side in SIDES for row in getattr(parts, side)]
         for done, (side, row) in enumerate(rows):
@@ -103,11 +102,14 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
             else:
                 sides[side] += found
                 used[side] += 1
-                where[row.number] = row.where
+                known[row.number] = row
             if done % 64 == 0:
                 advance(done, len(rows))
     told = [given.broken] if given.broken else []
     told += [f"{count:,} rows cannot be used: {why} (first: {first})" for why, (count, first) in refused.items()]
+    cut = [example for examples in sides.values() for example in examples if example.cut]
+    if cut:
+        told.append(f"{len(cut):,} texts are longer than {longest:,} tokens and cut (first: {known[cut[0].row].where})")
     told += parts.told()
     if not sides["train"]:
         got = "; ".join(told) or "none"
@@ -132,12 +134,12 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
     }
     learned = tokens = 0
     for side, examples in sides.items():
-        nbytes = sum(answer_bytes(example, tokenizer) for example in examples)
+        nbytes = sum(given.task.learned_bytes(example, tokenizer) for example in examples)
         facts[side] = {"documents": used[side], "bytes": nbytes, "examples": len(examples)}
         facts["bytes"] += nbytes
         learned, tokens = learned + nbytes, tokens + sum(example.learned for example in examples)
     made = (sides["train"], sides["validation"], sides["test"])
-    return Materials(tokenizer, *made, where, facts, learned / max(1, tokens) or 1.0)
+    return Materials(tokenizer, *made, known, facts, learned / max(1, tokens) or 1.0)
 
 
 def overlap_finding(parts: Parts) -> Finding:

@@ -262,11 +262,14 @@ def _look_before(
                 model, materials.test, materials.tokenizer, length=config.model.context
             )
         tested = time.monotonic() - began
+        if materials.test and (baselines := task.baselines(materials)):
+            lineage.values["before"]["baselines"] = baselines
+        measured = time.monotonic()
         watched = materials.validation or materials.train
         lineage.values.setdefault("before", {})["validation"] = task.measure(
             model, held_out_batches(config, task, watched)
         )
-    validated = time.monotonic() - began - tested
+    validated = time.monotonic() - measured
     model.train()
     parameters = count_parameters(model)[0]
     return validated, tested + CLOSING_SECONDS + 8 * parameters / 3e8

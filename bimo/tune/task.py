@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.patient import Batches
 from bimo.tune.examples import Example
 from bimo.tune.rows import Row
+
+if TYPE_CHECKING:
+    from bimo.tune.materials import Materials
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,18 @@ class Task(Protocol):
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
         """What the lineage says of test examples, before training and after it, such as ``test_bits_per_byte``."""
+        ...
+
+    def learned_bytes(self, example: Example, tokenizer: Tokenizer) -> int:
+        """UTF-8 bytes of what an example teaches, which the figures of training are divided by."""
+        ...
+
+    def baselines(self, materials: Materials) -> dict[str, Any]:
+        """By name, the figures on the test rows of what needs no such model and must be beaten."""
+        ...
+
+    def finish(self, model: Any, materials: Materials, folder: Path, *, length: int) -> dict[str, Any]:
+        """Do what is left to do with the best weights, which lie in ``folder``; further figures for the lineage."""
         ...
 
     def ends(self, tokenizer: Tokenizer) -> frozenset[int]:

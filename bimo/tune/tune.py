@@ -118,10 +118,10 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     assert config.model.context
     model = task.load(run.path, torch.device(config.device))
     model.compute_dtype, model.fused = session.model.compute_dtype, bool(config.kernels)
-    figures: dict[str, Any] = {}
+    figures = task.finish(model, materials, run.path, length=config.model.context)
     if materials.test:
         with display.bar("measuring held-out answers"):
-            figures = task.figures(model, materials.test, materials.tokenizer, length=config.model.context)
+            figures |= task.figures(model, materials.test, materials.tokenizer, length=config.model.context)
     steps_of_epoch = getattr(session.batches, "labels_per_epoch", 0) or 1
     lineage.finish(
         model,
@@ -142,7 +142,10 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
         if name in figures:
             old, new = (_value(one.get(name)) for one in (before, figures))
             display.note(f"{label}: {old:.3f} before, {new:.3f} now")
-    display.note(f"the run is {run.path}; try it: bimo chat {run.path}")
+    for name, one in before.get("baselines", {}).items():
+        display.note(f"accuracy of {name}: {_value(one['accuracy']):.3f}")
+    command = f'classify {run.path} "TEXT"' if config.task == "classify" else f"chat {run.path}"
+    display.note(f"the run is {run.path}; try it: bimo {command}")
 
 
 def _value(figure: Any) -> float:
