@@ -77,7 +77,7 @@ class Engine:
 
 
 def serve(
-    runs: Annotated[list[Path], Parameter(name="RUN")],
+    runs: Annotated[list[Path], Parameter(name="RUN...")],
     /,
     *,
     host: str = "127.0.0.1",

@@ -14,6 +14,7 @@ from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.watermark import Watermark
 from bimo.models.import_gguf import imported
 from bimo.serve.engines.native import backend_of, native_engine
+from bimo.serve.limits import NAME_CHARACTERS
 from bimo.serve.memory import KV_SHARE, Need, need_of, read_size, require_memory
 from bimo.serve.served import Models, Served, Shared, now
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -52,10 +53,10 @@ class Computing:
 def named(runs: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
     """The folders to serve by the name that clients call them.
 
-    A GGUF file is imported into the cache once; it and a folder without a name of its own are called as they are.
+    A GGUF file is imported into the cache once. Without ``names``, a model is called as its folder or file.
 
     Raises:
-        UsageError: two models would have one name, or there are not as many names as runs.
+        UsageError: two models would have one name, one has none, or there are not as many names as runs.
         ModelError: a folder does not look like a model's.
     """
     if names and len(names) != len(runs):
@@ -64,6 +65,9 @@ def named(runs: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
     for place, run in enumerate(runs):
         is_gguf = run.suffix.lower() == ".gguf" and run.is_file()
         name = names[place] if names else run.stem if is_gguf else run.resolve().name
+        if not 0 < len(name) <= NAME_CHARACTERS:
+            expected, fix = f"1 to {NAME_CHARACTERS} characters", "Choose another one with --name."
+            raise UsageError("The model's name is wrong.", expected=expected, got=repr(name[:50]), fix=fix)
         if name in found:
             fix = "Name each of them: --name one --name other"
             raise UsageError("Two models would have the same name.", expected="names that differ", got=name, fix=fix)

@@ -20,7 +20,7 @@ from bimo.report.facts import size
 SHARE = 0.9  # of the free memory that all models together may take
 KV_SHARE = 0.25  # of it that keys and values may take where nobody says how much
 CONTEXTS = 16  # that the pages of one model hold, where memory allows
-SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
+SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*(?:([kMGT])(i?))?B?", re.IGNORECASE)
 
 
 def read_size(text: str) -> int:
@@ -33,7 +33,7 @@ def read_size(text: str) -> int:
     if found is None:
         raise UsageError("--kv-memory is wrong.", expected="a size such as 500MB or 2GB", got=repr(text))
     number, unit, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower()))
 
 
 @dataclass(frozen=True)

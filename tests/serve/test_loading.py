@@ -165,6 +165,9 @@ def test_names(folder: Path, smaller: Path, tmp_path: Path) -> None:
     assert named([folder, folder], ["a", "b"]) == {"a": folder, "b": folder}
     with pytest.raises(UsageError, match="the same name.*got tiny.*--name one --name other"):
         named([folder, folder], [])
+    for wrong in ("", "x" * 257):
+        with pytest.raises(UsageError, match="name is wrong.*1 to 256 characters"):
+            named([folder], [wrong])
     with pytest.raises(UsageError, match="one name for each of 2 models; got 1"):
         named([folder, smaller], ["a"])
     with pytest.raises(ModelError, match="no such folder"):

@@ -34,7 +34,7 @@ def test_sizes() -> None:
     assert [read_size(text) for text in ("7", "800kB", "2GB", "1.5 GiB", "3m")] == [
         7, 800_000, 2_000_000_000, 3 << 29, 3_000_000,
     ]  # fmt: skip
-    for text in ("", "GB", "-1", "2XB", "1e9", "inf"):
+    for text in ("", "GB", "-1", "2XB", "1e9", "inf", "5iB", "9" * 400):
         with pytest.raises(UsageError, match="such as 500MB or 2GB"):
             read_size(text)
 
