@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bimo.models import gpt2, llama
 
     Model: TypeAlias = llama.Model | gpt2.Model
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 # config.json's model_type -> the module whose Config and Model read it; imported when a model of the family is.
 MODELS = {
@@ -38,6 +41,8 @@ PREFIXES = ("", "model.", "transformer.")
 def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
     """Load a Hugging Face model folder of a supported family, for evaluation (call ``train()`` to go on training).
 
+    A run that holds only an adapter is made whole with the model that the adapter belongs to.
+
     Args:
         dtype: precision of the weights in memory; None = each tensor as it is stored.
 
@@ -46,6 +51,8 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
+    if not any(folder.glob("model*.safetensors")) and (folder / "adapter" / "adapter_config.json").is_file():
+        return importlib.import_module("bimo.models.adapter").load_with_base(folder, device=device, dtype=dtype)
     values = files.read_json(folder / "config.json", error=ModelError, expected="the config.json of a language model")
     module = importlib.import_module(MODELS[_supported_family(values, folder)])
     try:
@@ -99,6 +106,11 @@ def count_parameters(model: Model) -> tuple[int, int]:
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a model learns, by name; those that are frozen are left out."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def copy_sharing_frozen(model: AnyModel) -> AnyModel:
+    """A copy that can be trained apart; what is frozen it shares with the model."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
 def _supported_family(values: Mapping[str, Any], folder: Path) -> str:

@@ -142,9 +142,7 @@ def test_another_base_is_refused_by_its_hash_and_by_its_shapes(tmp_path: Path) -
     save_model(trained(CASES["qwen2"], seed=9), tmp_path / "other")
     with pytest.raises(ModelError, match=r"does not belong .* Use the model that it was learned on: .*base"):
         check_base(adapter, tmp_path / "other")
-    with pytest.raises(
-        ModelError, match=r"k_proj of \(8, 3\) x \(3, 24\) instead of \(60, r\) x .* and [0-9]+ more"
-    ):
+    with pytest.raises(ModelError, match=r"k_proj of \(8, 3\) x \(3, 24\) instead of \(60, r\) x .* and [0-9]+ more"):
         attach(load_wide(tmp_path), adapter)
     gpt2 = trained(CASES["gpt2"])
     before = {name: tensor.clone() for name, tensor in gpt2.state_dict().items()}
