@@ -63,7 +63,9 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], 
 
 
 def leaf_commands() -> list[tuple[str, ...]]:
-    return [("corpora", "list"), ("corpora", "get"), *((name,) for name in cli.COMMANDS if name != "corpora")]
+    app = cli.application([])
+    below = {name: [word for word in app[name] if not word.startswith("-")] for name in cli.COMMANDS}
+    return [(name, *more) for name, words in below.items() for more in ([(word,) for word in words] or [()])]
 
 
 def app_of(words: tuple[str, ...]) -> App:

@@ -30,6 +30,12 @@ class Common:
             not given
         columns: which column is what, as role=column, where the names do not say
         overrides: settings as key=value, several if you like; see docs/configuration.md
+        lora: learn updates of low rank (LoRA) beside frozen weights, which takes less memory and time; the run also
+            holds them as adapter/, which peft loads
+        dora: the same as DoRA
+        rank: of these updates; 16 if not given
+        base: how the frozen weights are kept: q4 packs them into 5 bits a number; bfloat16 if not given
+        adapter_only: keep the adapter alone, a few megabytes; the model it belongs to must stay where it is
         resume: continue the run in --out where it was interrupted
         device: where to compute; the best device present if not given
         seed: of every random choice; 0 if not given
@@ -44,6 +50,11 @@ class Common:
     budget: str | None = None
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None
+    lora: bool = False
+    dora: bool = False
+    rank: int | None = None
+    base: Literal["bfloat16", "float32", "q4"] | None = None
+    adapter_only: bool = False
     resume: bool = False
     device: Device | None = None
     seed: int | None = None
@@ -228,7 +239,14 @@ def run_task(
     from bimo.tune.tune import tune
 
     settings = {"device": given.device, "seed": given.seed, "reading.encoding": given.encoding}
-    overrides = [*(given.overrides or ()), *(f"{key}={value}" for key, value in settings.items() if value is not None)]
+    settings |= {"lora.rank": given.rank, "lora.base": given.base}
+    settings |= {"lora.dora": given.dora or None, "lora.adapter_only": given.adapter_only or None}
+    adapting = ["lora={}"] if given.lora else []
+    overrides = [
+        *adapting,
+        *(given.overrides or ()),
+        *(f"{key}={value}" for key, value in settings.items() if value is not None),
+    ]
     said = {key: value for key, value in options.items() if value is not None}
     examiner = doctor.only_show_batch if given.show_batch else doctor.no_doctor if given.no_doctor else doctor.preflight
     with tempfile.TemporaryDirectory(prefix="bimo-") as scratch:

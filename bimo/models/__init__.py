@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ ENCODERS = {"bert": "bimo.models.bert"}
 def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
     """Load a Hugging Face model folder of a supported family, for evaluation (call ``train()`` to go on training).
 
+    A run that holds only an adapter is made whole with the model that the adapter belongs to.
+
     Args:
         dtype: precision of the weights in memory; None = each tensor as it is stored.
 
@@ -48,6 +51,8 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
+    if not any(folder.glob("model*.safetensors")) and (folder / "adapter" / "adapter_config.json").is_file():
+        return importlib.import_module("bimo.models.adapter").load_with_base(folder, device=device, dtype=dtype)
     model = empty_model(folder)
     model.load_state_dict(read_weights(folder, model, device, dtype), assign=True)
     return model.eval()
@@ -185,3 +190,8 @@ def count_parameters(model: AnyModel) -> tuple[int, int]:
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a model learns, by name; those that are frozen are left out."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def copy_sharing_frozen(model: M) -> M:
+    """A copy that can be trained apart; what is frozen it shares with the model."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})

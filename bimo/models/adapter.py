@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 from bimo import files
 from bimo.errors import ModelError
-from bimo.models import gpt2, trained_parameters
-from bimo.models.lora import LoraConfig, LowRank, Map, freeze, linear_maps, replace, scale_of
+from bimo.models import gpt2, load_model, trained_parameters
+from bimo.models.lora import LoraConfig, LowRank, Map, freeze, linear_maps, merged, replace, scale_of
 
 if TYPE_CHECKING:
     from bimo.models import Model
 
 PREFIX = "base_model.model."
+FOLDER = "adapter"  # of a run that holds one
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 LOW, HIGH, LENGTHS = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 # What a configuration of PEFT's may say beside the values that are read: anything else changes the result.
@@ -194,7 +195,7 @@ def attach(model: Model, adapter: Adapter) -> None:
     if problems or not tensors:
         raise _wrong_base(adapter, "; ".join(problems[:3]) or "an adapter without tensors", len(problems))
     for name, tensor in whole.items():
-        model.get_parameter(name).data = tensor
+        model.get_parameter(name).data = tensor.to(model.output_weight.device)
     rows = {tensor.shape[0] for name, tensor in whole.items() if tensor.shape[0] > model.config.vocab_size}
     if rows:
         model.config = dataclasses.replace(model.config, vocab_size=rows.pop())
@@ -283,3 +284,33 @@ def _wrong_base(
     named = f"Use the model that it was learned on: {adapter.base.folder}." if adapter.base.folder else ""
     problem = f"The adapter in {adapter.folder} does not belong to this model."
     return ModelError(problem, expected=expected, got=got + more, fix=named)
+
+
+def load_with_base(
+    folder: Path, *, base: Path | None = None, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Model:
+    """The model that an adapter makes of its base, for evaluation: all weights plain.
+
+    Args:
+        folder: an adapter, or a run that holds one.
+        base: the model it was learned on; by default the folder that the adapter names.
+        dtype: precision of the weights; None = those of the base. Sums are fp32, and rounded once.
+
+    Raises:
+        ModelError: the base is not there, or it is another model.
+    """
+    inside = folder / FOLDER
+    adapter = read_adapter(inside if (inside / CONFIG).is_file() else folder)
+    named = base or Path(adapter.base.folder or "")
+    if base is None and not (adapter.base.folder and named.is_dir()):
+        got = f"no folder {adapter.base.folder}" if adapter.base.folder else "an adapter that names none"
+        fix = "Bring it there, or merge them: bimo merge ADAPTER --base FOLDER --out RUN."
+        raise ModelError(f"{folder} needs the model it was learned on.", expected="its folder", got=got, fix=fix)
+    check_base(adapter, named)
+    model = load_model(named, device=device)
+    precision = dtype or model.output_weight.dtype
+    attach(model, adapter)
+    plain = merged(model, precision)
+    if (folder / "config.json").is_file():  # of a run: tuning may have changed where texts end
+        plain.config = type(plain.config).from_hf(files.read_json(folder / "config.json", error=ModelError))
+    return plain.eval()

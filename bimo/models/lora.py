@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from bimo.config import setting
 from bimo.device import seed_for
 from bimo.errors import ConfigError, did_you_mean
-from bimo.models import gpt2, llama, trained_parameters
+from bimo.models import M, gpt2, llama, trained_parameters
 from bimo.models.quantised import Quantised
 
 Map: TypeAlias = nn.Linear | gpt2.Conv1D
-AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "q4": torch.bfloat16}  # of matrices that are no maps
 
@@ -46,6 +45,7 @@ class LoraConfig:
     base: Literal["bfloat16", "float32", "q4"] = setting(
         "bfloat16", "how the frozen matrices are kept in memory; q4 packs linear maps into 5 bits a number"
     )
+    adapter_only: bool = setting(False, "whether the run keeps only the adapter, not the merged model beside it")
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -82,20 +82,22 @@ class _Adapted(torch.autograd.Function):
         inputs = x if dropped is None else dropped
         low = F.linear(inputs, a)  # (N, r)
         y.addmm_(low, b.t(), alpha=scale)
-        ctx.save_for_backward(inputs, low, a, b, gain, None if gain is None else y)
+        if gain is not None:
+            y.mul_(gain.to(y.dtype))
+            y = y if bias is None else y.add_(bias)
+        # Of DoRA the result is kept, as what comes next often does too, not what it was before the gain.
+        ctx.save_for_backward(inputs, low, a, b, gain, None if gain is None else y, None if gain is None else bias)
         ctx.base, ctx.scale, ctx.apart = base, scale, dropped is not None
-        if gain is None:
-            return y
-        y = y * gain.to(y.dtype)
-        return y if bias is None else y.add_(bias)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, low, a, b, gain, y = ctx.saved_tensors
+        inputs, low, a, b, gain, y, bias = ctx.saved_tensors
         (dy,) = grads
         d_gain = None
         if gain is not None:
-            d_gain = (dy * y).sum(0, dtype=gain.dtype)
+            y = y if bias is None else y - bias
+            d_gain = (dy * y).sum(0, dtype=gain.dtype) / gain
             dy = dy * gain.to(dy.dtype)
         d_low = (dy @ b).mul_(ctx.scale)  # (N, r)
         d_a, d_b = d_low.t() @ inputs, (dy.t() @ low).mul_(ctx.scale)
@@ -239,14 +241,15 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), own, module.train(model.get_submodule(name).training))
 
 
-def merged(model: AnyModel, dtype: torch.dtype | None = None) -> AnyModel:
-    """The model with its updates folded into plain weights, in a structure of its own; all else is shared with it.
+def merged(model: M, dtype: torch.dtype | None = None) -> M:
+    """The model with its updates folded into plain weights, in a structure of its own; it may share what is not folded.
 
     Args:
-        dtype: precision of the folded weights; None = that of the frozen ones. Sums are fp32, and rounded once.
+        dtype: precision of all weights; None = the folded ones have that of the frozen, the others their own. Sums are
+            fp32, and rounded once.
     """
-    shared = [*model.parameters(), *model.buffers()]
-    plain = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    others = {id(p): p if dtype in (None, p.dtype) else nn.Parameter(p.detach().to(dtype)) for p in model.parameters()}
+    plain = copy.deepcopy(model, {**others, **{id(buffer): buffer for buffer in model.buffers()}})
     updated = {name: module for name, module in model.named_modules() if isinstance(module, LowRank)}
     for name, module in updated.items():
         replace(plain, name, module.merged(dtype))

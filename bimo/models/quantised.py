@@ -35,13 +35,14 @@ class Quantised(llama.Linear):
         self.register_parameter("bias", plain.bias)
         packed, scale, least = pack(weight)
         self.register_buffer("packed", packed, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("least", least, persistent=False)
+        self.register_buffer("scale", scale.view(torch.int16), persistent=False)  # so that no cast of the model
+        self.register_buffer("least", least.view(torch.int16), persistent=False)  # changes what they are
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The numbers, unpacked anew each time: (O, I) bfloat16."""
-        return unpack(self.packed, self.scale, self.least, self.in_features)
+        scale, least = self.scale.view(torch.bfloat16), self.least.view(torch.bfloat16)
+        return unpack(self.packed, scale, least, self.in_features)
 
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 
 from bimo.batches.loader import PackedBatches
 from bimo.device import seed_for
-from bimo.models import gpt2, llama, load_model
+from bimo.models import copy_sharing_frozen, gpt2, llama, load_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.budget import parse_budget
@@ -119,7 +118,7 @@ def measure_step(
     Raises:
         RuntimeError: the compiler failed.
     """
-    trial = copy.deepcopy(model).train()
+    trial = copy_sharing_frozen(model).train()
     if config.compile:
         compile_layers(trial)
     optimizer = Optimizer(trial, config.optimizer)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bimo.config import setting
+from bimo.models.lora import LoraConfig
 from bimo.optim import OptimizerConfig
 from bimo.train.config import DataConfig, TrainConfig
 
@@ -25,4 +26,5 @@ class TuneConfig(TrainConfig):
     epochs: float = setting(3.0, "times that every example is seen at most, where the budget is a time")
     most_held_out: int = setting(1000, "rows that validation and test have at most, each")
     reading: DataConfig = setting(DataConfig, "encoding, and the shares of the rows held out")
+    lora: LoraConfig | None = setting(None, "learn only updates of low rank (LoRA, DoRA); empty = all weights")
     optimizer: OptimizerConfig = setting(OptimizerConfig, "which update rule; AdamW if not said otherwise")

@@ -20,6 +20,7 @@ LONG_ROW, LITTLE_MORE = 512, 0.03  # longer rows cost more attention than they s
 EXAMPLES_A_STEP = 16  # enough to agree on a direction, few enough to make many steps of little data
 STEPS_WANTED = 100  # fewer large steps learn less than more small ones
 FEWEST_STEPS = 5
+LOW_RANK = 10  # times the rate of all weights that updates of low rank want; see docs/experiments.md
 RATE_AT_WIDTH = 2e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
 EVALUATIONS = 8
 HEEDED = ("model.context", "model.dropout", "reading.encoding", "reading.validation", "reading.test")
@@ -47,11 +48,19 @@ def plan_rates(plan: Plan, given: Mapping[str, Any], width: int, share: float = 
         optimizer = dataclasses.replace(optimizer, name="adamw")
     if "weight_decay" not in said:
         optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
-    rate = float(f"{share * RATE_AT_WIDTH / width:.2g}")
+    faster = 1 if plan.config.lora is None else LOW_RANK  # type: ignore[attr-defined]
+    rate = float(f"{share * faster * RATE_AT_WIDTH / width:.2g}")
     for key in ("learning_rate", "adamw_learning_rate"):
         if key not in said and optimizer.name == "adamw":
             optimizer = dataclasses.replace(optimizer, **{key: rate})  # type: ignore[arg-type]
-            plan.reasons.append((f"optimizer.{key}", rate, f"in inverse proportion to the width, {width}"))
+            plan.reasons.append(
+                (
+                    f"optimizer.{key}",
+                    rate,
+                    f"in inverse proportion to the width, {width}"
+                    + (", for updates of low rank" if faster > 1 else ""),
+                )
+            )
     plan.config = dataclasses.replace(plan.config, optimizer=optimizer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,8 @@ from bimo.config import differences, from_mapping, merged, part_like, read_yaml,
 from bimo.device import resolve_device
 from bimo.errors import ConfigError, RunError
 from bimo.generate.conventions import read_conventions
-from bimo.models import count_parameters
+from bimo.models import count_parameters, trained_parameters
+from bimo.models.adapter import Base
 from bimo.optim import Optimizer
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ from bimo.train.patient import Batches, Patient
 from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
 from bimo.train.probe import Machine
 from bimo.train.start import set_up
+from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
@@ -50,8 +52,6 @@ CLOSING_SECONDS = 4.0  # reading the best weights again, and the report, for a s
 EVALUATION_SHARE = 0.04  # of a wall-clock budget, for each look at the test answers
 VALIDATION_SHARE = 0.01  # likewise, of a validation
 SHOWN = (1500, 40)  # labels and lines of the first row that are printed before step 1
-
-Adapt = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,12 @@ def prepare(
     stopwatch: Stopwatch,
     *,
     doctor: Doctor,
-    adapt: Adapt | None,
 ) -> Session:
     """Do what comes before step 1; only the run's folder is written to.
 
     Args:
         given: what the user wrote of ``config``, as plain values.
         doctor: examines what is about to be trained; the lineage keeps its answer.
-        adapt: is given the model, and returns what is trained of it.
 
     Raises:
         BimoError: the data, the model, the configuration or the budget is not usable.
@@ -131,9 +129,10 @@ def prepare(
     tokenizer.save(run.path)
     with display.bar("keeping its weights"):
         task.save(model, run.checkpoints / START_FOLDER)
+    plan_whole(plan, model)
     config = cast(TuneConfig, plan.config)
     materials = compared(config, task, materials, model, run, display)
-    model = adapt(model) if adapt else model
+    begin(model, config)
     model = computing_as(model.train(), config)
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start), task.name)
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
@@ -147,11 +146,12 @@ def prepare(
     config = cast(TuneConfig, plan.config)
     materials = _sampled(config, materials, budget.seconds, a_row)
     batches = make_batches(config, task, materials)
-    patient = patient_of(config, task, materials, model, batches, run.checkpoints, rows)
+    patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, lineage.values["parent"]))
     lineage.values["doctor"] = doctor(patient, display)
     evaluation_seconds, closing = _look_before(config, task, materials, model, lineage, display)
     seconds = None if deadline is None else deadline - time.monotonic() - closing
-    most = plan_steps(plan, wanted, seconds, a_row, evaluation_seconds, count_parameters(model)[0], config.epochs)
+    learned = sum(parameter.numel() for parameter in trained_parameters(model).values())
+    most = plan_steps(plan, wanted, seconds, a_row, evaluation_seconds, learned, config.epochs)
     config = cast(TuneConfig, plan.config)
     assert config.batch.size
     choices = [{"key": key, "value": value, "reason": reason} for key, value, reason in plan.reasons]
@@ -282,9 +282,21 @@ def _beginnings(parent: Path, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def patient_of(
-    config: TuneConfig, task: Task, materials: Materials, model: Any, batches: Batches, folder: Path, rows: Given
+    run: Run,
+    config: TuneConfig,
+    task: Task,
+    materials: Materials,
+    model: Any,
+    batches: Batches,
+    rows: Given,
+    base: Base,
 ) -> Patient:
-    """What the doctor examines."""
+    """What the doctor examines; of a run that would keep only an adapter, the merged model too."""
+    whole = (
+        config
+        if config.lora is None
+        else dataclasses.replace(config, lora=dataclasses.replace(config.lora, adapter_only=False))
+    )
     return Patient(
         model=model,
         loss=task.loss,
@@ -295,21 +307,19 @@ def patient_of(
         train=None,
         validation=None,
         config=config,
-        folder=folder,
+        folder=run.checkpoints,
         trained=True,
         frozen=frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad),
         ends=task.ends(materials.tokenizer),
         shared=overlap_finding(rows.parts),
         skips=task.skips,
         shown=SHOWN,
-        save=task.save,
-        load=lambda folder: task.load(folder, torch.device("cpu")),
+        save=lambda one, folder: keep(task, one, whole, base, folder),
+        load=lambda folder: kept(task, whole, run, folder, torch.device("cpu")),
     )
 
 
-def reopen(
-    run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch, adapt: Adapt | None
-) -> Session | None:
+def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stopwatch) -> Session | None:
     """Everything as it was after the last checkpoint; None when the run is finished.
 
     Raises:
@@ -318,6 +328,8 @@ def reopen(
     recorded = read_yaml(run.config)
     given = {key: value for key, value in given.items() if value != "auto"}
     changes = list(differences(part_like(recorded, given), given))
+    if given.get("lora") is not None and recorded.get("lora") is None:
+        changes.append("lora: None -> one")
     lineage = Lineage.open(run, stopwatch)
     check_changes(run, lineage, changes)
     config = from_mapping(TuneConfig, merged(recorded, given), where=str(run.config))
@@ -348,7 +360,7 @@ def reopen(
     lineage.values["status"] = "running"
     lineage.event(", ".join([f"resumed after step {step}", *changes]))
     materials = compared(config, rows.task, materials, model, run, display)
-    model = adapt(model) if adapt else model
+    begin(model, config)
     model = computing_as(model.train(), config)
     return Session(config, rows.task, materials, model, lineage, machine, checkpoint)
 

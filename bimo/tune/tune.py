@@ -21,7 +21,8 @@ from bimo.train.hooks import Best
 from bimo.train.learn import Learner, learn
 from bimo.train.lineage import Stopwatch
 from bimo.train.loop import Progress
-from bimo.tune.start import Adapt, Session, configure, held_out_batches, prepare, reopen
+from bimo.tune.adapting import base_of, finished, keep
+from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
 from bimo.tune.task import in_bits
 
 
@@ -40,7 +41,6 @@ def tune(
     began: float | None = None,
     quiet: bool = False,
     doctor: Doctor = preflight,
-    adapt: Adapt | None = None,
 ) -> Run:
     """Tune a model for a task, or continue a run that was interrupted.
 
@@ -58,7 +58,6 @@ def tune(
         began: ``time.monotonic()`` when the budget started to run; now by default.
         quiet: show nothing.
         doctor: what examines the training before step 1, as in ``bimo.train.doctor``; the lineage keeps its answer.
-        adapt: is given the model and returns what is trained of it, such as low-rank adapters; by default all.
 
     Raises:
         BimoError: with what was expected, what came, and the next step; nothing already written is lost.
@@ -71,10 +70,10 @@ def tune(
     given, wanted = configure(task, said, config, overrides)
     if resume and Run(out).config.exists():
         run = Run.open(out)
-        session = reopen(run, given, display, stopwatch, adapt)
+        session = reopen(run, given, display, stopwatch)
         return _tune(run, display, session) if session else run
     with Run.starting(out, again=resume) as run:
-        session = prepare(run, wanted, given, display, stopwatch, doctor=doctor, adapt=adapt)
+        session = prepare(run, wanted, given, display, stopwatch, doctor=doctor)
         files.write_text(run.config, to_yaml(session.config))
         return _tune(run, display, session)
 
@@ -84,14 +83,15 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
     assert config.model.context
     model.dropout = config.model.dropout or 0.0
     bits_per_nat = 1 / (math.log(2) * materials.bytes_per_token) if in_bits(task) else None
+    passes = 3 if config.lora is None else 2  # frozen weights need no gradient
     learner = Learner(
         model,
         session.batches,
         task.loss,
         measure=_validation(session, bits_per_nat),
-        keep=functools.partial(task.save, model, run.path),
+        keep=functools.partial(keep, task, model, config, base_of(config, session.lineage.values["parent"]), run.path),
         bits_per_nat=bits_per_nat,
-        peak_share=3 * model.forward_flops(config.model.context) / session.machine.peak[config.dtype],
+        peak_share=passes * model.forward_flops(config.model.context) / session.machine.peak[config.dtype],
         text=materials,
     )
     progress, best = learn(run, display, config, session.lineage, learner, session.checkpoint)
@@ -116,7 +116,7 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     """Measure the saved weights on answers that no choice was made on, then write lineage, model card and report."""
     config, task, materials, lineage = session.config, session.task, session.materials, session.lineage
     assert config.model.context
-    model = task.load(run.path, torch.device(config.device))
+    model = finished(task, config, run, torch.device(config.device))
     model.compute_dtype, model.fused = session.model.compute_dtype, bool(config.kernels)
     figures = task.finish(model, materials, run.path, length=config.model.context)
     if materials.test:
