@@ -63,6 +63,10 @@ def evaluate(
     for name, given in (("--limit", limit), ("--compare", compare), ("--chat", chat or None)):
         if given is not None:
             raise UsageError(f"{name} is for tasks.", fix="Say which with --task NAME.")
+    _evaluate_text(run, data, json, device)
+
+
+def _evaluate_text(run: Path, data: list[str] | None, json: bool, device: Device) -> None:
     from bimo.evaluate.intervals import bits_per_byte, perplexity
     from bimo.evaluate.likelihood import score_documents
     from bimo.generate.language_model import load
