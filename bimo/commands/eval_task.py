@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimo.commands import Device
 from bimo.commands.results import counted, print_json, print_table, with_interval
-from bimo.errors import UsageError
+from bimo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from bimo.evaluate.contamination import Shared
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bimo.generate.language_model import LanguageModel
     from bimo.train.display import Display
 
+ALL = "all"
 MOST_CLASSES = 20  # of a confusion matrix that is printed
 
 
@@ -58,12 +59,18 @@ def evaluate_tasks(run: Path, tasks: Sequence[str], options: Options) -> None:
         raise UsageError("--limit is wrong.", expected="a number from 1", got=str(options.limit))
     for folder in filter(None, (run, options.compare)):
         require_folder(folder)
-    chosen = [name for task in tasks for name in (module.names() if task == "all" else [task])]
+    chosen = [name for task in tasks for name in (module.names() if task == ALL else [task])]
     found = [module.find_task(name) for name in chosen]
     display, models = Display(), _Models(options.device)
-    results = []
+    results: list[dict[str, Any]] = []
     for name, task, folder in found:
-        result = _evaluate(run, name, task, folder, options, display, models)
+        try:
+            result = _evaluate(run, name, task, folder, options, display, models)
+        except DataError as cause:
+            if ALL not in tasks:
+                raise
+            display.warn(f"left out {name}: {cause}")  # some data are only to be had on some systems
+            continue
         results.append(result)
         if not options.json:
             print("" if len(results) == 1 else "\n", end="")
@@ -162,14 +169,21 @@ def _shared(run: Path, examples: Sequence[Example], display: Display, models: _M
         return find_shared([one.own_text for one in examples], train, Tokenizer.load(run), advance)
 
 
-def _baselines(task: Task, answers: Sequence[Answered], examples: Sequence[Example]) -> dict[str, float]:
-    """The accuracy of what needs no model: chance, and the most frequent label."""
-    baselines = {}
+def _baselines(task: Task, answers: Sequence[Answered], examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+    """What needs no model: chance, the most frequent label, the task's own baseline; each by its metrics."""
+    baselines: dict[str, dict[str, float]] = {}
+    references = [one.reference for one in answers]
     if task.kind in ("choices", "classify"):
-        baselines["chance"] = sum(1 / len(one.choices) for one in examples) / len(examples)
+        baselines["chance"] = {"accuracy": sum(1 / len(one.choices) for one in examples) / len(examples)}
     if task.kind == "classify":
-        label, count = Counter(one.reference for one in answers).most_common(1)[0]
-        baselines[f"always {label}"] = count / len(answers)
+        label = Counter(references).most_common(1)[0][0]
+        labels = [label] * len(references)
+        baselines[f"always {label}"] = {
+            metric.name: metric(labels, references) for metric in task.measured_by if metric.reads == "label"
+        }
+    if task.kind == "generate" and task.baseline:
+        texts = [one.baseline for one in examples]
+        baselines["baseline"] = {metric.name: metric(texts, references) for metric in task.measured_by}
     return baselines
 
 
@@ -182,11 +196,11 @@ def _print(result: dict[str, Any], task: Task) -> None:
     for metric in task.measured_by:
         facts = dict(result["metrics"][metric.name])
         signature = facts.pop("signature")
-        digits = 1 if metric.scale.startswith("0 to 100") or metric.name.startswith("ter") else 3
-        rows.append((metric.name, with_interval(Measured(**facts), digits)))
+        rows.append((metric.name, with_interval(Measured(**facts), _digits(metric.name))))
         if signature:
             rows.append(("", signature))
-    rows += [(name, f"{value:.3f} accuracy") for name, value in result["baselines"].items()]
+    for name, values in result["baselines"].items():
+        rows.append((name, ", ".join(f"{metric} {value:.{_digits(metric)}f}" for metric, value in values.items())))
     print_table(("", ""), rows)
     if 1 < len(result.get("confusion", {}).get("classes", ())) <= MOST_CLASSES:
         classes = result["confusion"]["classes"]
@@ -197,6 +211,12 @@ def _print(result: dict[str, Any], task: Task) -> None:
     if "compared" in result:
         print()
         _print_compared(result["compared"], Path(result["run"]).name)
+
+
+def _digits(metric: str) -> int:
+    from bimo.evaluate.metrics import METRICS
+
+    return 1 if "100" in METRICS[metric].scale else 3
 
 
 def _known(known: dict[str, Any] | None, used: int) -> str:

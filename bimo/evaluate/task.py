@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ class Task:
     temperature: float = setting(0.0, "0 takes the likeliest token")
     samples: int = setting(1, "texts generated for each prompt")
     program: str = setting("", "template of a Python program that tests what was generated, `completion`")
+    baseline: str = setting("", "template of a text that needs no model, measured beside it")
     slices: tuple[str, ...] = setting((), "columns by whose values `bimo errors` counts mistakes")
     id: str = setting("", "column that names a row")
 
@@ -115,6 +117,7 @@ class Example:
         prompt: examples with answers first, where the task has them.
         choices: texts of the answers to choose from, and what each is called in results.
         reference: what metrics compare with.
+        baseline: what the task's baseline writes.
     """
 
     id: str
@@ -123,6 +126,7 @@ class Example:
     choices: tuple[str, ...]
     names: tuple[str, ...]
     reference: Any
+    baseline: str = ""
 
     @property
     def own_text(self) -> str:
@@ -168,7 +172,13 @@ def read_examples(
         if task.shots_split == task.split:
             order = [number for number in order if number not in drawn]
         before = "".join(writer.shown(shown[number], number) + task.separator for number in drawn)
-    return [writer.example(rows[number], number, before) for number in order[:limit]]
+    found = [writer.example(rows[number], number, before) for number in order[:limit]]
+    (name, times), *_ = Counter(one.id for one in found).most_common(1) or [("", 0)]
+    if times > 1:
+        raise DataError(
+            f"The column '{task.id}' does not name the rows.", expected="each once", got=f"{name} {times} times"
+        )
+    return found
 
 
 def fingerprint(task: Task, folder: Path, *parts: str) -> str:
@@ -199,7 +209,7 @@ class _Writer:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._templates = {}
-        for key in ("prompt", "answer", "program"):
+        for key in ("prompt", "answer", "program", "baseline"):
             try:
                 self._templates[key] = _sandbox().template(getattr(task, key))
             except jinja2.TemplateError as cause:
@@ -224,7 +234,8 @@ class _Writer:
         if task.kind == "likelihood":
             reference = task.between + reference
         name = str(row.get(task.id) or "") or f"{task.split}:{number + 1}"
-        return Example(name, row, before + self._text("prompt", row, number), texts, names, reference)
+        prompt, baseline = before + self._text("prompt", row, number), self._text("baseline", row, number)
+        return Example(name, row, prompt, texts, names, reference, baseline)
 
     def shown(self, row: Mapping[str, Any], number: int) -> str:
         """A row with its answer."""

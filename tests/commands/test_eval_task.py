@@ -38,7 +38,7 @@ def test_a_task_is_measured_kept_and_its_mistakes_shown(bimo: Any, run: Path, ta
     called = bimo("eval", run, "--task", task)
     assert called.code == 0, called.err
     assert "who: 谁在说话" in called.out and "accuracy" in called.out
-    assert "always 曹操  0.667 accuracy" in called.out
+    assert "always 曹操  accuracy 0.667, macro_f1 0.400" in called.out
     assert "none stands in the training text; 9 are too short to look for" in called.out
     assert "label \\ taken for" in called.out
     again = bimo("eval", run, "--task", task, "--json")
@@ -94,6 +94,27 @@ def test_several_tasks_are_a_list(bimo: Any, run: Path, task: Path) -> None:
     ]
     shown = bimo("errors", run, "--worst", 1)
     assert "who: 4 answers" in shown.out and "again: 4 answers" in shown.out
+
+
+def test_a_text_is_measured_beside_its_baseline(bimo: Any, run: Path, task: Path) -> None:
+    keys = {"data": "rows.jsonl", "prompt": "{{ text }}", "answer": "{{ text }}!", "baseline": "{{ text }}"}
+    task.write_text(json.dumps({**keys, "metrics": ["exact_match", "chrf++"], "max_new_tokens": 3}), encoding="utf-8")
+    found = json.loads(bimo("eval", run, "--task", task, "--json").out)
+    assert found["baselines"]["baseline"]["exact_match"] == 1
+    assert found["metrics"]["exact_match"]["value"] < 1
+    assert found["metrics"]["chrf++"]["signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:2")
+    assert "baseline" in bimo("eval", run, "--task", task).out
+
+
+def test_all_goes_on_without_data_that_are_not_to_be_had(
+    bimo: Any, run: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task.parent / "gone.yaml").write_text(TASK.replace("rows.jsonl", "gone.jsonl"), encoding="utf-8")
+    monkeypatch.setattr("bimo.evaluate.task.FOLDER", task.parent)
+    called = bimo("eval", run, "--task", "all", "--json")
+    assert called.code == 0 and "left out gone: There is no data at" in " ".join(called.err.split())
+    assert json.loads(called.out)["task"] == "who"
+    assert "There is no data at" in bimo("eval", run, "--task", "gone").problem
 
 
 def test_what_is_said_of_wrong_words(bimo: Any, run: Path, task: Path, tmp_path: Path) -> None:

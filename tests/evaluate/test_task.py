@@ -110,6 +110,7 @@ def test_a_likelihood_is_of_what_stands_between_too(tmp_path: Path) -> None:
         ({"answer": "{{ farge }}"}, "does not fit row 1. Got 'farge' is undefined. Columns: frage, wahl"),
         ({"answer": "{{ ''.__class__.__mro__ }}"}, "does not fit row 1."),
         ({"answer": "{% for i in range(99999999) %}x{% endfor %}"}, "does not fit row 1."),
+        ({"answer": "x", "baseline": "{{ no }}"}, "The template 'baseline' does not fit row 1."),
         ({"answers": "nammen"}, "a list in the column 'nammen'; got None. Did you mean 'namen'?"),
         ({"answer": "x", "data": "rows.parquet"}, "no such file"),
     ],
@@ -136,6 +137,13 @@ def test_what_is_said_of_a_wrong_row(tmp_path: Path, row: dict[str, Any], proble
     with pytest.raises(DataError) as error:
         examples(written(tmp_path, [{**ROWS[2], **row}], **CHOICES))
     assert problem in str(error.value)
+
+
+def test_names_that_repeat(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"The column 'text' does not name the rows\. Expected each once; got y 2 times"
+    ):
+        examples(written(tmp_path, [*ROWS, ROWS[2]], prompt="{{ frage }}", answer="x", id="text"))
 
 
 @pytest.mark.parametrize(("text", "name"), [("{", "a.jsonl"), ("", "a.jsonl"), ("[1]", "a.json"), ("\ud800", "a.csv")])
