@@ -14,6 +14,7 @@ from bimo.tune.task import Task
 TASKS = {
     "chat": "bimo.tune.chat:Chat",
     "prefer": "bimo.tune.prefer:Prefer",
+    "reinforce": "bimo.tune.reinforce:Reinforce",
 }
 
 
