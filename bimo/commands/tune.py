@@ -224,6 +224,49 @@ def code(*, fill: float | None = None, common: Common | None = None) -> None:
     run_task("code", common, {"fill": fill})
 
 
+@app.command
+def reinforce(
+    *,
+    reward: Annotated[list[str] | None, Parameter(negative=())] = None,
+    weights: Annotated[list[float] | None, Parameter(negative=())] = None,
+    prompt: str | None = None,
+    plain: Annotated[bool | None, Parameter(negative=())] = None,
+    answers: int | None = None,
+    longest: int | None = None,
+    temperature: float | None = None,
+    kl: float | None = None,
+    scaling: Literal["group", "batch", "none"] | None = None,
+    average: Literal["answers", "tokens", "constant"] | None = None,
+    common: Common | None = None,
+) -> None:
+    """Learn what reward functions value, from prompts alone (GRPO).
+
+    The model gives several answers to each prompt; a function of yours, or one
+    that comes along, says what each is worth. It gets completions, prompts and
+    the columns of the data by name, as lists, and returns a number for each:
+
+        def right(completions, answer):
+            return [float(said.strip() == a) for said, a in zip(completions, answer)]
+
+        bimo tune reinforce --model runs/smollm2 --data sums.jsonl --reward rewards.py:right
+        bimo tune reinforce --model runs/smollm2 --data sums.jsonl --reward number --longest 24
+
+    Args:
+        reward: FILE.py:function, regex:PATTERN, number or exact (compared with the column answer), json; several add up
+        weights: what each reward counts; 1 if not given
+        prompt: the column of the prompts, texts or messages; found by its name if not given
+        plain: continue prompts as texts, without a chat template
+        answers: to each prompt in a step; 8 if not given
+        longest: tokens of an answer at most; 128 if not given
+        temperature: of the draws; 1 if not given
+        kl: weight of the divergence from the model before training, which is then held in memory; 0 if not given
+        scaling: what a reward's distance from its group's mean is divided by; none is Dr. GRPO
+        average: what counts the same in a step; constant is Dr. GRPO
+    """
+    given = {name: value for name, value in locals().items() if name != "common"}
+    run_task("reinforce", common, given)
+
+
 def run_task(
     task: str, common: Common | None, options: Mapping[str, Any], columns: Mapping[str, str] | None = None
 ) -> None:

@@ -76,6 +76,10 @@ class RolloutBatch(AnswerBatch):
     reference: Tensor
     facts: Tensor
 
+    def rows(self, part: int, parts: int) -> RolloutBatch:
+        """Every so-manieth row: how many there are is not planned, and parts may be unequal or empty."""
+        return self.each(lambda tensor: tensor[part::parts])
+
 
 def rollout_batch(
     drawn: Sequence[Drawn], rows: Sequence[Sequence[int]], length: int, facts: Sequence[float]

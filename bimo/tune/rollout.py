@@ -141,7 +141,6 @@ class Rollouts:
     Args:
         model: the policy; its weights at the time of each rollout are what answers.
         reference: what the policy must not move away from, or None.
-        batch_rows: a multiple of it is the number of a batch's rows.
         length: of a row, unless an answer is longer.
 
     Raises:
@@ -158,7 +157,6 @@ class Rollouts:
         config: RolloutConfig,
         *,
         reference: Any = None,
-        batch_rows: int = 1,
         length: int = 512,
         seed: int = 0,
     ) -> None:
@@ -166,7 +164,8 @@ class Rollouts:
             raise DataError("There is nothing to ask.", expected="at least one prompt", got="none")
         self._model, self._sampler, self._prompts, self._rewards = model, sampler, prompts, rewards
         self._tokenizer, self._config, self._reference, self._seed = tokenizer, config, reference, seed
-        self._rows, self._length = batch_rows, length
+        self._length = length
+        self.rows_per_epoch = len(prompts)  # a prompt is to this what a row is to other batches
         self._step = 0
         self._drawn: tuple[list[Drawn], list[float]] | None = None
 
@@ -181,7 +180,6 @@ class Rollouts:
         drawn, facts = self._drawn
         length = max(self._length, *(one.example.size for one in drawn))
         rows = pack([one.example.size for one in drawn], length)
-        rows += [[]] * (-len(rows) % self._rows)
         return rollout_batch(drawn, rows, length, facts)
 
     def _draw(self, number: int) -> tuple[list[Drawn], list[float]]:
@@ -246,6 +244,30 @@ class Rollouts:
         self._step, self._drawn = state["step"], None
         if "drawn" in state:
             self._drawn = ([_read(one) for one in state["drawn"]], state["facts"])
+
+
+class Repeated:
+    """The first batch again and again, for whoever only wants to see what batches are like."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches, self._first = batches, None
+
+    def __iter__(self) -> Repeated:
+        return self
+
+    def __next__(self) -> Any:
+        if self._first is None:
+            state = self._batches.state()
+            self._first = next(self._batches)
+            self._batches.load_state(state)
+        return self._first
+
+    def state(self) -> dict[str, int]:
+        """Nothing."""
+        return {}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Nothing."""
 
 
 def rewarded(

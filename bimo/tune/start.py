@@ -42,7 +42,8 @@ from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
 from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_steps, wanted_rows
-from bimo.tune.task import Comparing, Task, rate_of
+from bimo.tune.rollout import Repeated
+from bimo.tune.task import Acting, Comparing, Task, rate_of
 from bimo.tune.tasks import make_task
 
 DEFAULT_BUDGET = "10m"
@@ -134,11 +135,13 @@ def prepare(
     materials = compared(config, task, materials, model, run, display)
     begin(model, config)
     model = computing_as(model.train(), config)
+    task = acting(config, task, model, run, tokenizer)
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start), task.name)
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        a_row = measure_step(model, first_batches, config, task.loss, repeats=2) / plan.config.batch.accumulate
+        a_step = measure_step(model, first_batches, config, task.loss, repeats=2)
+        a_row = (a_step + drawing_seconds(task, first_batches)) / plan.config.batch.accumulate
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
@@ -209,6 +212,27 @@ def compared(config: TuneConfig, task: Task, materials: Materials, model: Any, r
             path = run.checkpoints / REFERENCE_FOLDER / f"{side}.npy"
             sides[side] = task.compared(model, getattr(materials, side), length=config.model.context, path=path)
     return dataclasses.replace(materials, **sides)
+
+
+def acting(config: TuneConfig, task: Task, model: Any, run: Run, tokenizer: Tokenizer) -> Task:
+    """The task with the model that it is about to train, where what is learned from is the model's own."""
+    if not isinstance(task, Acting):
+        return task
+    return task.acting(
+        model,
+        tokenizer,
+        lambda: computing_as(task.load(run.checkpoints / START_FOLDER, model.output_weight.device), config),
+    )
+
+
+def drawing_seconds(task: Task, batches: Batches) -> float:
+    """What it takes until the model has given something to learn from; other batches take no time worth counting."""
+    if not isinstance(task, Acting):
+        return 0.0
+    state, began = batches.state(), time.monotonic()
+    next(batches)
+    batches.load_state(state)
+    return time.monotonic() - began
 
 
 def make_batches(config: Any, task: Task, materials: Materials, batch_size: int | None = None) -> Batches:
@@ -302,7 +326,7 @@ def patient_of(
         loss=task.loss,
         divide=divide,
         make_optimizer=lambda one: Optimizer(one, config.optimizer),
-        batches=batches,
+        batches=Repeated(batches) if isinstance(task, Acting) else batches,
         tokenizer=materials.tokenizer,
         train=None,
         validation=None,
@@ -349,6 +373,7 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
         model = rows.task.load(run.checkpoints / START_FOLDER, device)
     assert config.model.context
     materials = make_materials(rows, Tokenizer.load(run.path), config.model.context, display)
+    materials = compared(config, rows.task, materials, model, run, display)
     measured = lineage.values["data"].get("measured")
     if measured:
         materials = _again(materials, measured)
@@ -359,10 +384,10 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
     files.write_text(run.config, to_yaml(config))
     lineage.values["status"] = "running"
     lineage.event(", ".join([f"resumed after step {step}", *changes]))
-    materials = compared(config, rows.task, materials, model, run, display)
     begin(model, config)
     model = computing_as(model.train(), config)
-    return Session(config, rows.task, materials, model, lineage, machine, checkpoint)
+    task = acting(config, rows.task, model, run, materials.tokenizer)
+    return Session(config, task, materials, model, lineage, machine, checkpoint)
 
 
 def _again(materials: Materials, measured: Mapping[str, int]) -> Materials:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -132,6 +132,23 @@ class Comparing(Protocol):
 
     def compared(self, model: Any, examples: Sequence[Example], *, length: int, path: Path) -> Sequence[Example]:
         """The examples with it; kept at ``path``, where it is found again when the run is resumed."""
+        ...
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """A task whose batches are what the model itself does."""
+
+    def acting(self, model: Any, tokenizer: Tokenizer, reference: Callable[[], Any]) -> Task:
+        """The task with this model, which training changes.
+
+        Args:
+            reference: loads the model as it was before training.
+        """
+        ...
+
+    def load(self, folder: Path, device: torch.device) -> Any:
+        """See :class:`Task`."""
         ...
 
 

@@ -19,6 +19,7 @@ TASKS = {
     "translate": "bimo.tune.translate:Translate",
     "code": "bimo.tune.code:Code",
     "prefer": "bimo.tune.prefer:Prefer",
+    "reinforce": "bimo.tune.reinforce:Reinforce",
 }
 
 
