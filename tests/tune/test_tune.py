@@ -229,6 +229,7 @@ def test_what_cannot_be_done_is_said(model_folder: Path, talks: Path, tiny: dict
     refused(ConfigError, "budget '1.2-bpb' is not understood", budget="1.2-bpb")
     refused(ModelError, "no model at", model=tmp_path / "none")
     refused(ConfigError, "no data", data=None)
+    refused(ConfigError, "of another task", config={**tiny, "task": "qa"})
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"messages": []}\n{"prompt": "x", "answer": ""}\n', encoding="utf-8")
     refused(DataError, "No row of .* can be learned from.*an empty answer", data=empty)
