@@ -72,12 +72,13 @@ def chat(*, system: str | None = None, template: Literal["chatml"] | None = None
     Reads OpenAI messages, ShareGPT, Alpaca, and tables of questions and
     answers; what the assistant says is learned, and where it ends.
 
-        bimo tune chat --model runs/smollm2 --data messages.jsonl --out runs/assistant --budget 5m
-        bimo tune chat --model runs/smollm2 --data faq.csv --columns prompt=Frage answer=Antwort
+        bimo tune chat --model runs/smollm2 --data messages.jsonl --budget 5m
+        bimo tune chat --model runs/en --data faq.csv --columns prompt=q answer=a
 
     Args:
         system: what the model is told before conversations that have no system message
         template: chatml to give the model that template; its own if not given, and chatml where it has none
+        common: what all tasks have
     """
     run_task("chat", common, {"system": system, "template": template})
 
@@ -100,8 +101,8 @@ def classify(
     the commonest class and of TF-IDF with logistic regression.
 
         bimo import minilm --out runs/minilm
-        bimo tune classify --model runs/minilm --data reviews.csv --out runs/sentiment --budget 5m
-        bimo classify runs/sentiment "What a film!"
+        bimo tune classify --model runs/minilm --data reviews.csv --budget 5m
+        bimo classify runs/tuned "What a film!"
 
     Args:
         text_column: the column of the texts, where its name does not say
@@ -110,6 +111,7 @@ def classify(
         smoothing: share of each label that is spread over all classes
         freeze: layers from the bottom, and the embedding, that stay as they are: faster, and less is forgotten
         no_calibration: leave out the temperature that makes probabilities honest
+        common: what all tasks have
     """
     columns = {"text": text_column, "label": label_column}
     options = {
@@ -135,13 +137,14 @@ def prefer(
     with a rating; texts, OpenAI messages and ShareGPT. What the model makes of
     the answers before training is computed once and kept.
 
-        bimo tune prefer --model runs/smollm2 --data pairs.jsonl --out runs/preferred --budget 10m
-        bimo tune prefer --model runs/smollm2 --data rated.jsonl --method kto --columns label=liked
+        bimo tune prefer --model runs/smollm2 --data pairs.jsonl --budget 10m
+        bimo tune prefer --model runs/smollm2 --data rated.jsonl --method kto
 
     Args:
         method: dpo if not given; ipo and orpo learn from pairs too, kto from single answers
         beta: how dear it is to move away from the model before; 0.1 if not given
         smoothing: share of pairs that may be the wrong way round, for dpo
+        common: what all tasks have
     """
     run_task("prefer", common, {"method": method, "beta": beta, "smoothing": smoothing})
 
@@ -157,13 +160,17 @@ def qa(
 ) -> None:
     """Learn to answer questions, about a passage or without one.
 
-        bimo tune qa --model runs/smollm2 --data boolq.jsonl --kind yes-no --out runs/qa
+    Reads questions, answers and, where there are any, the passages that they
+    are about; says how often answers to questions held out are right.
+
+        bimo tune qa --model runs/smollm2 --data boolq.jsonl --kind yes-no
 
     Args:
         kind: yes-no, extractive (answers stand in the passage) or free; found out if not given
         prompt: how a question about a passage is asked, with {passage} and {question}
         system: what the model is told before every question
         template: chatml to give the model that chat template
+        common: what all tasks have
     """
     run_task("qa", common, {"kind": kind, "prompt": prompt, "system": system, "template": template})
 
@@ -178,12 +185,16 @@ def summarise(
 ) -> None:
     """Learn to summarise from documents and their summaries.
 
-        bimo tune summarise --model runs/smollm2 --data docs.jsonl --out runs/summaries
+    Reads two columns, and measures on documents held out how much of a summary
+    the model's own has.
+
+        bimo tune summarise --model runs/smollm2 --data docs.jsonl
 
     Args:
         prompt: how a summary is asked for, with {document}
         system: what the model is told before every document
         template: chatml to give the model that chat template
+        common: what all tasks have
     """
     run_task("summarise", common, {"prompt": prompt, "system": system, "template": template})
 
@@ -200,7 +211,10 @@ def translate(
 ) -> None:
     """Learn to translate from pairs of texts.
 
-        bimo tune translate --model runs/smollm2 --data pairs.tsv --source en --target zh --out runs/en-zh
+    Reads two columns, named like the languages or not; pairs that share a
+    passage with those held out are learned from, not measured.
+
+        bimo tune translate --model runs/my --data pairs.tsv --source en --target zh
 
     Args:
         source: column of the text to translate, named like its language
@@ -208,6 +222,7 @@ def translate(
         prompt: how it is asked for, with {language} and {text}
         system: what the model is told before every text
         template: chatml to give the model that chat template
+        common: what all tasks have
     """
     options = {"source": source, "target": target, "prompt": prompt, "system": system, "template": template}
     columns = {"source": source, "target": target}
@@ -218,10 +233,13 @@ def translate(
 def code(*, fill: float | None = None, common: Common | None = None) -> None:
     """Learn to continue source files, and to fill in the middle of them.
 
+    Reads folders and files of source code, whole files at a time.
+
         bimo tune code --model runs/smollm2 --data src/ --out runs/coder
 
     Args:
         fill: share of the pieces that are learned as a middle to fill in; half if not given
+        common: what all tasks have
     """
     run_task("code", common, {"fill": fill})
 
@@ -250,8 +268,8 @@ def reinforce(
         def right(completions, answer):
             return [float(said.strip() == a) for said, a in zip(completions, answer)]
 
-        bimo tune reinforce --model runs/smollm2 --data sums.jsonl --reward rewards.py:right
-        bimo tune reinforce --model runs/smollm2 --data sums.jsonl --reward number --longest 24
+        bimo tune reinforce --model runs/my --data sums.jsonl --reward my.py:right
+        bimo tune reinforce --model runs/smollm2 --data sums.jsonl --reward number
 
     Args:
         reward: FILE.py:function, regex:PATTERN, number or exact (compared with the column answer), json; several add up
@@ -264,6 +282,7 @@ def reinforce(
         kl: weight of the divergence from the model before training, which is then held in memory; 0 if not given
         scaling: what a reward's distance from its group's mean is divided by; none is Dr. GRPO
         average: what counts the same in a step; constant is Dr. GRPO
+        common: what all tasks have
     """
     given = {name: value for name, value in locals().items() if name != "common"}
     run_task("reinforce", common, given)
