@@ -161,7 +161,7 @@ def qa(
     """Learn to answer questions, about a passage or without one.
 
     Reads questions, answers and, where there are any, the passages that they
-    are about; says how often answers to questions held out are right.
+    are about.
 
         bimo tune qa --model runs/smollm2 --data boolq.jsonl --kind yes-no
 
@@ -185,8 +185,7 @@ def summarise(
 ) -> None:
     """Learn to summarise from documents and their summaries.
 
-    Reads two columns, and measures on documents held out how much of a summary
-    the model's own has.
+    Reads tables with a column of documents and one of summaries.
 
         bimo tune summarise --model runs/smollm2 --data docs.jsonl
 
