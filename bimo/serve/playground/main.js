@@ -117,6 +117,7 @@ class Page {
       else element.removeAttribute("aria-current");
     }
     document.body.dataset.view = name;
+    for (const tool of this.asking) tool.hidden = !this.view.request; // the run's page asks for nothing
     remember("view", name);
     this.view.focus();
   }
@@ -132,9 +133,9 @@ class Page {
     this.tune = iconButton("tune", "settings", () => this.#settings(!this.#open_), { "aria-expanded": "false", "aria-controls": "settings" });
     document.getElementById("views").append(...Object.values(this.tabs));
     document.getElementById("model").append(this.select, this.one);
-    document.getElementById("tools").append(
-      iconButton("code", "view_code", () => this.requests.open(() => this.view.request())),
-      iconButton("share", "share", () => this.#share()),
+    this.asking = [iconButton("code", "view_code", () => this.requests.open(() => this.view.request())), iconButton("share", "share", () => this.#share()), this.tune];
+    const [code, share] = this.asking;
+    document.getElementById("tools").append(code, share,
       this.language, this.light,
       iconButton("keys", "keys", () => this.keys.open(), { class: "icon-button for-keys" }),
       this.tune);
@@ -248,7 +249,7 @@ class Page {
     if (view) {
       const name = VIEWS[view[1] - 1];
       if (!this.tabs[name].hidden) this.go(name);
-    } else if (event.code === "KeyS") this.#settings(!this.#open_);
+    } else if (event.code === "KeyS" && this.view.request) this.#settings(!this.#open_);
     else if (event.code === "KeyC" && this.view.request) this.requests.open(() => this.view.request());
     else if ((event.code === "Comma" || event.code === "Period") && this.view.beside) this.view.beside(event.code === "Comma" ? -1 : 1);
     else return;

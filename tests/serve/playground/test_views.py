@@ -97,6 +97,18 @@ def test_a_phone(serve: Serve, open_page: Open) -> None:
     for view in ("Complete", "Chat", "Compare", "Run"):
         page.click(f"#views >> text={view}")
         assert page.evaluate("document.documentElement.scrollWidth") == 390, view
+    page.click("#views >> text=Chat")
+    page.click("#tools .icon-button >> nth=0")
+    heights = page.eval_on_selector_all("dialog[open] .segments button", "all => all.map((one) => one.offsetHeight)")
+    assert len(heights) == 5 and len(set(heights)) == 1 and heights[0] < 40, "no word is broken"
+    page.keyboard.press("Escape")
+    page.fill(".composer textarea", "markdown")
+    page.press(".composer textarea", "Enter")
+    until(page, "document.querySelector('.chat').innerText.includes('honest')")
+    finish(page)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    place = page.locator(".under").bounding_box()
+    assert place["y"] + place["height"] <= 800, "how full the context is can be seen"
 
 
 @pytest.mark.slow
@@ -200,6 +212,12 @@ def test_the_runs_report_is_shown(serve: Serve, open_page: Open) -> None:
     page.select_option("#model select", "pairs-2")
     page.frame_locator("iframe").locator("text=The run of pairs-2").wait_for()
     assert page.get_attribute(".report a", "href") == "run/pairs-2/report.html"
+    for unused in ("#tools [aria-controls=settings]", "#tools >> [aria-label*=request i]", "#settings"):
+        assert not page.locator(unused).first.is_visible(), "a report has no settings and asks for nothing"
+    page.keyboard.press("Alt+s")
+    page.keyboard.press("Alt+c")
+    page.keyboard.press("Alt+1")
+    assert page.is_visible("#settings") and page.is_visible("#tools [aria-controls=settings]")
 
 
 @pytest.mark.slow
