@@ -236,6 +236,8 @@ def _results(facts: Facts) -> Iterator[str]:
     if not rows:
         yield "Not measured yet.\n"
         return
+    if before := facts.measured("before.test_bits_per_byte"):
+        rows.append(_measured("bits per byte, before tuning", before, 3))
     rows += [_measured(f"{plain(name)}, bits per byte", bits, 3) for name, bits in facts.baselines.items()]
     if difference := facts.measured("metrics.difference_to_ngram"):
         rows.append(_measured("this model minus the n-gram, in pairs", difference, 3))
