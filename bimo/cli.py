@@ -28,6 +28,7 @@ COMMANDS = {
     "import": "bimo.commands.import_:import_",
     "eval": "bimo.commands.eval:evaluate",
     "score": "bimo.commands.score:score",
+    "classify": "bimo.commands.classify:classify",
     "detect-watermark": "bimo.commands.detect_watermark:detect_watermark",
     "generate": "bimo.commands.generate:generate",
     "chat": "bimo.commands.chat:chat",
