@@ -28,6 +28,7 @@ class Common:
         out: the run directory, which must not exist yet
         budget: wall-clock time, everything included (90s, 10m, 2h), or 500-examples, 200k-tokens, 3-epochs; 10m if
             not given
+        config: a YAML file of settings, such as the bimo.yaml of another run; options go before it
         columns: which column is what, as role=column, where the names do not say
         overrides: settings as key=value, several if you like; see docs/configuration.md
         resume: continue the run in --out where it was interrupted
@@ -42,6 +43,7 @@ class Common:
     data: list[str] | None = None
     out: Path = Path("runs/tuned")
     budget: str | None = None
+    config: Path | None = None
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None
     resume: bool = False
@@ -210,8 +212,8 @@ def run_task(
         out = Path(scratch) / "run" if given.show_batch else given.out
         try:
             tune(
-                task, given.model, given.data, out, given.budget, options=said, columns=named, overrides=overrides,
-                resume=given.resume and not given.show_batch, began=began, doctor=examiner,
+                task, given.model, given.data, out, given.budget, options=said, columns=named, config=given.config,
+                overrides=overrides, resume=given.resume and not given.show_batch, began=began, doctor=examiner,
             )  # fmt: skip
         except doctor.Examined:
             return
