@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": "bimo.commands.eval:evaluate",
     "errors": "bimo.commands.errors:errors",
     "score": "bimo.commands.score:score",
+    "classify": "bimo.commands.classify:classify",
     "detect-watermark": "bimo.commands.detect_watermark:detect_watermark",
     "generate": "bimo.commands.generate:generate",
     "chat": "bimo.commands.chat:chat",

@@ -25,7 +25,6 @@ from bimo.config import setting
 from bimo.device import seed_for
 from bimo.errors import ConfigError, DataError
 from bimo.evaluate.tfidf import TfIdf, majority
-from bimo.models import save_model
 from bimo.models.heads import Classifier, load_classifier, new_classifier
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune.examples import Example
@@ -174,8 +173,8 @@ class Classify(Packed):
         self.save(model, folder)
         return told
 
-    def save(self, model: Any, folder: Path) -> None:
-        save_model(model, folder)
+    def ends(self, tokenizer: Tokenizer) -> frozenset[int]:
+        return frozenset()
 
     def load(self, folder: Path, device: torch.device) -> Classifier:
         return self._frozen(load_classifier(folder, device=device, dtype=torch.float32))

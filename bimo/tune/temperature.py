@@ -43,8 +43,6 @@ def best_temperature(scores: Tensor, labels: Tensor) -> float:
     for _ in range(STEPS):
         sharpness = torch.tensor((low * high) ** 0.5, dtype=torch.double, device=scores.device, requires_grad=True)
         (slope,) = torch.autograd.grad(F.cross_entropy(scores * sharpness, labels), sharpness)
-        if slope < 0:
-            low = float(sharpness)
-        else:
-            high = float(sharpness)
+        middle = float(sharpness.detach())
+        low, high = (middle, high) if slope < 0 else (low, middle)
     return 1 / (low * high) ** 0.5

@@ -1,0 +1,257 @@
+"""Classes of texts: what is learned, that a text is scored alone, calibration, baselines, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bimo.errors import BimoError, ConfigError, DataError
+from bimo.models.classifier import load_text_classifier
+from bimo.models.heads import load_classifier, new_classifier
+from bimo.run import Run
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.doctor import no_doctor
+from bimo.tune.classify import Classify, _label, _share, scores_of
+from bimo.tune.materials import Materials
+from bimo.tune.packing import packed_once
+from bimo.tune.rows import Row
+from bimo.tune.task import Refused
+from bimo.tune.tune import tune
+from tests.models.bert_folder import bert_folder
+
+WORDS = {"好评": ["good", "好"], "2": ["bad", "差"], "10": ["very", "unaffable"]}
+FILLERS = ["the", "film", "is", "a", "cat", "in", "tank", "mat"]
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 reviews, two doubled and two that contradict each other."""
+    generator, path = random.Random(0), tmp_path_factory.mktemp("data") / "reviews.csv"
+    rows = []
+    for _ in range(300):
+        label = generator.choice(list(WORDS))
+        words = [*generator.choices(FILLERS, k=generator.randint(2, 6)), generator.choice(WORDS[label])]
+        generator.shuffle(words)
+        rows.append((" ".join(words), label))
+    rows += [("the film the film is good", "好评")] * 2 + [("a mat a mat a mat", "2"), ("a mat a mat a mat", "10")]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "标签"), *rows])
+    return path
+
+
+@pytest.fixture(params=["encoder", "decoder"])
+def folder(request: pytest.FixtureRequest, encoder_folder: Path, model_folder: Path) -> Path:
+    return encoder_folder if request.param == "encoder" else model_folder
+
+
+@pytest.fixture(scope="session")
+def fast(tiny: dict[str, Any]) -> dict[str, Any]:
+    return tiny | {"steps": 60, "evaluate_every": 20, "batch": {"size": 4, "accumulate": 2}}
+
+
+@pytest.fixture(scope="session")
+def made(encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tune("classify", encoder_folder, reviews, tmp_path_factory.mktemp("runs") / "made", config=fast, quiet=True)
+
+
+def row(text: Any, label: Any, number: int = 0) -> Row:
+    return Row(number, f"row {number}", {"text": text, "label": label})
+
+
+def rows_of(*pairs: tuple[Any, Any]) -> list[Row]:
+    return [row(*pair, number) for number, pair in enumerate(pairs)]
+
+
+def test_the_run_has_learned_is_calibrated_and_stands_beside_baselines(made: Run) -> None:
+    lineage = made.read_lineage()
+    figures, before = lineage["metrics"], lineage["before"]
+    assert lineage["kind"] == "classify" and lineage["status"] == "finished"
+    assert lineage["data"]["columns"] == {"text": "review", "label": "标签"}
+    assert lineage["data"]["conflicts"] >= 1 and lineage["data"]["duplicates"] >= 1
+    assert before["test_accuracy"]["value"] < 0.7 < 0.9 < figures["test_accuracy"]["value"]
+    assert figures["test_macro_f1"] > 0.9 and figures["temperature"] > 0
+    confusion = np.array(figures["confusion"]["counts"])
+    assert figures["confusion"]["classes"] == ["2", "10", "好评"]
+    assert confusion.trace() / confusion.sum() == pytest.approx(figures["test_accuracy"]["value"])
+    baselines = before["baselines"]
+    assert baselines["majority"]["accuracy"]["value"] < 0.6
+    assert baselines["TF-IDF + logistic regression"]["accuracy"]["value"] > 0.9
+    assert not [one for one in lineage["doctor"] if one["ok"] is False]
+
+
+def test_it_is_used_as_it_was_measured_and_by_transformers(made: Run) -> None:
+    from transformers import pipeline
+
+    texts = ["the film is good", "差 tank", "unaffable " * 60, "cat"]
+    classifier = load_text_classifier(made.path)
+    found = classifier.probabilities(texts)
+    assert found.shape == (4, 3) and np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert classifier.classify(texts[:3]) == ["好评", "2", "10"]
+    assert np.allclose(found[1], classifier.probabilities(texts[1:2])[0], atol=1e-5)
+    stock = pipeline("text-classification", str(made.path), top_k=None)
+    for text, probabilities in zip(texts, found, strict=True):
+        (said,) = stock([text], truncation=True, max_length=40)
+        theirs = {one["label"]: one["score"] for one in said}
+        assert theirs == pytest.approx(dict(zip(classifier.labels, probabilities, strict=True)), abs=1e-4)
+
+
+def test_the_command_reads_texts_and_rows(made: Run, reviews: Path, tmp_path: Path, capsys: Any) -> None:
+    from bimo.commands.classify import classify
+
+    classify(made.path, "the film is good", json=True, device="cpu")
+    said = json.loads(capsys.readouterr().out)
+    assert said["label"] == "好评" and next(iter(said["probabilities"])) == "好评"
+    classify(made.path, "差", device="cpu")
+    assert capsys.readouterr().out.splitlines()[1].startswith("2 ")
+    classify(made.path, data=[str(reviews)], text_column="review", device="cpu")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 304 and all(line.split("\t")[0] in WORDS for line in lines)
+    for arguments in ({}, {"text": "a", "data": [str(reviews)]}):
+        with pytest.raises(BimoError, match="nothing to classify"):
+            classify(made.path, arguments.get("text"), data=arguments.get("data"))
+
+
+def test_a_decoder_learns_it_too(model_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path) -> None:
+    options = {"weights": "balanced", "smoothing": 0.1, "freeze": 1}
+    config = fast | {"steps": 80}
+    run = tune("classify", model_folder, reviews, tmp_path / "run", options=options, config=config, quiet=True)
+    assert run.read_lineage()["metrics"]["test_accuracy"]["value"] > 0.85
+    began, ended = (load_classifier(one).state_dict() for one in (run.checkpoints / "start", run.path))
+    still = {name for name, weight in began.items() if torch.equal(weight, ended[name])}
+    assert still and all("layers.0." in name or "embed_tokens" in name for name in still)
+    assert not [name for name in ended if "layers.0." in name and name not in still]
+
+
+def test_a_resumed_run_gives_the_same_bytes(
+    encoder_folder: Path, reviews: Path, fast: dict[str, Any], made: Run, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from bimo.train import hooks
+
+    class Cut(hooks.Checkpointing):
+        def __call__(self, progress: Any) -> None:
+            super().__call__(progress)
+            if progress.step == 25:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hooks, "Checkpointing", Cut)
+        with pytest.raises(KeyboardInterrupt):
+            tune("classify", encoder_folder, reviews, tmp_path / "run", config=fast, quiet=True)
+    tune("classify", out=tmp_path / "run", resume=True, quiet=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (made.path / "model.safetensors").read_bytes()
+
+
+def test_packed_texts_have_the_loss_of_each_alone(folder: Path) -> None:
+    task = Classify(weights="balanced", smoothing=0.1).settled(
+        rows_of(("the cat", "a"), ("is good film", "b"), ("good", "b"), ("the tank is in the mat", "b"))
+    )
+    model, tokenizer = task.open(folder, torch.device("cpu"))
+    model.eval()
+    texts = [("the cat", "a"), ("film", "b"), ("the tank is in the mat", "b")]
+    examples = [one for number, pair in enumerate(texts) for one in task.prepare(row(*pair, number), tokenizer, 40)]
+    (batch,) = packed_once(examples, 2, 40)
+    weight, before, after = {"a": 4 / 2, "b": 4 / 6}, *tokenizer.around
+    total = 0.0
+    for text, label in texts:
+        ids = torch.tensor([[*before, *tokenizer.encode(text), *after]])
+        at = torch.zeros_like(ids, dtype=torch.bool)
+        at[0, 0 if model.first else -1] = True
+        target = torch.tensor([task.classes.index(label)])
+        total += weight[label] * float(F.cross_entropy(model(ids, at), target, label_smoothing=0.1))
+    assert float(task.loss(model, batch)[0]) == pytest.approx(total / 3, abs=1e-5)
+    scores, labels = scores_of(model, batch)
+    measured = task.measure(model, [batch])
+    assert measured["loss"] == pytest.approx(float(F.cross_entropy(scores, labels)))
+
+
+def test_labels_of_any_type_are_the_same_classes() -> None:
+    assert [_label(value) for value in (1, 1.0, "1", " 1 ", 1.5, True, "好评", None, float("nan"), "")] == [
+        *["1"] * 4, "1.5", "True", "好评", "", "", "",
+    ]  # fmt: skip
+    task = Classify().settled(rows_of(("a", 10), ("b", 2), ("c", "好"), ("d", "x"), ("e", 2.0)))
+    assert task.classes == ("2", "10", "x", "好") and task.counts == (2, 1, 1, 1)
+
+
+def test_a_text_that_is_too_long_is_cut_and_counted(encoder_folder: Path) -> None:
+    task = Classify(classes=("a", "b"), counts=(1, 1))
+    tokenizer = Tokenizer.load(encoder_folder)
+    (whole,) = task.prepare(row("cat " * 8, "b"), tokenizer, 10)
+    (cut,) = task.prepare(row("cat " * 11, "b"), tokenizer, 10)
+    assert whole.cut == 0 and cut.cut == 3
+    assert whole.ids.tolist() == cut.ids.tolist() == [2, *[5] * 8, 3, 1] and whole.counts.nonzero()[0].tolist() == [10]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("a", "x"), ("b", "x")], "2 with the class x"),
+        ([("a", "x")], "1 with the class x"),
+        ([("", "x"), ("b", "")], "no row with text and label"),
+        ([(f"text {n}", f"id {n}") for n in range(60)], "60 different ones in 60 rows"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(rows: list[tuple[str, str]], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Classify().settled(rows_of(*rows))
+
+
+def test_what_is_wrong_is_named(encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not named"):
+        Classify(classes=("a", "b")).settled(rows_of(("x", "a"), ("y", "c")))
+    assert Classify().texts(row(3, "a")) == Refused("no text") and Classify().texts(row("a", None)) == Refused(
+        "no label"
+    )
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"options": {"smoothing": 1.0}}, "smoothing is wrong"),
+        ({"options": {"freeze": 3}}, "0 to 2, the layers"),
+        ({"options": {"weights": "some"}}, "balanced"),
+        ({"columns": {"label": "标"}}, "标签"),
+    ]
+    for given, words in cases:
+        with pytest.raises(BimoError, match=words):
+            tune(
+                "classify",
+                encoder_folder,
+                reviews,
+                tmp_path / "run",
+                config=fast,
+                quiet=True,
+                doctor=no_doctor,
+                **given,
+            )
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError):
+        Classify(smoothing=-0.1)
+
+
+def test_shares_have_wilsons_interval() -> None:
+    found = _share(15, 20)
+    assert (found["low"], found["high"]) == pytest.approx((0.5313, 0.8881), abs=1e-4)
+    assert _share(20, 20)["high"] == pytest.approx(1) and _share(0, 20)["low"] == pytest.approx(0)
+
+
+def test_baselines_need_no_second_class_in_training() -> None:
+    task = Classify(classes=("a", "b"), counts=(2, 1))
+    tokenizer: Any = None
+    rows = {one.number: one for one in rows_of(("x y", "a"), ("z", "a"), ("z y", "b"))}
+    examples = [type("E", (), {"row": number})() for number in rows]
+    materials = Materials(tokenizer, examples[:2], [], examples[2:], rows)
+    assert task.baselines(materials)["TF-IDF + logistic regression"]["accuracy"]["value"] == 0
+
+
+def test_a_fresh_head_is_drawn_from_its_generator(folder: Path) -> None:
+    first, second = (new_classifier(folder, ["a", "b"], generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    assert not torch.equal(first.head.weight, second.head.weight)
