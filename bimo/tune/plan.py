@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bimo.config import to_mapping
 from bimo.errors import ConfigError, TrainingError
 from bimo.train.budget import Budget
 from bimo.train.plan import Plan
@@ -22,6 +23,7 @@ FEWEST_STEPS = 5
 LOW_RANK = 10  # times the rate of all weights that updates of low rank want; see docs/experiments.md
 RATE_AT_WIDTH = 2e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
 EVALUATIONS = 8
+HEEDED = ("model.context", "model.dropout", "reading.encoding", "reading.validation", "reading.test")
 CHECKPOINT_SHARE, CHECKPOINT_SECONDS = 0.05, 60.0
 SAVED_BYTES, DISK = 12, 3e8  # of a parameter, with its two moments; bytes a second
 
@@ -146,16 +148,20 @@ def plan_steps(
     return most if chosen else None
 
 
-def check_unused(given: Mapping[str, Any]) -> None:
+def check_unused(given: Mapping[str, Any], shape: Mapping[str, Any]) -> None:
     """Refuse settings of pretraining that tuning would not heed.
+
+    Args:
+        given: what the user wrote.
+        shape: of the model, which settings may repeat.
 
     Raises:
         ConfigError: names one.
     """
-    tokenizer = {f"tokenizer.{key}" for key in given.get("tokenizer") or {}}
-    shape = {f"model.{key}" for key in given.get("model") or {} if key not in ("context", "dropout")}
-    reading = {f"reading.{key}" for key in given.get("reading") or {} if key in ("text_column", "weights")}
-    others = {key for key in ("samples",) if given.get(key)}
-    for key in sorted(tokenizer | shape | reading | others):
-        fix = "Leave it out: shape and tokenizer come with the model, columns are named by --columns."
-        raise ConfigError(f"{key} has no part in tuning.", fix=fix)
+    usual = to_mapping(TuneConfig())
+    heeded = {"model": shape, "tokenizer": {}, "reading": {}}
+    for section, known in heeded.items():
+        for key, value in (given.get(section) or {}).items():
+            if f"{section}.{key}" not in HEEDED and value not in (None, [], usual[section].get(key), known.get(key)):
+                fix = "Leave it out: shape and tokenizer come with the model, and columns are named by --columns."
+                raise ConfigError(f"{section}.{key} has no part in tuning.", got=str(value), fix=fix)

@@ -107,16 +107,15 @@ def prepare(
     Raises:
         BimoError: the data, the model, the configuration or the budget is not usable.
     """
-    check_unused(given)
     check_limits(config)
     if config.start is None or not config.data:
         missing, option = (
             ("model to tune", "--model RUN_OR_FOLDER") if config.start is None else ("data", "--data FILE")
         )
         raise ConfigError(f"There is no {missing}.", fix=f"Add {option}.")
+    folder = Path(config.start)
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)
-    folder = Path(str(config.start))
     budget = parse_tuning_budget(config.budget) if config.budget else Budget(epochs=config.epochs)
     deadline = None if budget.seconds is None else stopwatch.began + budget.seconds
     resolve_device(config.device)
@@ -137,7 +136,7 @@ def prepare(
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        a_row = measure_step(model, first_batches, config, task.loss, repeats=3) / plan.config.batch.accumulate
+        a_row = measure_step(model, first_batches, config, task.loss, repeats=2) / plan.config.batch.accumulate
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
@@ -178,10 +177,15 @@ def _materials(
         problem = "model.context is wrong."
         raise ConfigError(problem, expected=f"2 to {context}, the context of the model", got=str(wanted))
     longest = wanted or min(LONGEST, context)
+    shape = shape_of(model)
+    check_unused(given, shape)
     materials = make_materials(rows, tokenizer, longest, display)
-    shape = dataclasses.replace(config.model, **{**shape_of(model), "context": wanted})
     config = dataclasses.replace(
-        config, model=shape, columns=rows.columns, device=cast(Any, device.type), compile=bool(config.compile)
+        config,
+        model=dataclasses.replace(config.model, **{**shape, "context": wanted}),
+        columns=rows.columns,
+        device=cast(Any, device.type),
+        compile=bool(config.compile),
     )
     plan = Plan(config)
     plan_arithmetic(plan, machine)

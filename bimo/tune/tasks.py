@@ -13,6 +13,10 @@ from bimo.tune.task import Task
 
 TASKS = {
     "chat": "bimo.tune.chat:Chat",
+    "qa": "bimo.tune.qa:QA",
+    "summarise": "bimo.tune.summarise:Summarise",
+    "translate": "bimo.tune.translate:Translate",
+    "code": "bimo.tune.code:Code",
 }
 
 

@@ -1,0 +1,94 @@
+"""Tasks with a question and an answer a row, put to the model in the words of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bimo.config import setting
+from bimo.errors import UsageError
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.tune.examples import Example
+from bimo.tune.language import Conversing
+from bimo.tune.rows import Row
+from bimo.tune.shapes import Conversation, Unshaped, text_of
+from bimo.tune.task import Refused
+
+UNUSABLE: tuple[Any, ...] = (None, "", [])
+
+
+@dataclass(frozen=True)
+class Pairs(Conversing):
+    """A task that says how a row asks, and what the right answer is; the rest is that of a conversation.
+
+    A subclass gives ``name``, ``roles``, :meth:`question` and :meth:`answer`.
+    """
+
+    system: str = setting("", "what the model is told before every question")
+
+    def question(self, values: Any) -> str:
+        """What the model is asked, from the values of a row by role.
+
+        Raises:
+            Unshaped: the row cannot be asked.
+        """
+        raise NotImplementedError
+
+    def answer(self, values: Any) -> str:
+        """What it should say.
+
+        Raises:
+            Unshaped: the row has no answer.
+        """
+        return text_of(values["answer"])
+
+    def conversation(self, question: str) -> list[dict[str, str]]:
+        """The messages before the answer, in training and in use alike."""
+        head = [{"role": "system", "content": self.system}] if self.system else []
+        return [*head, {"role": "user", "content": question}]
+
+    def texts(self, row: Row) -> tuple[str, str] | Refused:
+        for role in self.roles:  # type: ignore[attr-defined]
+            if role.needed and row.values.get(role.name) in UNUSABLE:
+                return Refused(f"no {role.name}")
+        try:
+            question, answer = self.question(row.values), self.answer(row.values)
+        except Unshaped as cause:
+            return Refused(str(cause))
+        return (question, answer) if answer.strip() else Refused("an empty answer")
+
+    def prepare(self, row: Row, tokenizer: Tokenizer, longest: int) -> Sequence[Example] | Refused:
+        found = self.texts(row)
+        if isinstance(found, Refused):
+            return found
+        question, answer = found
+        said = Conversation([*self.conversation(question), {"role": "assistant", "content": answer}])
+        return self.examples(said, row, tokenizer, longest)
+
+
+def filled(template: str, **values: str) -> str:
+    """The template with each ``{name}`` replaced, whatever else in braces the values hold.
+
+    Raises:
+        UsageError: the template lacks one of them.
+    """
+    missing = [name for name in values if f"{{{name}}}" not in template]
+    if missing:
+        expected = " and ".join(f"{{{name}}}" for name in values)
+        raise UsageError("The prompt is wrong.", expected=f"{expected} in it", got=repr(template))
+    pieces = [template]
+    for name, value in values.items():
+        pieces = [part for piece in pieces for part in _split(piece, f"{{{name}}}", value)]
+    return "".join(pieces)
+
+
+class _Value(str):
+    """A text that was filled in, in which nothing more is replaced."""
+
+
+def _split(piece: str, mark: str, value: str) -> list[str]:
+    if isinstance(piece, _Value):
+        return [piece]
+    before, *others = piece.split(mark)
+    return [before, *(part for other in others for part in (_Value(value), other))]
