@@ -28,6 +28,7 @@ class Common:
         out: the run directory, which must not exist yet
         budget: wall-clock time, everything included (90s, 10m, 2h), or 500-examples, 200k-tokens, 3-epochs; 10m if
             not given
+        config: a YAML file of settings, such as the bimo.yaml of another run; options go before it
         columns: which column is what, as role=column, where the names do not say
         overrides: settings as key=value, several if you like; see docs/configuration.md
         lora: learn updates of low rank (LoRA) beside frozen weights, which takes less memory and time; the run also
@@ -48,6 +49,7 @@ class Common:
     data: list[str] | None = None
     out: Path = Path("runs/tuned")
     budget: str | None = None
+    config: Path | None = None
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None
     lora: bool = False
@@ -189,8 +191,8 @@ def run_task(
         out = Path(scratch) / "run" if given.show_batch else given.out
         try:
             tune(
-                task, given.model, given.data, out, given.budget, options=said, columns=named, overrides=overrides,
-                resume=given.resume and not given.show_batch, began=began, doctor=examiner,
+                task, given.model, given.data, out, given.budget, options=said, columns=named, config=given.config,
+                overrides=overrides, resume=given.resume and not given.show_batch, began=began, doctor=examiner,
             )  # fmt: skip
         except doctor.Examined:
             return
