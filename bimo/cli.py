@@ -26,6 +26,7 @@ COMMANDS = {
     "watch": "bimo.commands.watch:watch",
     "sweep": "bimo.commands.sweep:sweep",
     "import": "bimo.commands.import_:import_",
+    "merge": "bimo.commands.merge:merge",
     "eval": "bimo.commands.eval:evaluate",
     "errors": "bimo.commands.errors:errors",
     "score": "bimo.commands.score:score",

@@ -248,7 +248,9 @@ class Model(nn.Module):
         """
         dtype = self.compute_dtype or self.transformer.wte.weight.dtype
         position_ids, mask = positions_and_mask(input_ids, position_ids, segment_ids, cache, dtype)
-        x = self.transformer.wte(input_ids) + self.transformer.wpe(position_ids)  # (B, T, C)
+        tokens = self.transformer.wte(input_ids)
+        wide = torch.promote_types(tokens.dtype, torch.float32)  # rounded once, whatever the tables are kept in
+        x = tokens.to(wide) + self.transformer.wpe(position_ids)  # (B, T, C)
         x = self.transformer.dropout(x.to(dtype))
         for index, layer in enumerate(self.transformer.h):
             x = layer(x, mask) if cache is None else layer(x, mask, functools.partial(cache.append, index))
