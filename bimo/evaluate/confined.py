@@ -24,11 +24,12 @@ FORBIDDEN: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "processes": ((56, 57, 58, 59, 322, 435), (220, 221, 281, 435)),  # clone, fork, vfork, execve, execveat, clone3
     "signals to others": ((62, 200, 234, 424), (129, 130, 131, 424)),  # kill, tkill, tgkill, pidfd_send_signal
     "memory of others": ((101, 310, 311), (117, 270, 271)),  # ptrace, process_vm_readv, process_vm_writev
-    # chmod, fchmod, chown, fchown, lchown, fchownat, fchmodat, fchmodat2, utime, utimes, utimensat, setxattr
-    "owners and times of files": (
-        (90, 91, 92, 93, 94, 260, 268, 452, 132, 235, 280, 188, 189, 190),
-        (52, 53, 54, 55, 452, 88, 5, 6, 7),
+    # truncate, chmod, fchmod, chown, fchown, lchown, fchownat, fchmodat, fchmodat2, utime to utimensat, setxattr
+    "changes to files by name": (
+        (76, 90, 91, 92, 93, 94, 260, 268, 452, 132, 235, 261, 280, 188, 189, 190),
+        (45, 52, 53, 54, 55, 452, 88, 5, 6, 7),
     ),
+    "limits": ((160, 302), (164, 261)),  # setrlimit, prlimit64: root could raise them
     "the system": ((155, 161, 165, 169, 272, 321), (41, 51, 40, 142, 97, 280)),  # pivot_root to unshare and bpf
 }
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050001, 0x80000000  # what a filter answers; a denied call gives EPERM
@@ -57,16 +58,16 @@ def main() -> None:
 def confine(folder: str, seconds: int, memory: int, disk: int) -> list[str]:
     """Give up what a program must not have; returns what of that this system cannot take away."""
     missing = []
-    if not _only_files_in(folder):
-        missing.append("files")
-    if not _without_calls():
-        missing += FORBIDDEN
     limits = {"CPU": seconds, "AS": memory, "FSIZE": disk, "NOFILE": 64, "CORE": 0}
     for name, most in limits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
         except (ValueError, OSError):  # of the address space on macOS
             missing.append(f"RLIMIT_{name}")
+    if not _only_files_in(folder):
+        missing.append("files")
+    if not _without_calls():
+        missing += FORBIDDEN
     return missing
 
 

@@ -116,12 +116,12 @@ class Evaluation:
 
 def read_predictions(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The head of a file of predictions, and its whole lines; empty where there is none."""
-    lines = []
+    lines: list[dict[str, Any]] = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.split("\n"):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(dict(json.loads(line)))
+        except (ValueError, TypeError):  # a line that was cut off
             break
     return (lines[0], lines[1:]) if lines else ({}, [])
 

