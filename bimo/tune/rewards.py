@@ -27,7 +27,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from bimo.errors import DataError, TrainingError, UsageError, did_you_mean
+from bimo.errors import BimoError, DataError, TrainingError, UsageError, did_you_mean
 
 GIVEN = ("prompts", "completions")
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
@@ -81,6 +81,8 @@ class Reward:
                 values = self.function(**given)
         except _TimeUp:
             raise self._error(f"took more than {self.seconds:g} seconds", "an answer in time") from None
+        except BimoError:
+            raise
         except _Failure as cause:
             raise self._error(f"{type(cause).__name__}: {cause}{self._place(cause)}", "numbers") from None
         return self._checked(values, completions)
