@@ -88,9 +88,16 @@ def _evaluate(
 
     with display.bar(f"reading {name}") as advance:
         examples = read_examples(task, folder, limit=options.limit, progress=advance)
-    shared = _shared(run, examples, display, models)
-    known = [one.id for one, inside in zip(examples, shared.examples, strict=True) if inside] if shared else []
-    used = [one for one in examples if options.keep_known or one.id not in set(known)]
+    shared = _shared(run, examples, display)
+    others_shared = _shared(options.compare, examples, display) if options.compare else None
+    known = {
+        one.id
+        for found in (shared, others_shared)
+        if found is not None
+        for one, read in zip(examples, found.examples, strict=True)
+        if read
+    }
+    used = [one for one in examples if options.keep_known or one.id not in known]
     if not used:
         display.warn("All examples stand in the training text. They are measured nevertheless: trust no number here.")
         used = examples
@@ -104,7 +111,13 @@ def _evaluate(
         "examples": len(answers),
         "chat": options.chat,
         "shots": task.shots,
-        "known": None if shared is None else {"examples": known, "too_short": shared.too_short},
+        "known": shared
+        and {
+            "examples": sorted(known),
+            "left_out": len(examples) - len(used),
+            "too_short": shared.too_short,
+            "searched": shared.searched,
+        },
         "metrics": {
             metric.name: {**dataclasses.asdict(measured[metric.name]), "signature": metric.signature}
             for metric in task.measured_by
@@ -153,7 +166,7 @@ def _ask(
         raise
 
 
-def _shared(run: Path, examples: Sequence[Example], display: Display, models: _Models) -> Shared | None:
+def _shared(run: Path, examples: Sequence[Example], display: Display) -> Shared | None:
     """Which examples the run was trained on; None where its training text is not there."""
     from bimo.batches.shards import open_tokens
     from bimo.evaluate.contamination import find_shared
@@ -192,7 +205,7 @@ def _print(result: dict[str, Any], task: Task) -> None:
 
     rows = [("task", f"{result['task']}: {task.description}")]
     rows.append(("examples", f"{result['examples']:,} of {task.data} ({task.split}), {task.shots} shown before each"))
-    rows.append(("known", _known(result["known"], result["examples"])))
+    rows.append(("known", _known(result["known"])))
     for metric in task.measured_by:
         facts = dict(result["metrics"][metric.name])
         signature = facts.pop("signature")
@@ -219,13 +232,14 @@ def _digits(metric: str) -> int:
     return 1 if "100" in METRICS[metric].scale else 3
 
 
-def _known(known: dict[str, Any] | None, used: int) -> str:
+def _known(known: dict[str, Any] | None) -> str:
     if known is None:
         return "the training text of this model is not here, so nobody knows what it has read"
     found = len(known["examples"])
     said = f"{counted(found, 'example')} stand in the training text" if found else "none stands in the training text"
-    said += " and are left out" if found and used else ""
-    return said + (f"; {known['too_short']:,} are too short to look for" if known["too_short"] else "")
+    said += " and are left out" if known["left_out"] else ""
+    said += f"; {known['too_short']:,} are too short to look for" if known["too_short"] else ""
+    return said + (f"; {known['searched']:.0%} of it was searched" if known["searched"] < 1 else "")
 
 
 def _print_compared(compared: dict[str, Any], own: str) -> None:

@@ -2,6 +2,8 @@
 
 ``<run>/evaluations/<task>/predictions.jsonl``  a line for the task and model, then one for each example
 ``<run>/evaluations/<task>/result.json``        what was measured
+
+Of prompts put as messages the folder is ``<task>-chat``.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Evaluation:
     """
 
     def __init__(self, run: Path, name: str, task: Task, data_folder: Path, *, chat: bool = False) -> None:
-        self.folder, self.task, self._chat = run / EVALUATIONS / name, task, chat
+        self.folder, self.task, self._chat = run / EVALUATIONS / (f"{name}-chat" if chat else name), task, chat
         weights = [files.sha256_file(path) for path in sorted(run.glob("*.safetensors"))]
         key = fingerprint(task, data_folder, str(chat), *weights)
         self._head = {"task": name, "fingerprint": key, "definition": to_mapping(task)}

@@ -65,7 +65,12 @@ def test_examples_of_the_training_text_are_left_out(bimo: Any, run: Path, task: 
     measured = json.loads(bimo("eval", run, "--task", task, "--json").out)
     assert sorted(measured["known"]["examples"]) == ["test:1", "test:2"] and measured["examples"] == 9
     called = bimo("eval", run, "--task", task, "--keep-known")
-    assert "2 examples stand in the training text" in called.out and "11 of rows.jsonl" in called.out
+    assert "2 examples stand in the training text;" in called.out and "11 of rows.jsonl" in called.out
+    assert "2 examples stand in the training text and are left out" in bimo("eval", run, "--task", task).out
+    stranger = Path(shutil.copytree(run, task.parent / "stranger"))  # whose training text is not there
+    shutil.rmtree(stranger / "checkpoints")
+    compared = json.loads(bimo("eval", stranger, "--task", task, "--compare", run, "--json").out)
+    assert compared["known"] is None and compared["examples"] == 9
     (task.parent / "rows.jsonl").write_text(json.dumps(rows[0], ensure_ascii=False) + "\n")
     assert "trust no number here" in bimo("eval", run, "--task", task).err
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from bimo.errors import DataError
+from bimo.errors import DataError, ModelError
 from bimo.evaluate.continuations import encode_pair
 from bimo.evaluate.harness import Answered, Evaluation, compare_all, measure_all
 from bimo.evaluate.mistakes import find_mistakes, length_of, script_of
 from bimo.evaluate.task import Task, read_examples
 from bimo.evaluate.writing import Prompt, write
+from bimo.generate.generate import generate_ids
 from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.sampling import Sampling
 from bimo.generate.scoring import score_ids
@@ -154,6 +155,27 @@ def test_many_prompts_stop_texts_and_samples(model: LanguageModel) -> None:
     stopped = Sampling(max_new_tokens=6, temperature=1.0, seed=4, stop=(whole[2:4],))
     (text,) = dict(write(model, [Prompt(model.prompt_ids("To be"), stopped)], ends=()))[0]
     assert text == whole[: whole.index(whole[2:4])] and text.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama without a compiler"])
+def test_torch_writes_where_c_cannot(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(*_: Any, **__: Any) -> None:
+        raise ModelError("There is no C compiler.")
+
+    monkeypatch.setattr("bimo.evaluate.writing.NativeBackend", lacks)
+    model = load(write_folder(tmp_path, family.split()[0]))
+    told: list[str] = []
+    sampling = Sampling(max_new_tokens=5, temperature=0, seed=0)
+    found = dict(write(model, [Prompt([7, 8, 9], sampling)] * 3, ends=(), warn=told.append))
+    alone = [step.token for step in generate_ids(model.model, [7, 8, 9], sampling, seeds=[0])]
+    assert [found[number][0].ids for number in range(3)] == [tuple(alone)] * 3
+    assert told == (
+        [] if family == "gpt2" else ["Generating with torch, which is slower here: There is no C compiler."]
+    )
+
+
+def test_nothing_to_write(model: LanguageModel) -> None:
+    assert list(write(model, [], ends=())) == []
 
 
 def test_a_prompt_that_is_too_long_is_cut_at_its_beginning(model: LanguageModel) -> None:
