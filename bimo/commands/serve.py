@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bimo.commands import Device
 from bimo.commands.detect_watermark import read_key
@@ -31,6 +31,7 @@ def serve(
     drain_seconds: float = 30,
     guard: Path | None = None,
     watermark: Path | None = None,
+    engine: Literal["native", "openvino"] = "native",
     device: Device = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
 ) -> None:
@@ -62,18 +63,10 @@ def serve(
         drain_seconds: how long running requests may go on at the end
         guard: a YAML file of what may not go in or out: words, personal data, toxic text
         watermark: a file with a secret; all text is marked with it, see bimo detect-watermark
+        engine: what computes: bimo itself, or OpenVINO on a CPU
         device: where to compute; auto takes the best device present
         dtype: the precision to compute in; auto takes that of the weights
     """
-    limits: dict[str, Any] = {
-        "body_bytes": body_bytes,
-        "running": running,
-        "queue": queue,
-        "requests_per_minute": requests_per_minute,
-        "tokens_per_minute": tokens_per_minute,
-        "tokens_per_day": tokens_per_day,
-        "drain_seconds": drain_seconds,
-    }
     _require_libraries()
     from bimo.generate.watermark import Watermark
     from bimo.serve import server
@@ -83,12 +76,16 @@ def serve(
     from bimo.serve.limits import Limits
 
     keys = keys_for(host, api_keys, no_keys=no_keys)
-    hosts, checked = Hosts([host, *(allowed_host or [])], cors or []), Limits(**limits)
+    hosts = Hosts([host, *(allowed_host or [])], cors or [])
+    limits = Limits(
+        body_bytes=body_bytes, running=running, queue=queue, drain_seconds=drain_seconds,
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, tokens_per_day=tokens_per_day,
+    )  # fmt: skip
     guarding = Guard.read(guard) if guard is not None else None
     mark = Watermark(read_key(watermark)) if watermark is not None else None
     server.start(
         run, host, port, hosts,
-        name=name, device=device, dtype=dtype, limits=checked, keys=keys, guard=guarding, watermark=mark,
+        engine=engine, name=name, device=device, dtype=dtype, limits=limits, keys=keys, guard=guarding, watermark=mark,
     )  # fmt: skip
 
 

@@ -10,19 +10,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bimo.device import resolve_device
 from bimo.errors import ModelError, UsageError
-from bimo.generate.language_model import load
 from bimo.generate.watermark import Watermark
 from bimo.models.import_gguf import imported
 from bimo.serve.admission import overloaded
 from bimo.serve.app import create_app
-from bimo.serve.engines.native import native_engine
+from bimo.serve.engines import open_engine
 from bimo.serve.errors import ApiError
 from bimo.serve.guard import Guard
 from bimo.serve.hosts import Hosts
@@ -30,12 +27,10 @@ from bimo.serve.keys import Keys
 from bimo.serve.limits import HEADER_BYTES, Limits
 from bimo.serve.page_routes import OPEN, page_routes
 from bimo.serve.served import Served, now
-from bimo.train.probe import free_memory
 
 HEADER_SECONDS = 10.0  # from a connection's start to its first whole request
 KEEP_ALIVE_SECONDS = 30
 CONNECTIONS = 1_000
-SHARE = 0.9  # of the free memory that weights may take
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -76,28 +71,10 @@ def require_model(folder: Path) -> None:
         )
 
 
-def require_memory(folder: Path, free: float, copies: int) -> None:
-    """Check before anything is read that the weights fit into memory.
-
-    Args:
-        copies: as often as they are in memory at the same time.
-
-    Raises:
-        ModelError: they do not; it names both numbers.
-    """
-    needed = copies * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    if needed > free * SHARE:
-        raise ModelError(
-            f"The model in {folder} is too large for this machine's memory.",
-            expected=f"at most {free * SHARE / 1e9:.2f} GB, {SHARE:.0%} of what is free",
-            got=f"{needed / 1e9:.2f} GB while it is loaded",
-            fix="Close other programs, or serve a smaller model.",
-        )
-
-
 def load_served(
     folder: Path,
     *,
+    engine: str = "native",
     name: str | None,
     device: str,
     dtype: str,
@@ -109,27 +86,16 @@ def load_served(
     """Load a model and put it behind an engine.
 
     Raises:
-        BimoError: as :func:`bimo.generate.language_model.load`, or the model is too large.
+        BimoError: as :func:`bimo.serve.engines.open_engine`.
     """
-    # On a CPU the weights are read, and packed in the order in which the engine reads them.
-    copies = 2 if resolve_device(device).type == "cpu" else 1
-    require_memory(folder, free_memory(torch.device("cpu")), copies)
-    model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
+    opened = open_engine(engine, folder, device=device, dtype=dtype, watermark=watermark)
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
     return Served(
         name=name or folder.resolve().name,
         created=int(max(weights, default=now())),
-        engine=native_engine(
-            model.model,
-            model.tokenizer,
-            folder,
-            ends=model.conventions.turn_ends,
-            dtype=dtype,
-            free=free_memory(model.model.output_weight.device),
-            watermark=watermark,
-        ),
-        tokenizer=model.tokenizer,
-        conventions=model.conventions,
+        engine=opened.engine,
+        tokenizer=opened.tokenizer,
+        conventions=opened.conventions,
         limits=limits,
         keys=keys,
         guard=guard,

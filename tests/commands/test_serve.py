@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bimo.errors import ModelError
-from bimo.serve import server
+from bimo.serve.engines.memory import require_memory
 from bimo.serve.keys import ENVIRONMENT
 
 
@@ -67,10 +67,10 @@ def test_limits_that_make_no_sense(bimo: Callable[..., Any], folder: Path) -> No
 
 def test_a_model_that_is_too_large(tmp_path: Path) -> None:
     (tmp_path / "model-1.safetensors").write_bytes(b"x" * 3_000)
-    server.require_memory(tmp_path, free=4_000, copies=1)
+    require_memory(tmp_path, free=4_000, copies=1)
     for free, copies in ((3_000, 1), (6_000, 2)):
         with pytest.raises(ModelError, match="too large for this machine's memory"):
-            server.require_memory(tmp_path, free=free, copies=copies)
+            require_memory(tmp_path, free=free, copies=copies)
 
 
 def test_without_the_libraries(bimo: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

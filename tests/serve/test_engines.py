@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,32 +13,36 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from bimo.errors import ModelError
 from bimo.generate.engine import Engine
 from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.scoring import score_ids
 from bimo.generate.torch_backend import TorchBackend
-from bimo.serve.engines import Facts, Settings, Token
+from bimo.serve import engines
+from bimo.serve.engines import Facts, Settings, Token, open_engine
 from bimo.serve.engines.native import NativeEngine, fingerprint, native_engine
+from tests.serve.conftest import CONTEXT
 from tests.serve.live import native_of
 
 
-def make(kind: str, model: LanguageModel) -> NativeEngine:
-    if kind == "native":
-        return native_of(model)
-    backend = TorchBackend(model.model, kv_bytes=1_000_000)
-    engine = Engine(backend)
-    return NativeEngine(engine, Facts("torch", engine.longest, backend.vocab_size, 24, "float32", "fp_0"))
+def make(kind: str, path: Path) -> engines.Engine:
+    if kind == "torch":  # what the native engine computes with where it has no kernels
+        backend = TorchBackend(load(path).model, kv_bytes=1_000_000)
+        return NativeEngine(Engine(backend), Facts("torch", CONTEXT, backend.vocab_size, 24, "float32", "fp_0"))
+    if kind == "openvino":
+        pytest.importorskip("openvino", reason="an extra: bimo[openvino]")
+    return open_engine(kind, path, device="auto", dtype="auto", watermark=None).engine
 
 
-@pytest.fixture(params=["native", "torch"])
-def run(request: pytest.FixtureRequest, model: LanguageModel) -> Callable[[Callable[[NativeEngine], Any]], Any]:
+@pytest.fixture(params=[*engines.ENGINES, "torch"])
+def run(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Any]:
     """Runs a coroutine over an engine, which is closed at the end."""
 
-    def run(work: Callable[[NativeEngine], Any], other: LanguageModel | None = None) -> Any:
+    def run(work: Callable[[engines.Engine], Any], other: Path | None = None) -> Any:
         async def whole() -> Any:
-            engine = make(request.param, other or model)
+            engine = make(request.param, other or folder)
             try:
                 return await work(engine)
             finally:
@@ -48,7 +53,7 @@ def run(request: pytest.FixtureRequest, model: LanguageModel) -> Callable[[Calla
     return run
 
 
-async def drawn(engine: NativeEngine, ids: list[int], settings: Settings) -> list[Token]:
+async def drawn(engine: engines.Engine, ids: list[int], settings: Settings) -> list[Token]:
     return [token async for token in engine.generate(ids, settings)]
 
 
@@ -57,7 +62,7 @@ def test_tokens_and_their_rivals(run: Any, model: LanguageModel) -> None:
     settings = Settings(max_tokens=11, seed=8, temperature=0.9, top=3, ends=model.conventions.ends)
     prompts = [model.tokenizer.encode(text) for text in ("To be", "话说天下", "that is the")]
 
-    async def work(engine: NativeEngine) -> list[list[Token]]:
+    async def work(engine: engines.Engine) -> list[list[Token]]:
         return await asyncio.gather(*(drawn(engine, ids, settings) for ids in prompts))
 
     tokens, *others = run(work)
@@ -72,7 +77,7 @@ def test_scores_and_embeddings(run: Any, model: LanguageModel) -> None:
     ids = model.tokenizer.encode("that is 话说天下 the question" * 2)
     expected, _ = score_ids(model.model, ids)
 
-    async def work(engine: NativeEngine) -> Any:
+    async def work(engine: engines.Engine) -> Any:
         return await engine.score(ids, 2), await engine.score(ids[:1]), await engine.embed(ids)
 
     scores, alone, vector = run(work)
@@ -84,7 +89,7 @@ def test_scores_and_embeddings(run: Any, model: LanguageModel) -> None:
 def test_a_generator_that_is_closed_stops_the_work(run: Any, model: LanguageModel) -> None:
     ids = model.tokenizer.encode("To be")
 
-    async def work(engine: NativeEngine) -> None:
+    async def work(engine: engines.Engine) -> None:
         async with contextlib.aclosing(engine.generate(ids, Settings(max_tokens=150, seed=1))) as tokens:
             await anext(tokens)
             assert engine.running() == 1
@@ -98,11 +103,14 @@ def test_a_generator_that_is_closed_stops_the_work(run: Any, model: LanguageMode
     run(work)
 
 
-def test_damaged_weights_are_told(folder: Path, run: Any) -> None:
-    broken = load(folder)
-    broken.model.output_weight.data.fill_(math.nan)
+def test_damaged_weights_are_told(folder: Path, run: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"].fill_(math.nan)
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
 
-    async def work(engine: NativeEngine) -> None:
+    async def work(engine: engines.Engine) -> None:
         await drawn(engine, [5, 6], Settings(max_tokens=3, seed=1))
 
     with pytest.raises(ModelError, match="not a number"):

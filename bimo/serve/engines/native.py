@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import json
 import threading
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from bimo import __version__
+from bimo.device import resolve_device
 from bimo.errors import Busy, ModelError, UsageError
 from bimo.generate import native
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.constraints import Constraints
 from bimo.generate.engine import Engine
+from bimo.generate.language_model import load
 from bimo.generate.request import Constraint, End, Event, Prompt, Request, Score
 from bimo.generate.request import Token as Drawn
 from bimo.generate.sampling import COLDEST, Sampling
@@ -27,8 +31,10 @@ from bimo.generate.torch_backend import TorchBackend
 from bimo.generate.watermark import Watermark
 from bimo.models import llama
 from bimo.serve.admission import overloaded
-from bimo.serve.engines import Facts, Settings, Token
+from bimo.serve.engines import Facts, Opened, Settings, Token
+from bimo.serve.engines.memory import require_memory
 from bimo.serve.errors import wrong
+from bimo.train.probe import free_memory
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -183,6 +189,24 @@ def _token(id: int, score: Score | None) -> Token:
     return Token(id, None) if score is None else Token(id, score.logprob, score.top)
 
 
+def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark | None) -> Opened:
+    """See :func:`bimo.serve.engines.open_engine`."""
+    # On a CPU the weights are read, and packed in the order in which the engine reads them.
+    copies = 2 if resolve_device(device).type == "cpu" else 1
+    require_memory(folder, free_memory(torch.device("cpu")), copies)
+    model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
+    engine = native_engine(
+        model.model,
+        model.tokenizer,
+        folder,
+        ends=model.conventions.turn_ends,
+        dtype=dtype,
+        free=free_memory(model.model.output_weight.device),
+        watermark=watermark,
+    )
+    return Opened(engine, model.tokenizer, model.conventions)
+
+
 def native_engine(
     model: Model,
     tokenizer: Tokenizer,
@@ -207,29 +231,40 @@ def native_engine(
     precision = str(weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
     backend: Backend
     if isinstance(model, llama.Model) and weight.device.type == "cpu":
-        pages = _pages(config.max_position_embeddings, native.page_bytes(model.config, precision), free)
+        pages = pages_within(config.max_position_embeddings, native.page_bytes(model.config, precision), free)
         backend = native.NativeBackend(model, pages=pages, dtype=precision)
     elif dtype == "int8":
         expected, got = "a Llama, Mistral, Qwen2 or Qwen3 on a CPU", f"{config.model_type} on {weight.device.type}"
         raise ModelError("int8 cannot be had here.", expected=expected, got=got, fix="Use --dtype bfloat16.")
     else:
         page = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE * weight.itemsize
-        backend = TorchBackend(model, kv_bytes=_pages(config.max_position_embeddings, page, free) * page)
-    engine = Engine(backend, max_waiting=MOST_WAITING)
-    constraints = _constraints(tokenizer, ends)
+        backend = TorchBackend(model, kv_bytes=pages_within(config.max_position_embeddings, page, free) * page)
     facts = Facts(
         engine="native",
-        context=engine.longest,
+        context=config.max_position_embeddings,
         vocab_size=backend.vocab_size,
         width=int(weight.shape[1]),
         precision=precision,
         fingerprint=fingerprint(folder, type(backend).__name__, precision),
-        constrains=constraints is not None,
     )
+    return engine_over(backend, facts, tokenizer, ends, watermark)
+
+
+def engine_over(
+    backend: Backend, facts: Facts, tokenizer: Tokenizer, ends: Collection[int], watermark: Watermark | None
+) -> NativeEngine:
+    """The engine over whatever computes.
+
+    Args:
+        facts: of the backend; what the engine adds is filled in.
+        ends: as for :func:`native_engine`.
+    """
+    engine, constraints = Engine(backend, max_waiting=MOST_WAITING), _constraints(tokenizer, ends)
+    facts = dataclasses.replace(facts, context=engine.longest, constrains=constraints is not None)
     return NativeEngine(engine, facts, constraints, watermark)
 
 
-def _pages(context: int, page_bytes: int, free: float) -> int:
+def pages_within(context: int, page_bytes: int, free: float) -> int:
     """Pages for several whole contexts, if that takes no more than a share of the memory, and at least for one."""
     whole = -(-context // PAGE)
     return max(whole, min(CONTEXTS * whole, int(min(free * SHARE, 1e15) // page_bytes)))
