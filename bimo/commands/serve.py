@@ -31,7 +31,7 @@ def serve(
     drain_seconds: float = 30,
     guard: Path | None = None,
     watermark: Path | None = None,
-    engine: Literal["native", "openvino"] = "native",
+    engine: Literal["native", "openvino", "vllm"] = "native",
     device: Device = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
 ) -> None:
@@ -63,7 +63,7 @@ def serve(
         drain_seconds: how long running requests may go on at the end
         guard: a YAML file of what may not go in or out: words, personal data, toxic text
         watermark: a file with a secret; all text is marked with it, see bimo detect-watermark
-        engine: what computes: bimo itself, or OpenVINO on a CPU
+        engine: what computes: bimo itself, OpenVINO on a CPU, or vLLM on a GPU
         device: where to compute; auto takes the best device present
         dtype: the precision to compute in; auto takes that of the weights
     """

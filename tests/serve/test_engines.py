@@ -36,7 +36,8 @@ def make(kind: str, path: Path) -> engines.Engine:
     return open_engine(kind, path, device="auto", dtype="auto", watermark=None).engine
 
 
-@pytest.fixture(params=[*engines.ENGINES, "torch"])
+# vLLM computes elsewhere, see test_vllm.py.
+@pytest.fixture(params=[*(name for name in engines.ENGINES if name != "vllm"), "torch"])
 def run(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Any]:
     """Runs a coroutine over an engine, which is closed at the end."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENGINES = {
     "native": "bimo.serve.engines.native",
     "openvino": "bimo.serve.engines.openvino",
+    "vllm": "bimo.serve.engines.vllm",
 }
 Feature = Literal["batch_invariance", "cached_tokens", "embeddings"]
 
