@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bimo.errors import ModelError
+from bimo.errors import ModelError, UsageError
 from bimo.generate.engine import Engine
 from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.scoring import score_ids
@@ -129,13 +130,18 @@ def test_the_fingerprint_is_the_weights_own(model: LanguageModel, tmp_path: Path
     assert fingerprint(tmp_path, "native", "float32") != same
 
 
-def test_a_family_without_c_is_computed_by_torch(model: LanguageModel, tmp_path: Path) -> None:
-    model.tokenizer.save(tmp_path)
+def save_gpt2(folder: Path, model: LanguageModel) -> Path:
+    """A model of a family that only torch computes, with the tokenizer of another."""
+    model.tokenizer.save(folder)
     torch.manual_seed(3)
     size = {"n_embd": 20, "n_layer": 2, "n_head": 5, "n_positions": 70, "vocab_size": model.tokenizer.vocab_size}
     config = transformers.GPT2Config(**size, bos_token_id=None, eos_token_id=model.tokenizer.eos_id)
-    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    gpt2 = load(tmp_path)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_family_without_c_is_computed_by_torch(model: LanguageModel, tmp_path: Path) -> None:
+    gpt2 = load(save_gpt2(tmp_path, model))
     (expected,) = gpt2.generate("To be", temperature=0, max_new_tokens=7)
 
     async def work() -> list[Token]:
@@ -149,3 +155,20 @@ def test_a_family_without_c_is_computed_by_torch(model: LanguageModel, tmp_path:
     assert tuple(token.id for token in asyncio.run(work())) == expected.ids
     with pytest.raises(ModelError, match="int8 cannot be had"):
         native_engine(gpt2.model, gpt2.tokenizer, tmp_path, ends=(), dtype="int8", free=1e9)
+
+
+def test_engines_that_cannot_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"device": "auto", "dtype": "auto", "watermark": None}
+    with pytest.raises(UsageError, match="Did you mean 'native'"):
+        open_engine("natve", folder, **options)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UsageError, match=r"bimo\[openvino\]"):
+        open_engine("openvino", folder, **options)
+
+
+def test_openvino_refuses_what_it_cannot_compute(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="an extra: bimo[openvino]")
+    with pytest.raises(UsageError, match="computes on the CPU"):
+        open_engine("openvino", folder, device="cuda", dtype="auto", watermark=None)
+    with pytest.raises(ModelError, match="got gpt2"):
+        open_engine("openvino", save_gpt2(tmp_path, load(folder)), device="auto", dtype="auto", watermark=None)

@@ -17,7 +17,7 @@ from bimo.serve.engines.memory import require_memory
 from bimo.serve.engines.native import engine_over, fingerprint, pages_within
 from bimo.train.probe import free_memory
 
-COPIES = 4  # of the weights while the graph is written and compiled
+COPIES, FLOAT32_COPIES = 4, 6  # of weights of 16 bits, in memory while the graph is written and compiled
 
 
 def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark | None) -> Opened:
@@ -26,7 +26,7 @@ def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark |
     if device not in ("auto", "cpu"):
         raise UsageError("The OpenVINO engine computes on the CPU.", got=f"--device {device}", fix="Leave it out.")
     cpu = torch.device("cpu")
-    require_memory(folder, free_memory(cpu), COPIES)
+    require_memory(folder, free_memory(cpu), FLOAT32_COPIES if dtype == "float32" else COPIES)
     model = load(folder, device="cpu")
     network = model.model
     if not isinstance(network, llama.Model):
