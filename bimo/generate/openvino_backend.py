@@ -27,7 +27,7 @@ class OpenVinoBackend:
     Args:
         model: its weights are copied, so that it may be dropped; left as it is.
         pages: how many pages of keys and values there are.
-        dtype: ``float32``, ``bfloat16`` or ``int8``: matrices of 8 bits, the rest as in ``bfloat16``.
+        dtype: ``float32``, ``bfloat16`` or ``int8``: matrices of 8 bits, the rest in ``bfloat16`` where the CPU has it.
 
     Raises:
         ModelError: a precision that is not supported, here or by this CPU.
@@ -38,19 +38,17 @@ class OpenVinoBackend:
         openvino = require_openvino()
         if dtype not in DTYPES:
             raise ModelError("The OpenVINO engine lacks this precision.", expected=", ".join(DTYPES), got=dtype)
-        core, kind = openvino.Core(), openvino.Type.f32 if dtype == "float32" else openvino.Type.bf16
-        if dtype != "float32" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            fix = "Use --dtype float32."
-            raise ModelError("This CPU cannot compute in bfloat16.", got=f"--dtype {dtype}", fix=fix)
-        config = model.config
-        self.vocab_size, self.context = config.vocab_size, config.max_position_embeddings
-        self.page_bytes, self.pages = page_bytes(config, dtype), pages
+        if dtype == "bfloat16" and not computes_bfloat16():
+            raise ModelError("This CPU cannot compute in bfloat16.", fix="Use --dtype float32 or int8.")
+        kind = getattr(openvino.Type, _kind(dtype))
+        self.vocab_size, self.context = model.config.vocab_size, model.config.max_position_embeddings
+        self.page_bytes, self.pages = page_bytes(model.config, dtype), pages
         options = {
             "INFERENCE_PRECISION_HINT": kind,
             "KV_CACHE_PRECISION": kind,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        compiled = core.compile_model(paged_graph(model, int8=dtype == "int8"), "CPU", options)
+        compiled = openvino.Core().compile_model(paged_graph(model, int8=dtype == "int8"), "CPU", options)
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
         for port in compiled.inputs:
             if "_cache." in (name := port.get_any_name()):
@@ -91,7 +89,17 @@ def _begins(counts: Any) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
+def computes_bfloat16() -> bool:
+    """Whether this machine's CPU does."""
+    return "BF16" in require_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _kind(dtype: str) -> str:
+    """In which OpenVINO keeps all that is not a matrix."""
+    return "bf16" if dtype != "float32" and computes_bfloat16() else "f32"
+
+
 def page_bytes(config: llama.Config, dtype: str) -> int:
     """Memory in bytes of one page: keys and values of ``PAGE`` positions in all layers."""
     numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE
-    return numbers * (4 if dtype == "float32" else 2)
+    return numbers * (2 if _kind(dtype) == "bf16" else 4)

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("openvino", reason="an extra: bimo[openvino]")
 
 from bimo.errors import ModelError
+from bimo.generate import openvino_backend
 from bimo.generate.backend import PAGE
 from bimo.generate.openvino_backend import OpenVinoBackend
 from bimo.models import save_model
@@ -56,6 +57,7 @@ def test_pages_that_two_sequences_share() -> None:
     assert np.abs(found - np.concatenate(expected)).max() < 1e-4
 
 
+@pytest.mark.skipif(not openvino_backend.computes_bfloat16(), reason="this CPU has no bfloat16")
 @pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.03), ("int8", 0.05)])
 def test_lower_precision_is_near(dtype: str, most: float) -> None:
     model, ids = make_model("llama-biases"), ids_of(6, 60)
@@ -65,6 +67,14 @@ def test_lower_precision_is_near(dtype: str, most: float) -> None:
     assert found.shape == (60, V) and 1e-5 < distance(found, expected) < most
 
 
-def test_a_precision_that_is_not_there() -> None:
+def test_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = make_model("llama"), ids_of(7, 9)
     with pytest.raises(ModelError, match="lacks this precision"):
-        OpenVinoBackend(make_model("llama"), pages=1, dtype="float16")
+        OpenVinoBackend(model, pages=1, dtype="float16")
+    monkeypatch.setattr(openvino_backend, "computes_bfloat16", lambda: False)
+    with pytest.raises(ModelError, match="cannot compute in bfloat16"):
+        OpenVinoBackend(model, pages=1, dtype="bfloat16")
+    found = OpenVinoBackend(model, pages=1, dtype="int8")
+    with torch.no_grad():
+        assert distance(found.logits(together([(ids, 0, (0,))])), model(torch.tensor([ids]))[0]) < 0.05
+    assert found.page_bytes == 2 * 2 * 2 * 6 * PAGE * 4

@@ -64,7 +64,8 @@ async def main(arguments: list[str]) -> None:
     assert command == "serve" and set(given) == {
         *("--uds", "--served-model-name", "--dtype", "--generation-config", "--logprobs-mode", "--max-logprobs")
     }, arguments
-    print(f"INFO {os.getpid()} loads a model", flush=True)
+    assert given["--dtype"] == "float32", "the weights' own"
+    print("INFO: loads a model", flush=True)
     if PLAY == "dies":
         sys.exit("RuntimeError: Failed to infer device type")
     server = await asyncio.start_unix_server(serve, given["--uds"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
 
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
-from bimo.generate.openvino_backend import OpenVinoBackend, page_bytes
+from bimo.generate.openvino_backend import OpenVinoBackend, computes_bfloat16, page_bytes
 from bimo.generate.openvino_graph import require_openvino
 from bimo.generate.watermark import Watermark
 from bimo.models import llama
@@ -33,7 +34,7 @@ def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark |
         expected, got = "a Llama, Mistral, Qwen2 or Qwen3", str(network.config.model_type)
         fix = "Use the native engine: leave --engine out."
         raise ModelError("The OpenVINO engine cannot compute this family.", expected=expected, got=got, fix=fix)
-    precision = str(network.output_weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
+    precision = _natural(network) if dtype == "auto" else dtype
     config = network.config
     pages = pages_within(config.max_position_embeddings, page_bytes(config, precision), free_memory(cpu))
     backend = OpenVinoBackend(network, pages=pages, dtype=precision)
@@ -48,3 +49,12 @@ def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark |
     )
     engine = engine_over(backend, facts, model.tokenizer, model.conventions.turn_ends, watermark)
     return Opened(engine, model.tokenizer, model.conventions)
+
+
+def _natural(model: llama.Model) -> str:
+    """The precision of the weights, or float32 where the CPU has no other."""
+    precision = str(model.output_weight.dtype).removeprefix("torch.")
+    if precision == "float32" or computes_bfloat16():
+        return precision
+    print("This CPU cannot compute in bfloat16, so in float32; --dtype int8 is faster.", file=sys.stderr)
+    return "float32"

@@ -201,6 +201,8 @@ def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark |
     tokenizer = Tokenizer.load(folder)
     conventions = read_conventions(folder, tokenizer)
     config = files.read_json(folder / "config.json", error=ModelError)
+    if dtype == "auto":  # which at vLLM would be 16 bits for weights of 32
+        dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     with contextlib.ExitStack() as undo:
         place = Path(tempfile.mkdtemp(prefix="bimo-vllm-"))  # nobody else can look inside
         undo.callback(shutil.rmtree, place, ignore_errors=True)
@@ -218,7 +220,7 @@ def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark |
             context=context,
             vocab_size=int(config["vocab_size"]),
             width=int(config.get("hidden_size") or config["n_embd"]),
-            precision=str(config.get("dtype") or config.get("torch_dtype")) if dtype == "auto" else dtype,
+            precision=dtype,
             fingerprint=fingerprint(folder, "vllm", version, dtype),
             constrains=True,
             lacks=LACKS,
