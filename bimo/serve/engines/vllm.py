@@ -75,7 +75,7 @@ class VllmEngine:
     async def score(self, ids: Sequence[int], top: int = 0) -> list[Token]:
         """Score ``ids``; see :class:`bimo.serve.engines.Engine`."""
         asked = {"prompt_logprobs": top, "max_tokens": 1, "temperature": 0.0}
-        async with self._asking({**self._request(ids, b""), **asked}) as answer:
+        async with self._asking({**self._request(ids, secrets.token_bytes(16)), **asked}) as answer:
             rows = (await answer.json())["choices"][0]["prompt_logprobs"]
         scores = [{int(id): float(score["logprob"]) for id, score in row.items()} if row else {} for row in rows]
         return [Token(id, score.get(id), _likeliest(score, top)) for id, score in zip(ids, scores, strict=True)]
