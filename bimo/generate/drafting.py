@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from bimo.generate.job import Job
 
 
+# Guesses in one step of all requests together: the more are computed together, the less a further row is for nothing.
+TOGETHER = 8
+TOKENS = 4  # to guess of one text: twice as many are seldom all right
+
+
 class Drafter(Protocol):
     """Guesses what comes next, from the tokens so far.
 
@@ -39,22 +44,24 @@ class PromptLookup:
     """Guesses that what followed the last few tokens before follows them again: good where a text quotes its prompt.
 
     Args:
-        tokens: to guess at most.
+        tokens: to guess at most of one text.
         match: how many last tokens are looked up.
+        together: tokens to guess at most of all texts together.
     """
 
-    vocab_size = None
+    vocab_size: int | None = None
 
-    def __init__(self, *, tokens: int = 8, match: int = 3) -> None:
-        self._tokens, self._match = tokens, match
+    def __init__(self, *, tokens: int = TOKENS, match: int = 3, together: int = TOGETHER) -> None:
+        self._tokens, self._match, self._together = tokens, match, together
         self._places: dict[int, dict[tuple[int, ...], int]] = {}  # what followed each run of tokens last, by job
         self._read: dict[int, int] = {}
 
     def propose(self, jobs: Sequence[Job]) -> list[list[int]]:
         """See :class:`Drafter`."""
-        return [self._lookup(job.number, job.tokens) for job in jobs]
+        count = min(self._tokens, self._together // max(1, len(jobs)))
+        return [self._lookup(job.number, job.tokens, count) if count else [] for job in jobs]
 
-    def _lookup(self, number: int, tokens: list[int]) -> list[int]:
+    def _lookup(self, number: int, tokens: list[int], count: int) -> list[int]:
         places = self._places.setdefault(number, {})
         for end in range(self._read.get(number, self._match), len(tokens)):  # runs that something follows
             places[tuple(tokens[end - self._match : end])] = end
@@ -63,7 +70,7 @@ class PromptLookup:
         if place is None:
             return []
         period = len(tokens) - place  # what is shorter than the guess repeats itself
-        return [tokens[place + index % period] for index in range(self._tokens)]
+        return [tokens[place + index % period] for index in range(count)]
 
     def forget(self, number: int) -> None:
         """See :class:`Drafter`."""
@@ -77,22 +84,24 @@ class DraftModel:
     Args:
         backend: what computes the smaller model; its pages are the drafter's alone. A sequence that has no room there,
             or is longer than its context, is not guessed.
-        tokens: to guess.
+        tokens: to guess of one text.
         chunk: positions computed in one pass.
+        together: tokens to guess at most of all texts together.
     """
 
-    def __init__(self, backend: Backend, *, tokens: int = 4, chunk: int = 256) -> None:
+    def __init__(self, backend: Backend, *, tokens: int = TOKENS, chunk: int = 256, together: int = TOGETHER) -> None:
         self.vocab_size: int | None = backend.vocab_size
-        self._backend, self._tokens, self._chunk = backend, tokens, chunk
+        self._backend, self._tokens, self._chunk, self._together = backend, tokens, chunk, together
         self._pages = Pages(backend.pages)
         self._pasts: dict[int, _Past] = {}
 
     def propose(self, jobs: Sequence[Job]) -> list[list[int]]:
         """See :class:`Drafter`; where the smaller model fails, nothing is guessed."""
-        able = [job for job in jobs if self._has_room(job)]
+        count = min(self._tokens, self._together // max(1, len(jobs)))
+        able = [job for job in jobs if count and self._has_room(job)]
         texts = {job.number: list(job.tokens) for job in able}
         try:
-            for _ in range(self._tokens if able else 0):
+            for _ in range(count if able else 0):
                 self._extend(able, texts)
         except BimoError:
             for job in able:

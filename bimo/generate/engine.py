@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Stats:
         pages: how many there are.
         pages_used: held by running requests.
         pages_cached: held by none, but kept for a request that begins alike.
+        pages_free: neither.
         prompt_tokens: of all requests whose prompt was computed.
         cached_tokens: of these found computed.
         new_tokens: drawn.
@@ -42,6 +44,7 @@ class Stats:
         accepted: guesses that came true.
         preempted: how often a request gave its pages back, to start again later.
         steps: of the backend.
+        seconds: that steps took, of the wall clock.
         finished: requests by reason.
     """
 
@@ -50,6 +53,7 @@ class Stats:
     pages: int
     pages_used: int
     pages_cached: int
+    pages_free: int
     prompt_tokens: int
     cached_tokens: int
     new_tokens: int
@@ -57,6 +61,7 @@ class Stats:
     accepted: int
     preempted: int
     steps: int
+    seconds: float
     finished: dict[Reason, int]
 
 
@@ -155,6 +160,7 @@ class Engine:
         self._stepping = self._closed = False
         self._thread: int | None = None
         self._counts: Counter[str] = Counter()
+        self._seconds = 0.0
         self._finished: Counter[Reason] = Counter()
 
     def submit(self, request: Request, on_event: Callable[[Event], None] | None = None) -> Handle:
@@ -226,12 +232,13 @@ class Engine:
             assert not self._stepping, "two threads step one engine"
             self._schedule.admit()
             self._stepping = True
-        busy = bool(self._schedule.running)
+        busy, started = bool(self._schedule.running), time.perf_counter()
         for embed in (False, True):
             if plan := self._schedule.plan(embed=embed):
                 self._tell([self._conclude(job, event) for job, event in self._compute(plan, embed)])
         with self._lock:
             self._stepping = False
+            self._seconds += time.perf_counter() - started if busy else 0
             self._schedule.requeue()
             cancelled = [self._handles[number] for number in sorted(self._cancelled)]
             self._lock.notify_all()
@@ -289,6 +296,7 @@ class Engine:
                 pages=pages.count,
                 pages_used=pages.count - pages.available,
                 pages_cached=pages.cached,
+                pages_free=pages.available - pages.cached,
                 prompt_tokens=self._counts["prompt_tokens"],
                 cached_tokens=self._counts["cached_tokens"],
                 new_tokens=self._counts["new_tokens"],
@@ -296,6 +304,7 @@ class Engine:
                 accepted=self._counts["accepted"],
                 preempted=self._schedule.preempted,
                 steps=self._counts["steps"],
+                seconds=self._seconds,
                 finished=dict(self._finished),
             )
 

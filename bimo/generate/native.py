@@ -71,6 +71,16 @@ class _Batch(ctypes.Structure):
     )
 
 
+def require_dtype(dtype: str) -> None:
+    """Check that the engine computes in this precision.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if dtype not in DTYPES:
+        raise ModelError("The native engine lacks this precision.", expected=", ".join(DTYPES), got=dtype)
+
+
 def bytes_needed(config: llama.Config, dtype: str, pages: int) -> int:
     """Memory in bytes that a backend takes for packed weights, pages and its own work."""
     angles = 4 * config.head_dim * _context(config, pages)
@@ -100,8 +110,7 @@ class NativeBackend:
         if not isinstance(model, llama.Model):
             expected = "a Llama, Mistral, Qwen2 or Qwen3"
             raise ModelError("The native engine cannot compute this family.", expected=expected, got=_family(model))
-        if dtype not in DTYPES:
-            raise ModelError("The native engine lacks this precision.", expected=", ".join(DTYPES), got=dtype)
+        require_dtype(dtype)
         assert pages > 0
         config = model.config
         self.vocab_size, self.context = config.vocab_size, _context(config, pages)

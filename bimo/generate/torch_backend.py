@@ -13,7 +13,7 @@ C width, V vocabulary, N, R and Q as in ``backend.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 SIZES = (1, 4, 8, 16, 32, 64)  # of passes, in rows
 HALF_PRECISION_SIZE = 16
 STRETCH = 4  # pages by which the positions attended to grow
+
+
+def page_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Memory in bytes of one page: keys and values of ``PAGE`` positions in all layers."""
+    positions = config.num_hidden_layers * config.num_key_value_heads * PAGE
+    return int(2 * positions * config.head_dim * dtype.itemsize)
 
 
 class TorchBackend:
@@ -52,7 +58,7 @@ class TorchBackend:
         self._model, self._device = model, weight.device
         self.vocab_size, self.context = int(config.vocab_size), int(config.max_position_embeddings)
         shape = (config.num_key_value_heads, PAGE, config.head_dim)
-        self.page_bytes = 2 * config.num_hidden_layers * int(np.prod(shape)) * dtype.itemsize
+        self.page_bytes = page_bytes(config, dtype)
         self.pages = min(kv_bytes // self.page_bytes, sequences * -(-self.context // PAGE))
         if self.pages < 1:
             expected = f"at least {self.page_bytes:,} bytes, which is {PAGE} positions"

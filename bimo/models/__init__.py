@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +30,7 @@ MODELS = {
     "qwen2": "bimo.models.llama",
     "qwen3": "bimo.models.llama",
 }
-PRECISIONS = ("BF16", "F16", "F32", "F64")
+PRECISIONS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 # Constants that old checkpoints hold beside the weights: rotary frequencies and GPT-2's causal masks.
 CONSTANTS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 # What the names of a checkpoint lack that was saved without its output layer.
@@ -46,6 +48,17 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
+    model = empty_model(folder)
+    model.load_state_dict(_read_weights(folder, model, torch.device(device), dtype), assign=True)
+    return model.eval()
+
+
+def empty_model(folder: Path) -> Model:
+    """The model of a Hugging Face folder without its weights: all shapes, no memory.
+
+    Raises:
+        ModelError: its ``config.json`` is missing, wrong, or of a family or feature that is not supported.
+    """
     values = files.read_json(folder / "config.json", error=ModelError, expected="the config.json of a language model")
     module = importlib.import_module(MODELS[_supported_family(values, folder)])
     try:
@@ -56,8 +69,23 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
         ) from None
     with torch.device("meta"):
         model: Model = module.Model(config)
-    model.load_state_dict(_read_weights(folder, model, torch.device(device), dtype), assign=True)
-    return model.eval()
+    return model
+
+
+def stored_precision(folder: Path) -> torch.dtype:
+    """The precision that most numbers of a folder's weights have; the files' headers are read, not the weights.
+
+    Raises:
+        ModelError: the weights are missing or damaged, or have no precision that bimo computes in.
+    """
+    numbers: Counter[str] = Counter()
+    for path in _weight_files(folder):
+        for shape, precision in _read_header(path).values():
+            numbers[precision] += math.prod(shape)
+    precision = max(numbers, key=numbers.__getitem__, default="none")
+    if precision not in PRECISIONS:
+        raise ModelError(f"The weights in {folder} cannot be used.", expected=", ".join(PRECISIONS), got=precision)
+    return PRECISIONS[precision]
 
 
 def save_model(model: Model, folder: str | Path) -> None:

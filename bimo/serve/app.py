@@ -24,13 +24,13 @@ from bimo.serve.gate import GONE, Gate
 from bimo.serve.hosts import Hosts
 from bimo.serve.openapi import docs, openapi
 from bimo.serve.responses import forget_response, responses, stored_response
-from bimo.serve.served import Served
+from bimo.serve.served import Models
 from bimo.serve.stored import Store
 from bimo.serve.tokens import detokenize, tokenize
 
 
 def create_app(
-    served: Served, hosts: Hosts, *, pages: Sequence[BaseRoute] = (), open_paths: Collection[str] = ()
+    models: Models, hosts: Hosts, *, pages: Sequence[BaseRoute] = (), open_paths: Collection[str] = ()
 ) -> ASGIApp:
     """The whole server.
 
@@ -43,24 +43,25 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         yield
-        await served.engine.close()
+        for served in models:
+            await served.engine.close()
 
     app = Starlette(
         routes=[
-            Route("/v1/models", status.models(served), methods=["GET"]),
-            Route("/v1/models/{model:path}", status.model(served), methods=["GET"]),
-            Route("/v1/completions", completions(served), methods=["POST"]),
-            Route("/v1/chat/completions", chats(served), methods=["POST"]),
-            Route("/v1/responses", responses(served, store), methods=["POST"]),
+            Route("/v1/models", status.listed(models), methods=["GET"]),
+            Route("/v1/models/{model:path}", status.one(models), methods=["GET"]),
+            Route("/v1/completions", completions(models), methods=["POST"]),
+            Route("/v1/chat/completions", chats(models), methods=["POST"]),
+            Route("/v1/responses", responses(models, store), methods=["POST"]),
             Route(
                 "/v1/responses/{id}", _either(stored_response(store), forget_response(store)), methods=["GET", "DELETE"]
             ),
-            Route("/v1/embeddings", embeddings(served), methods=["POST"]),
-            Route("/tokenize", tokenize(served), methods=["POST"]),
-            Route("/detokenize", detokenize(served), methods=["POST"]),
-            Route("/health", status.health(served), methods=["GET"]),
-            Route("/version", status.version(served), methods=["GET"]),
-            Route("/metrics", status.metrics(served), methods=["GET"]),
+            Route("/v1/embeddings", embeddings(models), methods=["POST"]),
+            Route("/tokenize", tokenize(models), methods=["POST"]),
+            Route("/detokenize", detokenize(models), methods=["POST"]),
+            Route("/health", status.health(models), methods=["GET"]),
+            Route("/version", status.version, methods=["GET"]),
+            Route("/metrics", status.metrics(models), methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/docs", docs, methods=["GET"]),
             *pages,
@@ -76,7 +77,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Gate(app, served, hosts, open_paths)
+    return Gate(app, models.shared, hosts, open_paths)
 
 
 def _either(get: Any, delete: Any) -> Any:

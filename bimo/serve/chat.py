@@ -18,7 +18,7 @@ from bimo.serve.bodies import read_body
 from bimo.serve.chat_request import ChatRequest
 from bimo.serve.choices import Job, Usage, seeds_of, settings_of, write_all
 from bimo.serve.errors import unsupported, without_paths, wrong
-from bimo.serve.served import Served, now
+from bimo.serve.served import Models, Served, now
 from bimo.serve.token_names import chat_logprobs
 from bimo.serve.tools import Call, CallReader, call_schema, shown_without_template
 from bimo.serve.writing import Entry
@@ -50,7 +50,6 @@ class Chatting:
     """One request, on its way to its answer."""
 
     def __init__(self, served: Served, caller: str, body: ChatRequest) -> None:
-        served.require(body.model)
         self.served, self.caller, self.body = served, caller, body
         self.n = body.n or 1
         choice = body.tool_choice or "auto"
@@ -169,11 +168,12 @@ class Chatting:
         return chat_logprobs(self.served.tokenizer, entries, self.top) if self.body.logprobs else None
 
 
-def chats(served: Served) -> Any:
+def chats(models: Models) -> Any:
     """The endpoint."""
 
     async def create(request: Request) -> Response:
-        body = await read_body(request, ChatRequest, served.limits)
+        body = await read_body(request, ChatRequest, models.shared.limits)
+        served = models.find(body.model)
         work = await asyncio.to_thread(Chatting, served, request.scope["bimo.caller"], body)
         return await answered(request.receive, work, stream=body.stream)
 

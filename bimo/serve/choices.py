@@ -114,19 +114,19 @@ async def write_all(
     started = time.perf_counter()
     first_of = {job.prompt: number for number, job in reversed(list(enumerate(jobs)))}
     waiting = True
-    async with served.admission.place():
+    async with served.shared.admission.place():
         try:
             async with contextlib.aclosing(_merged([_write(served, caller, job) for job in jobs])) as pieces:
                 async for number, piece in pieces:
                     if waiting:
-                        served.metrics.first_token.add(time.perf_counter() - started)
+                        served.shared.metrics.first_token.add(time.perf_counter() - started)
                         waiting = False
                     if first_of.get(jobs[number].prompt) == number:
                         usage.cached += piece.cached
                         del first_of[jobs[number].prompt]
                     usage.completion += 1
                     if piece.finish_reason is not None:
-                        served.metrics.finished[piece.finish_reason] += 1
+                        served.shared.metrics.finished[piece.finish_reason] += 1
                     yield number, piece
         finally:
             count(served, caller, usage)
@@ -134,13 +134,13 @@ async def write_all(
 
 def count(served: Served, caller: str, usage: Usage) -> None:
     """Write down what a request has used."""
-    served.quotas.charge(caller, usage.prompt + usage.completion)
-    served.metrics.tokens.update(prompt=usage.prompt, cached=usage.cached, drawn=usage.completion)
+    served.shared.quotas.charge(caller, usage.prompt + usage.completion)
+    served.shared.metrics.tokens.update(prompt=usage.prompt, cached=usage.cached, drawn=usage.completion)
 
 
 async def _write(served: Served, caller: str, job: Job) -> AsyncGenerator[Piece, None]:
     plain = Writer(served.tokenizer, job.stop)
-    writer = plain if served.guard is None else GuardedWriter(plain, served.guard.answer(caller))
+    writer = plain if served.shared.guard is None else GuardedWriter(plain, served.shared.guard.answer(caller))
     async with contextlib.aclosing(served.engine.generate(job.ids, job.settings)) as tokens:
         async for token in tokens:
             piece = writer.add(token)

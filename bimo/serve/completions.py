@@ -20,7 +20,7 @@ from bimo.serve.choices import Job, Usage, require_few, seeds_of, settings_of, w
 from bimo.serve.engines import Token
 from bimo.serve.errors import Refusal
 from bimo.serve.fields import MOST_TOKENS, Prompts, Sampled
-from bimo.serve.served import Served, now
+from bimo.serve.served import Models, Served, now
 from bimo.serve.token_names import legacy_logprobs
 from bimo.serve.writing import Entry, Piece, Writer
 
@@ -54,7 +54,6 @@ class Completing:
     """One request, on its way to its answer."""
 
     def __init__(self, served: Served, caller: str, body: CompletionRequest) -> None:
-        served.require(body.model)
         self.served, self.caller, self.body = served, caller, body
         self.n = body.n or 1
         self.drawn = body.best_of or self.n  # of each prompt
@@ -91,7 +90,7 @@ class Completing:
         if isinstance(prompt, str):
             return self.served.text_ids(self.served.guarded(prompt, self.caller, "prompt"), "prompt")
         self.served.check_ids(prompt, "prompt")
-        if self.served.guard is not None:
+        if self.served.shared.guard is not None:
             text = self.served.tokenizer.decode(prompt)
             if (shown := self.served.guarded(text, self.caller, "prompt")) != text:
                 return self.served.text_ids(shown, "prompt")
@@ -172,7 +171,7 @@ class Completing:
             return "", []
         tokens = [Token(id, None) for id in ids]
         if self.body.logprobs is not None:
-            async with self.served.admission.place():
+            async with self.served.shared.admission.place():
                 tokens = await self.served.engine.score(ids, self.top)
         writer = Writer(self.served.tokenizer)
         last = len(tokens) - 1
@@ -188,11 +187,12 @@ class Completing:
         return given, [Entry(token, max(0, offset - extra)) for token, offset in entries]
 
 
-def completions(served: Served) -> Any:
+def completions(models: Models) -> Any:
     """The endpoint."""
 
     async def create(request: Request) -> Response:
-        body = await read_body(request, CompletionRequest, served.limits)
+        body = await read_body(request, CompletionRequest, models.shared.limits)
+        served = models.find(body.model)
         work = await asyncio.to_thread(Completing, served, request.scope["bimo.caller"], body)
         return await answered(request.receive, work, stream=body.stream)
 

@@ -17,7 +17,7 @@ from bimo.serve.bodies import read_body
 from bimo.serve.choices import Usage, count
 from bimo.serve.errors import ApiError, wrong
 from bimo.serve.fields import Body, Inputs, Name
-from bimo.serve.served import Served
+from bimo.serve.served import Models, Served
 
 TOGETHER = 32  # texts computed at the same time
 
@@ -33,10 +33,10 @@ class EmbeddingRequest(Body):
     user: Annotated[str, Field(description="accepted, not used")] | None = None
 
 
-def embeddings(served: Served) -> Any:
+def embeddings(models: Models) -> Any:
     """The endpoint."""
 
-    def read_ids(body: EmbeddingRequest) -> list[Sequence[int]]:
+    def read_ids(served: Served, body: EmbeddingRequest) -> list[Sequence[int]]:
         found: list[Sequence[int]] = []
         for place, text in enumerate(body.input):
             param = f"input[{place}]" if len(body.input) > 1 else "input"
@@ -53,10 +53,10 @@ def embeddings(served: Served) -> Any:
             found.append(ids)
         return found
 
-    async def embed(body: EmbeddingRequest, texts: Sequence[Sequence[int]], caller: str) -> Response:
+    async def embed(served: Served, body: EmbeddingRequest, texts: Sequence[Sequence[int]], caller: str) -> Response:
         usage = Usage(prompt=sum(map(len, texts)))
         vectors: list[list[float]] = []
-        async with served.admission.place():
+        async with served.shared.admission.place():
             for start in range(0, len(texts), TOGETHER):
                 vectors += await asyncio.gather(*map(served.engine.embed, texts[start : start + TOGETHER]))
         data = [
@@ -68,12 +68,12 @@ def embeddings(served: Served) -> Any:
         return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": counted})
 
     async def create(request: Request) -> Response:
-        body = await read_body(request, EmbeddingRequest, served.limits)
-        served.require(body.model)
+        body = await read_body(request, EmbeddingRequest, models.shared.limits)
+        served = models.find(body.model)
         if "embeddings" in served.engine.facts.lacks:
-            raise ApiError(400, "This server's engine cannot give embeddings.", code="unsupported_endpoint")
-        texts = await asyncio.to_thread(read_ids, body)
-        return await unless_gone(request.receive, embed(body, texts, request.scope["bimo.caller"]))
+            raise ApiError(400, "This model's engine cannot give embeddings.", code="unsupported_endpoint")
+        texts = await asyncio.to_thread(read_ids, served, body)
+        return await unless_gone(request.receive, embed(served, body, texts, request.scope["bimo.caller"]))
 
     return create
 

@@ -17,7 +17,7 @@ from bimo.serve.answers import Stalled
 from bimo.serve.errors import ApiError
 from bimo.serve.hosts import Hosts
 from bimo.serve.limits import HEADER_BYTES, HEADERS
-from bimo.serve.served import Served
+from bimo.serve.served import Shared
 
 log = logging.getLogger("bimo.serve")
 OPEN = ("/health",)  # without a key
@@ -39,8 +39,8 @@ class Gate:
         open_paths: answered without a key, besides ``/health``: pages that hold nothing of the model.
     """
 
-    def __init__(self, app: ASGIApp, served: Served, hosts: Hosts, open_paths: Collection[str] = ()) -> None:
-        self._app, self._served, self._hosts = app, served, hosts
+    def __init__(self, app: ASGIApp, shared: Shared, hosts: Hosts, open_paths: Collection[str] = ()) -> None:
+        self._app, self._shared, self._hosts = app, shared, hosts
         self._open = {*OPEN, *open_paths}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,11 +77,11 @@ class Gate:
         finally:
             seconds = time.perf_counter() - started
             if scope.get("bimo.gone"):
-                self._served.metrics.disconnects += 1
+                self._shared.metrics.disconnects += 1
                 status = GONE
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "OTHER"
-            self._served.metrics.request(route, status, seconds)
+            self._shared.metrics.request(route, status, seconds)
             log.info("%s %s %s %d %.3fs", scope["bimo.caller"], method, route, status, seconds)
 
     def _check(self, scope: Scope, added: dict[str, str]) -> Response | None:
@@ -105,8 +105,8 @@ class Gate:
                 return Response(status_code=204, headers=PREFLIGHT)
         if scope["path"] in self._open:
             return None
-        scope["bimo.caller"] = caller = self._served.keys.caller(headers.get("authorization"))
+        scope["bimo.caller"] = caller = self._shared.keys.caller(headers.get("authorization"))
         if scope["method"] == "POST":
-            self._served.admission.refuse_if_draining()
-            added |= self._served.quotas.admit(caller)
+            self._shared.admission.refuse_if_draining()
+            added |= self._shared.quotas.admit(caller)
         return None

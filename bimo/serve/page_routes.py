@@ -1,9 +1,9 @@
-"""The playground as routes of the server, with the report of the run that is served."""
+"""The playground as routes of the server, with the reports of the runs that are served."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -12,16 +12,21 @@ from starlette.routing import BaseRoute, Route
 
 from bimo.serve.errors import ApiError
 from bimo.serve.pages import REPORT_POLICY, Page, pages
+from bimo.serve.served import Models, Served
 
-REPORT = "/run/report.html"
 # What is shown without a key: the page, which asks for one; the report may quote the training text, and is not.
 OPEN = frozenset(pages())
 
 
-def page_routes(report: Path | None) -> list[BaseRoute]:
-    """A route for each file of the playground, and one for ``report``, which is read when it is asked for."""
-    routes: list[BaseRoute] = [Route(address, _shown(page), methods=["GET"]) for address, page in pages().items()]
-    return routes if report is None else [*routes, Route(REPORT, _reported(report), methods=["GET"])]
+def page_routes(models: Models) -> list[BaseRoute]:
+    """A route for each file of the playground, and one for the models' reports, which are read when asked for."""
+    routes = [Route(address, _shown(page), methods=["GET"]) for address, page in pages().items()]
+    return [*routes, Route("/run/{model:path}/report.html", _reported(models), methods=["GET"])]
+
+
+def report_address(served: Served) -> str | None:
+    """Where a model's report is, seen from the playground's page; None if it has none."""
+    return f"run/{quote(served.name)}/report.html" if served.report else None
 
 
 def _shown(page: Page) -> Any:
@@ -33,12 +38,15 @@ def _shown(page: Page) -> Any:
     return answer
 
 
-def _reported(report: Path) -> Any:
+def _reported(models: Models) -> Any:
     async def answer(request: Request) -> Response:
+        report = models.find(request.path_params["model"]).report
         try:
-            body = await run_in_threadpool(report.read_bytes)
+            body = await run_in_threadpool(report.read_bytes) if report else None
         except OSError:
-            raise ApiError(404, "This run has no report.", code="not_found") from None
+            body = None
+        if body is None:
+            raise ApiError(404, "This run has no report.", code="not_found")
         headers = {
             "Content-Security-Policy": REPORT_POLICY,
             "Cache-Control": "no-store",

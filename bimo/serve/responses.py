@@ -19,7 +19,7 @@ from bimo.serve.choices import Job, Usage, settings_of, write_all
 from bimo.serve.errors import ApiError, unsupported, wrong
 from bimo.serve.fields import Sampled
 from bimo.serve.response_request import ResponseRequest
-from bimo.serve.served import Served, now
+from bimo.serve.served import Models, Served, now
 from bimo.serve.stored import Store, Stored
 
 
@@ -27,7 +27,6 @@ class Responding:
     """One request, on its way to its answer."""
 
     def __init__(self, served: Served, store: Store, caller: str, body: ResponseRequest) -> None:
-        served.require(body.model)
         self.served, self.store, self.caller, self.body = served, store, caller, body
         earlier: list[dict[str, Any]] = []
         if body.previous_response_id is not None:
@@ -169,11 +168,12 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def responses(served: Served, store: Store) -> Any:
+def responses(models: Models, store: Store) -> Any:
     """The endpoint."""
 
     async def create(request: Request) -> Response:
-        body = await read_body(request, ResponseRequest, served.limits)
+        body = await read_body(request, ResponseRequest, models.shared.limits)
+        served = models.find(body.model)
         work = await asyncio.to_thread(Responding, served, store, request.scope["bimo.caller"], body)
         return await answered(request.receive, work, stream=body.stream, failed=work.failed)
 

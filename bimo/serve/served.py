@@ -1,10 +1,10 @@
-"""What all routes share: the model that is served, its engine, and the counters."""
+"""What all routes share: the models that are served, their engines, and the counters."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,15 @@ from bimo.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass
-class Served:
-    """One model behind one server.
+class Shared:
+    """What all models of a server have in common: who may do how much, and the counters.
 
     Attributes:
-        name: under which clients ask for the model.
-        created: when its weights were written, in Unix seconds.
-        report: the run's report card, where there is one.
         guard: what looks at questions and answers, if anything does.
     """
 
-    name: str
-    created: int
-    engine: Engine
-    tokenizer: Tokenizer
-    conventions: Conventions
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=lambda: Keys({}))
-    report: Path | None = None
     guard: Guard | None = None
 
     def __post_init__(self) -> None:
@@ -47,15 +38,24 @@ class Served:
         self.quotas = Quotas(self.limits)
         self.metrics = Metrics()
 
-    def require(self, model: str) -> None:
-        """Check that ``model`` is the one that is served.
 
-        Raises:
-            ApiError: 404.
-        """
-        if model != self.name:
-            message = f"The model '{model}' does not exist. This server has '{self.name}'."
-            raise ApiError(404, message, param="model", code="model_not_found")
+@dataclass
+class Served:
+    """One model of a server.
+
+    Attributes:
+        name: under which clients ask for the model.
+        created: when its weights were written, in Unix seconds.
+        report: the run's report card, where there is one.
+    """
+
+    name: str
+    created: int
+    engine: Engine
+    tokenizer: Tokenizer
+    conventions: Conventions
+    shared: Shared
+    report: Path | None = None
 
     def guarded(self, text: str, caller: str, param: str) -> str:
         """A text as the model may see it.
@@ -63,11 +63,12 @@ class Served:
         Raises:
             ApiError: 400; the guard refuses it.
         """
-        if self.guard is None:
+        guard = self.shared.guard
+        if guard is None:
             return text
-        found = self.guard.question(text, caller)
+        found = guard.question(text, caller)
         if isinstance(found, Stopped):
-            raise ApiError(400, self.guard.config.refusal, param=param, code="content_filter")
+            raise ApiError(400, guard.config.refusal, param=param, code="content_filter")
         return found
 
     def guarded_messages(self, messages: Sequence[dict[str, Any]], caller: str, param: str) -> list[dict[str, Any]]:
@@ -148,6 +149,36 @@ class Served:
             )
             raise ApiError(400, message, param=param, code="context_length_exceeded")
         return left if wanted is None else wanted
+
+
+class Models:
+    """All models of a server, at least one, in the order in which they are listed.
+
+    Attributes:
+        shared: what they have in common.
+    """
+
+    def __init__(self, models: Sequence[Served]) -> None:
+        self._models = {served.name: served for served in models}
+        assert len(self._models) == len(models) > 0, "names are unique"
+        self.shared = models[0].shared
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._models.values())
+
+    def find(self, name: str | None) -> Served:
+        """The model of a name; the first one where none is named.
+
+        Raises:
+            ApiError: 404.
+        """
+        if name is None:
+            return next(iter(self))
+        if name not in self._models:
+            known = ", ".join(f"'{one}'" for one in self._models)
+            message = f"The model '{name}' does not exist. This server has {known}."
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return self._models[name]
 
 
 def now() -> int:

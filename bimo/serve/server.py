@@ -1,4 +1,4 @@
-"""The server process: a port that is ours, a model that fits, connections that may not dawdle, an orderly end."""
+"""The server process: a port that is ours, connections that may not dawdle, an orderly end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -14,19 +14,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bimo.errors import ModelError, UsageError
-from bimo.generate.watermark import Watermark
-from bimo.models.import_gguf import imported
+from bimo.errors import UsageError
 from bimo.serve.admission import overloaded
 from bimo.serve.app import create_app
-from bimo.serve.engines import open_engine
 from bimo.serve.errors import ApiError
-from bimo.serve.guard import Guard
 from bimo.serve.hosts import Hosts
-from bimo.serve.keys import Keys
-from bimo.serve.limits import HEADER_BYTES, Limits
+from bimo.serve.limits import HEADER_BYTES
 from bimo.serve.page_routes import OPEN, page_routes
-from bimo.serve.served import Served, now
+from bimo.serve.served import Models, Shared
 
 HEADER_SECONDS = 10.0  # from a connection's start to its first whole request
 KEEP_ALIVE_SECONDS = 30
@@ -58,76 +53,27 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return found
 
 
-def require_model(folder: Path) -> None:
-    """Check that a folder looks like a model's, before a port is taken and anything is loaded.
-
-    Raises:
-        ModelError: it does not.
-    """
-    if not (folder / "config.json").is_file():
-        got = "no such folder" if not folder.exists() else "a file" if folder.is_file() else "one without config.json"
-        raise ModelError(
-            f"There is no model at {folder}.", expected="a bimo run, a Hugging Face folder or a GGUF file", got=got
-        )
-
-
-def load_served(
-    folder: Path,
-    *,
-    engine: str = "native",
-    name: str | None,
-    device: str,
-    dtype: str,
-    limits: Limits,
-    keys: Keys,
-    guard: Guard | None = None,
-    watermark: Watermark | None = None,
-) -> Served:
-    """Load a model and put it behind an engine.
-
-    Raises:
-        BimoError: as :func:`bimo.serve.engines.open_engine`.
-    """
-    opened = open_engine(engine, folder, device=device, dtype=dtype, watermark=watermark)
-    weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
-    return Served(
-        name=name or folder.resolve().name,
-        created=int(max(weights, default=now())),
-        engine=opened.engine,
-        tokenizer=opened.tokenizer,
-        conventions=opened.conventions,
-        limits=limits,
-        keys=keys,
-        guard=guard,
-        report=report if (report := folder / "report.html").is_file() else None,
-    )
-
-
-def start(folder: Path, host: str, port: int, hosts: Hosts, **loading: Any) -> None:
-    """Serve a model until a signal.
+def start(host: str, port: int, hosts: Hosts, load: Callable[[], Models]) -> None:
+    """Serve models until a signal.
 
     Args:
-        folder: a run, a Hugging Face folder, or a GGUF file, which is imported into the cache once.
-        loading: as for :func:`load_served`.
+        load: gives the models; called once the port is taken.
 
     Raises:
-        BimoError: the folder, the port or the model cannot be used; the port is taken before anything is loaded.
+        BimoError: the port or a model cannot be used.
     """
-    if folder.suffix.lower() == ".gguf" and folder.is_file():
-        loading["name"] = loading.get("name") or folder.stem
-        folder = imported(folder)
-    require_model(folder)
     with bound_socket(host, port) as found:
-        served = load_served(folder, **loading)
+        models = load()
         address = f"http://{f'[{host}]' if ':' in host else host}:{found.getsockname()[1]}"
-        print(f"{served.name}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        run(served, hosts, found)
+        names = ", ".join(served.name for served in models)
+        print(f"{names}: {address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        run(models, hosts, found)
 
 
 class Server(uvicorn.Server):
     """A server that ends in two steps: first new work is refused and running work finished, then connections close."""
 
-    def __init__(self, app: ASGIApp, served: Served) -> None:
+    def __init__(self, app: ASGIApp, shared: Shared) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -142,7 +88,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=1,
             )
         )
-        self._served = served
+        self._shared = shared
         self._draining: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -150,7 +96,7 @@ class Server(uvicorn.Server):
         """Begin to end at the first signal; at the second, end at once."""
         if self._stopped:
             self.force_exit = self.should_exit = True
-        self._stopped = self._served.admission.draining = True
+        self._stopped = self._shared.admission.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
@@ -159,9 +105,9 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def _drain(self) -> None:
-        admission = self._served.admission
+        admission = self._shared.admission
         try:
-            async with asyncio.timeout(self._served.limits.drain_seconds):
+            async with asyncio.timeout(self._shared.limits.drain_seconds):
                 while admission.active or admission.waiting:
                     await asyncio.sleep(0.05)
         except TimeoutError:
@@ -230,8 +176,8 @@ def set_up_log() -> None:
         logger.setLevel(level)
 
 
-def run(served: Served, hosts: Hosts, found: socket.socket) -> None:
+def run(models: Models, hosts: Hosts, found: socket.socket) -> None:
     """Serve until a signal; SIGTERM and Ctrl-C drain."""
     set_up_log()
-    app = create_app(served, hosts, pages=page_routes(served.report), open_paths=OPEN)
-    Server(app, served).run(sockets=[found])
+    app = create_app(models, hosts, pages=page_routes(models), open_paths=OPEN)
+    Server(app, models.shared).run(sockets=[found])

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bimo import __version__
-from bimo.serve.metrics import CONTENT_TYPE
-from bimo.serve.page_routes import REPORT
-from bimo.serve.served import Served
+from bimo.serve.metrics import CONTENT_TYPE, Family, Sample, of_engines, text
+from bimo.serve.page_routes import report_address
+from bimo.serve.served import Models, Served
 
 
 def described(served: Served) -> dict[str, Any]:
@@ -26,60 +26,62 @@ def described(served: Served) -> dict[str, Any]:
         "engine": facts.engine,
         "lacks": facts.missing,
         "precision": facts.precision,
-        "report": REPORT.removeprefix("/") if served.report else None,
+        "report": report_address(served),
     }
 
 
-def models(served: Served) -> Any:
-    """The endpoint of all models: there is one."""
-
-    async def listed(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [described(served)]})
-
-    return listed
-
-
-def model(served: Served) -> Any:
-    """The endpoint of one model."""
-
-    async def one(request: Request) -> Response:
-        served.require(request.path_params["model"])
-        return JSONResponse(described(served))
-
-    return one
-
-
-def health(served: Served) -> Any:
-    """The endpoint for load balancers: 503 once the server is ending or its engine has failed."""
+def listed(models: Models) -> Any:
+    """The endpoint of all models."""
 
     async def answer(request: Request) -> Response:
-        status = "draining" if served.admission.draining else "ok" if served.engine.alive() else "failed"
+        return JSONResponse({"object": "list", "data": [described(served) for served in models]})
+
+    return answer
+
+
+def one(models: Models) -> Any:
+    """The endpoint of one model."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(described(models.find(request.path_params["model"])))
+
+    return answer
+
+
+def health(models: Models) -> Any:
+    """The endpoint for load balancers: 503 once the server is ending or an engine has failed."""
+
+    async def answer(request: Request) -> Response:
+        working = all(served.engine.alive() for served in models)
+        status = "draining" if models.shared.admission.draining else "ok" if working else "failed"
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     return answer
 
 
-def version(served: Served) -> Any:
-    """The endpoint."""
-
-    async def answer(request: Request) -> Response:
-        return JSONResponse({"version": __version__})
-
-    return answer
+async def version(request: Request) -> Response:
+    """The endpoint of bimo's version."""
+    return JSONResponse({"version": __version__})
 
 
-def metrics(served: Served) -> Any:
+def metrics(models: Models) -> Any:
     """The endpoint for Prometheus."""
 
     async def answer(request: Request) -> Response:
-        gauges = {
-            "bimo_requests_active": ("Requests that are computed.", float(served.admission.active)),
-            "bimo_requests_waiting": ("Requests that wait for a place.", float(served.admission.waiting)),
-            "bimo_choices_running": ("Continuations that the engine computes.", float(served.engine.running())),
-        }
-        if served.guard is not None:
-            acted = float(sum(served.guard.counts.values()))
-            gauges["bimo_guard_actions"] = ("Questions and answers that the guard stopped or redacted.", acted)
-        return Response(served.metrics.text(gauges), headers={"content-type": CONTENT_TYPE})
+        shared = models.shared
+        active, waiting = shared.admission.active, shared.admission.waiting
+        running = sum(served.engine.running() for served in models)
+        families = [
+            *shared.metrics.families(),
+            Family("bimo_requests_active", "gauge", "Requests that are computed.", [Sample(active)]),
+            Family("bimo_requests_waiting", "gauge", "Requests that wait for a place.", [Sample(waiting)]),
+            Family("bimo_choices_running", "gauge", "Continuations that the engines compute.", [Sample(running)]),
+            *of_engines({served.name: stats for served in models if (stats := served.engine.stats()) is not None}),
+        ]
+        if shared.guard is not None:
+            meaning = "Questions and answers that the guard stopped or redacted."
+            acted = sum(shared.guard.counts.values())
+            families.append(Family("bimo_guard_actions", "gauge", meaning, [Sample(acted)]))
+        return Response(text(families), headers={"content-type": CONTENT_TYPE})
 
     return answer

@@ -15,7 +15,7 @@ from bimo.serve.chat import chat_ids
 from bimo.serve.chat_request import Message
 from bimo.serve.errors import Refusal
 from bimo.serve.fields import Body, Name
-from bimo.serve.served import Served
+from bimo.serve.served import Models, Served
 from bimo.serve.token_names import legacy_name
 
 MOST_IDS = 1_000_000
@@ -44,20 +44,19 @@ class DetokenizeRequest(Body):
     tokens: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(max_length=MOST_IDS)]
 
 
-def tokenize(served: Served) -> Any:
+def tokenize(models: Models) -> Any:
     """The endpoint."""
 
-    def ids_of(body: TokenizeRequest) -> list[int]:
+    def ids_of(served: Served, body: TokenizeRequest) -> list[int]:
         if body.messages is not None:
             return chat_ids(served, [message.shown() for message in body.messages])
         text = body.prompt or ""
         return served.tokenizer.encode(text) if body.add_special_tokens is False else served.whole_text_ids(text)
 
     async def create(request: Request) -> Response:
-        body = await read_body(request, TokenizeRequest, served.limits)
-        if body.model is not None:
-            served.require(body.model)
-        ids = await asyncio.to_thread(ids_of, body)
+        body = await read_body(request, TokenizeRequest, models.shared.limits)
+        served = models.find(body.model)
+        ids = await asyncio.to_thread(ids_of, served, body)
         names = [legacy_name(served.tokenizer, id) for id in ids] if body.return_token_strs else None
         answer = {"count": len(ids), "max_model_len": served.engine.facts.context, "tokens": ids, "token_strs": names}
         return JSONResponse(answer)
@@ -65,13 +64,12 @@ def tokenize(served: Served) -> Any:
     return create
 
 
-def detokenize(served: Served) -> Any:
+def detokenize(models: Models) -> Any:
     """The endpoint."""
 
     async def create(request: Request) -> Response:
-        body = await read_body(request, DetokenizeRequest, served.limits)
-        if body.model is not None:
-            served.require(body.model)
+        body = await read_body(request, DetokenizeRequest, models.shared.limits)
+        served = models.find(body.model)
         served.check_ids(body.tokens, "tokens")
         text = await asyncio.to_thread(served.tokenizer.decode, body.tokens, skip_special=False)
         return JSONResponse({"prompt": text})

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from bimo.errors import ModelError
-from bimo.serve.engines.memory import require_memory
 from bimo.serve.keys import ENVIRONMENT
 
 
@@ -65,12 +63,17 @@ def test_limits_that_make_no_sense(bimo: Callable[..., Any], folder: Path) -> No
         assert called.code == 2 and option.strip("-").replace("-", "_") in called.problem, option
 
 
-def test_a_model_that_is_too_large(tmp_path: Path) -> None:
-    (tmp_path / "model-1.safetensors").write_bytes(b"x" * 3_000)
-    require_memory(tmp_path, free=4_000, copies=1)
-    for free, copies in ((3_000, 1), (6_000, 2)):
-        with pytest.raises(ModelError, match="too large for this machine's memory"):
-            require_memory(tmp_path, free=free, copies=copies)
+def test_two_models_need_two_names(bimo: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    called = bimo("serve", folder, folder)
+    assert called.code == 2 and "the same name" in called.problem
+    assert "one name for each of 1 models" in bimo("serve", folder, "--name", "a", "--name", "b").problem
+    assert bimo("serve").code == 2
+
+
+def test_settings_of_the_engine_that_make_no_sense(bimo: Callable[..., Any], folder: Path) -> None:
+    for option, value in (("--speculate", 99), ("--kv-memory", "much")):
+        called = bimo("serve", folder, option, value)
+        assert called.code == 2 and f"{option} is wrong" in called.problem
 
 
 def test_without_the_libraries(bimo: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

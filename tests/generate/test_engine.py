@@ -14,6 +14,7 @@ from bimo.errors import BimoError, EngineError
 from bimo.generate.backend import PAGE
 from bimo.generate.drafting import DraftModel, PromptLookup
 from bimo.generate.engine import Engine
+from bimo.generate.job import Job
 from bimo.generate.request import End, Prompt, Request, Token
 from bimo.generate.sampling import Sampling
 from tests.generate.fake import FakeBackend, V, alone, events_of, finish, hashed_logits, pages_in_use
@@ -132,6 +133,18 @@ def test_a_model_that_agrees_saves_passes() -> None:
     finish(engine)
     assert events_of(handle) == alone(handle.request)
     assert backend.batches == 11  # one of the prompt, then four tokens a pass
+
+
+@pytest.mark.parametrize(("texts", "each"), [(1, 3), (2, 3), (3, 2), (7, 1), (8, 0)])
+@pytest.mark.parametrize("kind", ["lookup", "model"])
+def test_the_more_texts_the_fewer_guesses_of_each(kind: str, texts: int, each: int) -> None:
+    drafter: Any = (
+        PromptLookup(tokens=3, match=2, together=7)
+        if kind == "lookup"
+        else DraftModel(FakeBackend(), tokens=3, together=7)
+    )
+    jobs = [Job(Request([5, 6, 7, 5, 6, 7, 5, 6]), number, limit=50) for number in range(texts)]
+    assert [len(guesses) for guesses in drafter.propose(jobs)] == [each] * texts
 
 
 def test_many_of_one_prompt_compute_it_once() -> None:

@@ -23,9 +23,11 @@ from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
 from bimo.serve.limits import Limits
 from bimo.serve.page_routes import OPEN, page_routes
-from bimo.serve.served import Served
+from bimo.serve.served import Models, Served, Shared
 from bimo.serve.server import Server, bound_socket
 from bimo.tokenizer.tokenizer import Tokenizer
+
+PAGES = 304  # of the keys and values of an engine
 
 
 @dataclass
@@ -48,9 +50,14 @@ class Answer:
 class Live:
     """A server that runs."""
 
-    served: Served
+    models: Models
     port: int
     server: Server
+
+    @property
+    def served(self) -> Served:
+        """The first model."""
+        return self.models.find(None)
 
     @property
     def client(self) -> openai.OpenAI:
@@ -89,10 +96,8 @@ class Live:
 
 def native_of(model: LanguageModel, watermark: Watermark | None = None) -> NativeEngine:
     """The engine of a loaded model."""
-    ends = model.conventions.turn_ends
-    return native_engine(
-        model.model, model.tokenizer, model.path, ends=ends, dtype="auto", free=1e9, watermark=watermark
-    )
+    dtype = str(model.model.output_weight.dtype).removeprefix("torch.")
+    return native_engine(model, pages=PAGES, dtype=dtype, watermark=watermark)
 
 
 @contextlib.contextmanager
@@ -113,17 +118,23 @@ def serving(
         engine=engine or native_of(model),
         tokenizer=model.tokenizer,
         conventions=model.conventions,
-        limits=limits or Limits(),
-        keys=Keys(keys or {}),
+        shared=Shared(limits or Limits(), Keys(keys or {})),
         report=report,
     )
-    shown: dict[str, Any] = {"pages": page_routes(report), "open_paths": OPEN} if pages else {}
+    with serving_all(Models([served]), hosts=hosts, pages=pages) as live:
+        yield live
+
+
+@contextlib.contextmanager
+def serving_all(models: Models, *, hosts: Hosts | None = None, pages: bool = True) -> Iterator[Live]:
+    """A server over models."""
+    shown: dict[str, Any] = {"pages": page_routes(models), "open_paths": OPEN} if pages else {}
     with bound_socket("127.0.0.1", 0) as found:
-        server = Server(create_app(served, hosts or Hosts(["127.0.0.1"]), **shown), served)
+        server = Server(create_app(models, hosts or Hosts(["127.0.0.1"]), **shown), models.shared)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [found]}, daemon=True)
         thread.start()
         try:
-            yield Live(served, found.getsockname()[1], server)
+            yield Live(models, found.getsockname()[1], server)
         finally:
             server.should_exit = True
             thread.join(timeout=60)
@@ -189,6 +200,9 @@ class ScriptedEngine:
 
     def running(self) -> int:
         return self._running
+
+    def stats(self) -> None:
+        return None
 
     def alive(self) -> bool:
         return self.failure is None

@@ -23,7 +23,8 @@ from bimo.generate.scoring import score_ids
 from bimo.generate.torch_backend import TorchBackend
 from bimo.serve import engines
 from bimo.serve.engines import Facts, Settings, Token, open_engine
-from bimo.serve.engines.native import NativeEngine, fingerprint, native_engine
+from bimo.serve.engines.native import NativeEngine, fingerprint
+from bimo.serve.memory import need_of
 from tests.serve.conftest import CONTEXT
 from tests.serve.live import native_of
 
@@ -32,13 +33,15 @@ def make(kind: str, path: Path) -> engines.Engine:
     if kind == "torch":  # what the native engine computes with where it has no kernels
         backend = TorchBackend(load(path).model, kv_bytes=1_000_000)
         return NativeEngine(Engine(backend), Facts("torch", CONTEXT, backend.vocab_size, 24, "float32", "fp_0"))
+    if kind == "native":
+        return native_of(load(path))
     if kind == "openvino":
         pytest.importorskip("openvino", reason="an extra: bimo[openvino]")
     return open_engine(kind, path, device="auto", dtype="auto", watermark=None).engine
 
 
 # vLLM computes elsewhere, see test_vllm.py.
-@pytest.fixture(params=[*(name for name in engines.ENGINES if name != "vllm"), "torch"])
+@pytest.fixture(params=["native", "torch", *(name for name in engines.ENGINES if name != "vllm")])
 def run(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Any]:
     """Runs a coroutine over an engine, which is closed at the end."""
 
@@ -154,13 +157,11 @@ def test_a_family_without_c_is_computed_by_torch(model: LanguageModel, tmp_path:
 
     assert tuple(token.id for token in asyncio.run(work())) == expected.ids
     with pytest.raises(ModelError, match="int8 cannot be had"):
-        native_engine(gpt2.model, gpt2.tokenizer, tmp_path, ends=(), dtype="int8", free=1e9)
+        need_of(tmp_path, device="cpu", dtype="int8", kv_bytes=1e9, stated=False)
 
 
 def test_engines_that_cannot_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"device": "auto", "dtype": "auto", "watermark": None}
-    with pytest.raises(UsageError, match="Did you mean 'native'"):
-        open_engine("natve", folder, **options)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UsageError, match=r"bimo\[openvino\]"):
         open_engine("openvino", folder, **options)

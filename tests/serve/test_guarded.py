@@ -26,7 +26,7 @@ def guarded(scripted: Callable[..., Any], tmp_path: Path) -> Start:
 
     def start(text: str) -> tuple[Live, ScriptedEngine]:
         live, engine = scripted(text)
-        live.served.guard = Guard.read(tmp_path / "guard.yaml")
+        live.served.shared.guard = Guard.read(tmp_path / "guard.yaml")
         return live, engine
 
     return start
@@ -44,7 +44,7 @@ def test_a_forbidden_question_is_refused_before_the_engine_sees_it(guarded: Star
             send()
         assert caught.value.code == "content_filter" and REFUSAL in str(caught.value)
     assert not engine.asked
-    assert live.served.guard is not None and live.served.guard.counts == {("input", "words"): 4}
+    assert live.served.shared.guard is not None and live.served.shared.guard.counts == {("input", "words"): 4}
     assert "bimo_guard_actions 4" in live.send("/metrics").body.decode()
 
 
@@ -76,7 +76,7 @@ def test_harmless_text_and_its_tokens_pass_a_guard_unchanged(guarded: Start) -> 
     live, _ = guarded(text)
     asked = {"model": "tiny", "prompt": "So", "max_tokens": 600, "logprobs": 1}
     guarded_choice = live.client.completions.create(**asked).choices[0]  # type: ignore[call-overload]
-    live.served.guard = None
+    live.served.shared.guard = None
     assert guarded_choice == live.client.completions.create(**asked).choices[0]  # type: ignore[call-overload]
     assert guarded_choice.text == text
 

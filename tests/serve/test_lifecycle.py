@@ -61,7 +61,7 @@ def test_hanging_up_stops_the_work(scripted: Any, path: str, stream: bool) -> No
     for _ in range(3 if n else 1):
         assert engine.stopped.acquire(timeout=60)
     assert engine.cancelled == (3 if n else 1) and engine.running() == 0
-    until(lambda: live.served.metrics.disconnects == 1 and live.served.admission.active == 0)
+    until(lambda: live.served.shared.metrics.disconnects == 1 and live.served.shared.admission.active == 0)
 
 
 def test_hanging_up_while_waiting(scripted: Any) -> None:
@@ -69,17 +69,17 @@ def test_hanging_up_while_waiting(scripted: Any) -> None:
     with begin(live, "/v1/completions", COMPLETION):
         assert engine.started.acquire(timeout=60)
         with begin(live, "/v1/completions", COMPLETION):
-            until(lambda: live.served.admission.waiting == 1)
-        until(lambda: live.served.admission.waiting == 0)
+            until(lambda: live.served.shared.admission.waiting == 1)
+        until(lambda: live.served.shared.admission.waiting == 0)
         engine.release()
-    until(lambda: live.served.admission.active == 0)
+    until(lambda: live.served.shared.admission.active == 0)
     assert len(engine.asked) == 1, "the second never began"
 
 
 def test_a_full_queue(scripted: Any) -> None:
     live, engine = scripted(limits=Limits(running=1, queue=1))
     with begin(live, "/v1/completions", COMPLETION), begin(live, "/v1/chat/completions", CHAT):
-        until(lambda: live.served.admission.waiting == 1)
+        until(lambda: live.served.shared.admission.waiting == 1)
         for stream in (False, True):
             answer = live.send("/v1/completions", {**COMPLETION, "stream": stream})
             assert answer.status == 503 and int(answer.headers["retry-after"]) > 0
@@ -161,7 +161,7 @@ class Mixed:
         kinds = [self.random.randrange(9) for _ in range(count)]
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(self.one, kinds))
-        until(lambda: self.live.served.admission.active == 0 and self.live.served.engine.running() == 0)
+        until(lambda: self.live.served.shared.admission.active == 0 and self.live.served.engine.running() == 0)
 
 
 def test_five_hundred_requests_leave_nothing_behind(model: LanguageModel) -> None:
@@ -186,7 +186,7 @@ def _leaves_nothing(model: LanguageModel, before: int, count: int, *, allowed: f
         assert process.memory_info().rss - memory < allowed
         # asyncio keeps a few threads for what would hold it up, and begins them one by one.
         assert threading.active_count() <= threads + 6 and process.num_fds() <= files + 3
-        assert live.served.admission.waiting == 0 and live.served.metrics.disconnects > 0
+        assert live.served.shared.admission.waiting == 0 and live.served.shared.metrics.disconnects > 0
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_small_answers_obey_it_too(live: Any, scripted: Any) -> None:
 
 
 def test_every_route_is_described(live: Any) -> None:
-    app: Any = create_app(live.served, Hosts())
+    app: Any = create_app(live.models, Hosts())
     routes = {
         (method.lower(), route.path.replace(":path}", "}"))
         for route in app._app.routes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -157,13 +158,16 @@ def test_leaving_hangs_up(opened: Any) -> None:
     using(opened("hangs"), work)
 
 
-def test_it_dies_while_it_serves(opened: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_dies_while_it_serves(
+    opened: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(engine: VllmEngine) -> None:
         for _ in range(2):
             with pytest.raises(EngineError, match="vLLM has stopped"):
                 await drawn(engine, FRANCE, GREEDY)
-        assert not engine.alive()
+        await asyncio.to_thread(until, lambda: not engine.alive())
 
+    monkeypatch.setattr(logging.getLogger("bimo.serve"), "propagate", True)
     using(opened("breaks"), work)
     assert "CUDA error: out of luck" in caplog.text
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from bimo.errors import UsageError, did_you_mean
+from bimo.generate.engine import Stats
 
 if TYPE_CHECKING:
     from bimo.generate.conventions import Conventions
     from bimo.generate.watermark import Watermark
     from bimo.tokenizer.tokenizer import Tokenizer
 
-# Name -> the module whose ``open_engine`` loads a model; imported only when chosen.
+# Those besides the native one: name -> the module whose ``open_engine`` loads a model; imported only when chosen.
 ENGINES = {
-    "native": "bimo.serve.engines.native",
     "openvino": "bimo.serve.engines.openvino",
     "vllm": "bimo.serve.engines.vllm",
 }
@@ -116,6 +115,9 @@ class Engine(Protocol):
     def running(self) -> int:
         """How many continuations it computes now."""
 
+    def stats(self) -> Stats | None:
+        """Its numbers, where it has them."""
+
     def alive(self) -> bool:
         """Whether it takes requests; false after a defect or at the end."""
 
@@ -132,18 +134,16 @@ class Opened(NamedTuple):
 
 
 def open_engine(name: str, folder: Path, *, device: str, dtype: str, watermark: Watermark | None) -> Opened:
-    """Load the model in ``folder`` into the engine called ``name``.
+    """Load the model in ``folder`` into the engine called ``name``, one of ``ENGINES``.
 
     Args:
         dtype: "auto" for the precision of the weights.
         watermark: the mark that all continuations carry.
 
     Raises:
-        UsageError: there is no such engine, or its library is not installed.
+        UsageError: its library is not installed.
         BimoError: the model cannot be used with it.
     """
-    if name not in ENGINES:
-        raise UsageError(f"Unknown engine '{name}'.", fix=did_you_mean(name, ENGINES))
     opened: Opened = importlib.import_module(ENGINES[name]).open_engine(
         folder, device=device, dtype=dtype, watermark=watermark
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import json
 import threading
@@ -14,16 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bimo import __version__
-from bimo.device import resolve_device
-from bimo.errors import Busy, ModelError, UsageError
-from bimo.generate import native
-from bimo.generate.backend import PAGE, Backend
+from bimo.errors import Busy, UsageError
+from bimo.generate import native, torch_backend
+from bimo.generate.backend import Backend
 from bimo.generate.constraints import Constraints
-from bimo.generate.engine import Engine
-from bimo.generate.language_model import load
+from bimo.generate.drafting import Drafter
+from bimo.generate.engine import Engine, Stats
 from bimo.generate.request import Constraint, End, Event, Prompt, Request, Score
 from bimo.generate.request import Token as Drawn
 from bimo.generate.sampling import COLDEST, Sampling
@@ -31,18 +28,15 @@ from bimo.generate.torch_backend import TorchBackend
 from bimo.generate.watermark import Watermark
 from bimo.models import llama
 from bimo.serve.admission import overloaded
-from bimo.serve.engines import Facts, Opened, Settings, Token
-from bimo.serve.engines.memory import require_memory
+from bimo.serve.engines import Facts, Feature, Settings, Token
 from bimo.serve.errors import wrong
-from bimo.train.probe import free_memory
 
 if TYPE_CHECKING:
+    from bimo.generate.language_model import LanguageModel
     from bimo.models import Model
     from bimo.tokenizer.tokenizer import Tokenizer
 
 MOST_WAITING = 1_024  # continuations; requests are bounded before
-CONTEXTS = 16  # that the pages hold, where memory allows
-SHARE = 0.25  # of the free memory that pages may take
 SAMPLES, SAMPLE_BYTES = 64, 4_096  # of the weights, for the fingerprint
 KEPT = 32  # compiled schemas
 
@@ -105,6 +99,10 @@ class NativeEngine:
     def running(self) -> int:
         """How many requests the engine has."""
         return self._running
+
+    def stats(self) -> Stats:
+        """The engine's numbers."""
+        return self._engine.stats()
 
     def alive(self) -> bool:
         """Whether its thread runs."""
@@ -189,85 +187,62 @@ def _token(id: int, score: Score | None) -> Token:
     return Token(id, None) if score is None else Token(id, score.logprob, score.top)
 
 
-def open_engine(folder: Path, *, device: str, dtype: str, watermark: Watermark | None) -> Opened:
-    """See :func:`bimo.serve.engines.open_engine`."""
-    # On a CPU the weights are read, and packed in the order in which the engine reads them.
-    copies = 2 if resolve_device(device).type == "cpu" else 1
-    require_memory(folder, free_memory(torch.device("cpu")), copies)
-    model = load(folder, device=device, dtype="auto" if dtype == "int8" else dtype)
-    engine = native_engine(
-        model.model,
-        model.tokenizer,
-        folder,
-        ends=model.conventions.turn_ends,
-        dtype=dtype,
-        free=free_memory(model.model.output_weight.device),
-        watermark=watermark,
-    )
-    return Opened(engine, model.tokenizer, model.conventions)
+def backend_of(model: Model, *, pages: int, dtype: str) -> Backend:
+    """What computes a loaded model: C on a CPU where the family is known there, else torch.
+
+    Args:
+        dtype: one of :class:`bimo.generate.native.NativeBackend` where it is C; else the weights keep theirs.
+
+    Raises:
+        ModelError: there is no such precision for this model, no C compiler, or too little memory.
+    """
+    weight, config = model.output_weight, model.config
+    if isinstance(model, llama.Model) and weight.device.type == "cpu":
+        return native.NativeBackend(model, pages=pages, dtype=dtype)
+    return TorchBackend(model, kv_bytes=pages * torch_backend.page_bytes(config, weight.dtype))
 
 
 def native_engine(
-    model: Model,
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    ends: Collection[int],
-    dtype: str,
-    free: float,
-    watermark: Watermark | None = None,
+    model: LanguageModel, *, pages: int, dtype: str, drafter: Drafter | None = None, watermark: Watermark | None = None
 ) -> NativeEngine:
-    """The engine for a loaded model: computed in C on a CPU where the family is known there, else by torch.
+    """The engine for a loaded model.
 
     Args:
-        ends: tokens that end an answer, after which a JSON schema asks for nothing more.
-        dtype: "auto" for the precision of the weights, or one of :class:`bimo.generate.native.NativeBackend`.
-        free: bytes of memory that could be used.
+        pages, dtype: as for :func:`backend_of`.
+        drafter: guesses tokens ahead; the answers stay the same.
+        watermark: the mark that all continuations carry.
 
     Raises:
-        ModelError: there is no such precision for this model, or no C compiler.
+        BimoError: as :func:`backend_of`, or the drafter has another vocabulary.
     """
-    weight, config = model.output_weight, model.config
-    precision = str(weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
-    backend: Backend
-    if isinstance(model, llama.Model) and weight.device.type == "cpu":
-        pages = pages_within(config.max_position_embeddings, native.page_bytes(model.config, precision), free)
-        backend = native.NativeBackend(model, pages=pages, dtype=precision)
-    elif dtype == "int8":
-        expected, got = "a Llama, Mistral, Qwen2 or Qwen3 on a CPU", f"{config.model_type} on {weight.device.type}"
-        raise ModelError("int8 cannot be had here.", expected=expected, got=got, fix="Use --dtype bfloat16.")
-    else:
-        page = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE * weight.itemsize
-        backend = TorchBackend(model, kv_bytes=pages_within(config.max_position_embeddings, page, free) * page)
-    facts = Facts(
-        engine="native",
-        context=config.max_position_embeddings,
-        vocab_size=backend.vocab_size,
-        width=int(weight.shape[1]),
-        precision=precision,
-        fingerprint=fingerprint(folder, type(backend).__name__, precision),
-    )
-    return engine_over(backend, facts, tokenizer, ends, watermark)
+    backend = backend_of(model.model, pages=pages, dtype=dtype)
+    return engine_over(backend, model, name="native", dtype=dtype, drafter=drafter, watermark=watermark)
 
 
 def engine_over(
-    backend: Backend, facts: Facts, tokenizer: Tokenizer, ends: Collection[int], watermark: Watermark | None
+    backend: Backend,
+    model: LanguageModel,
+    *,
+    name: str,
+    dtype: str,
+    drafter: Drafter | None = None,
+    watermark: Watermark | None = None,
+    lacks: frozenset[Feature] = frozenset(),
 ) -> NativeEngine:
-    """The engine over whatever computes.
-
-    Args:
-        facts: of the backend; what the engine adds is filled in.
-        ends: as for :func:`native_engine`.
-    """
-    engine, constraints = Engine(backend, max_waiting=MOST_WAITING), _constraints(tokenizer, ends)
-    facts = dataclasses.replace(facts, context=engine.longest, constrains=constraints is not None)
+    """The engine over whatever computes ``model``; the arguments are those of :func:`native_engine` and ``Facts``."""
+    engine = Engine(backend, max_waiting=MOST_WAITING, drafter=drafter)
+    constraints = _constraints(model.tokenizer, model.conventions.turn_ends)
+    facts = Facts(
+        engine=name,
+        context=engine.longest,
+        vocab_size=backend.vocab_size,
+        width=int(model.model.output_weight.shape[1]),
+        precision=dtype,
+        fingerprint=fingerprint(model.path, type(backend).__name__, dtype),
+        constrains=constraints is not None,
+        lacks=lacks,
+    )
     return NativeEngine(engine, facts, constraints, watermark)
-
-
-def pages_within(context: int, page_bytes: int, free: float) -> int:
-    """Pages for several whole contexts, if that takes no more than a share of the memory, and at least for one."""
-    whole = -(-context // PAGE)
-    return max(whole, min(CONTEXTS * whole, int(min(free * SHARE, 1e15) // page_bytes)))
 
 
 def _constraints(tokenizer: Tokenizer, ends: Collection[int]) -> Constraints | None:

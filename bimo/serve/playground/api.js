@@ -47,13 +47,14 @@ async function refusal(answer) {
   return new ApiError(found.message || text.slice(0, 300) || answer.statusText, { status: answer.status, code: found.code, param: found.param });
 }
 
-/** The models: {id, context (tokens) or null, chat: whether they can; null when not said, report: a path or null}. */
+/** The models: {id, context (tokens) or null, chat: whether they can; null when not said, precision and report: a path; or null}. */
 export async function models() {
   const { data } = await (await ask("/v1/models")).json();
   return data.map((model) => ({
     id: model.id,
     context: model.max_model_len ?? model.context_length ?? null,
     chat: model.chat ?? null,
+    precision: model.precision ?? null,
     report: model.report ?? null,
   }));
 }

@@ -8,19 +8,22 @@ import { Ink, spansOf, walkable } from "./ink.js";
 import { PRESETS, SETTINGS, chatRequest, completionRequest, randomSeed, readValue } from "./request.js";
 import { Problem, legend } from "./signs.js";
 import { Work, PATHS } from "./work.js";
-import { say } from "./words.js";
+import { languageNow, say } from "./words.js";
 
 const SIDES = ["a", "b"];
+const FIRST = { a: "precise", b: "creative" }; // what one model is asked with
 const OWN = ["temperature", "top_p"]; // what each side sets for itself
 
 class Side {
-  constructor(name, page, first) {
+  constructor(name, page) {
     this.name = name;
     this.page = page;
     this.parts = [];
     this.work = null;
     const id = (what) => `${name}-${what}`;
-    this.model = h("select", { id: id("model") });
+    this.model = h("select", { id: id("model"), hidden: true, on: { change: () => this.#about() } });
+    this.one = h("span", { class: "model-name" });
+    this.about = h("p", { class: "about" });
     this.preset = h("select", { id: id("preset") });
     this.fields = Object.fromEntries(OWN.map((key) => [key, h("input", { id: id(key), class: "number", type: "number", step: "any", min: String(SETTINGS[key].least), max: String(SETTINGS[key].most) })]));
     this.ink = new Ink(h("div", { class: "token-text", role: "group", tLabel: ["side_text", { side: name.toUpperCase() }] }));
@@ -30,22 +33,41 @@ class Side {
     this.preset.addEventListener("change", () => this.#use(this.preset.value));
     const field = (what, label, input) => h("div", { class: "field" }, h("label", { for: id(what), t: label }), input);
     this.element = h("section", { class: `side side-${name}`, tLabel: ["side", { side: name.toUpperCase() }] },
-      h("div", { class: "side-head" }, h("b", { class: "letter", "aria-hidden": "true" }, name.toUpperCase()), field("model", "model", this.model), field("preset", "preset", this.preset),
-        ...OWN.map((key) => field(key, "set_" + key, this.fields[key]))),
+      h("div", { class: "side-head" },
+        h("div", { class: "who" }, h("b", { class: "letter", "aria-hidden": "true" }, name.toUpperCase()),
+          h("div", { class: "field" }, h("label", { for: id("model"), class: "hidden", t: "model" }), this.model, this.one), this.about),
+        field("preset", "preset", this.preset), ...OWN.map((key) => field(key, "set_" + key, this.fields[key]))),
       h("div", { class: "sheet" }, this.ink.element), this.problem.element, this.facts);
-    this.first = first;
     this.fill();
-    this.#use(first);
+    this.#use(FIRST[name]);
   }
 
-  /** Offer the models and presets of now. */
+  /** Offer the models and presets of now; several models are compared with equal settings at first. */
   fill() {
-    const model = this.model.value, preset = this.preset.value;
-    this.model.replaceChildren(...this.page.models.map(({ id }) => h("option", { value: id }, id)));
-    if (this.page.models.some(({ id }) => id === model)) this.model.value = model;
+    const { models } = this.page, known = this.model.value, preset = this.preset.value;
+    this.model.replaceChildren(...models.map(({ id }) => h("option", { value: id }, id)));
+    this.model.hidden = models.length < 2;
+    this.one.hidden = !this.model.hidden;
+    const model = models.find(({ id }) => id === known) || models[SIDES.indexOf(this.name)] || models[0];
+    if (model) this.model.value = this.one.textContent = model.id;
+    this.#about();
     const names = [...Object.keys(PRESETS).map((name) => [name, say("preset_" + name)]), ...Object.keys(this.page.settings.own).map((name) => [name, name])];
     this.preset.replaceChildren(h("option", { value: "" }, say("preset_none")), ...names.map(([value, text]) => h("option", { value }, text)));
     this.preset.value = preset;
+    if (!known && models.length > 1) this.#use("balanced");
+  }
+
+  /** Ask this model, if there is one of this name. */
+  choose(name) {
+    if (this.page.models.some(({ id }) => id === name)) this.model.value = name;
+    this.#about();
+  }
+
+  /** What there is to know of the chosen model. */
+  #about() {
+    const model = this.page.models.find(({ id }) => id === this.model.value);
+    const context = model?.context ? say("context_of", { n: model.context.toLocaleString(languageNow()) }) : null;
+    this.about.textContent = [context, model?.precision, model?.chat === false ? say("no_chat") : null].filter(Boolean).join(" · ");
   }
 
   #use(name) {
@@ -98,7 +120,7 @@ class Side {
       element.classList.toggle("parting", here);
     }
     const found = measure(this.parts);
-    const facts = found ? [say("tokens_written", { n: found.tokens }), say("bits_a_token", { n: found.bitsToken.toFixed(2) })] : [];
+    const facts = found ? [say("tokens_written", { n: found.tokens }), say("bits_a_byte", { n: found.bitsByte.toFixed(2) })] : [];
     if (this.speed && !this.work) facts.push(say("tokens_a_second", { n: Math.round(this.speed) }));
     this.facts.textContent = facts.join(" · ");
   }
@@ -115,7 +137,7 @@ export class Compare {
     this.runButton = h("button", { type: "button", class: "primary", on: { click: () => (this.working ? this.stop() : this.run()) } });
     this.verdict = h("p", { class: "verdict", role: "status" });
     this.legend = h("div", { class: "legend" });
-    this.sides = { a: new Side("a", page, "precise"), b: new Side("b", page, "creative") };
+    this.sides = { a: new Side("a", page), b: new Side("b", page) };
     this.element = h("div", { class: "compare by-surprise" },
       h("label", { for: "compare-prompt", class: "question", t: "prompt" }), this.prompt,
       h("div", { class: "bar" }, this.runButton,
@@ -186,7 +208,7 @@ export class Compare {
       const side = this.sides[SIDES[index]];
       if (typeof found !== "object" || found === null) return;
       for (const [key, field] of Object.entries(side.fields)) if (readValue(key, found[key]) !== undefined) field.value = String(found[key]);
-      if ([...side.model.options].some(({ value }) => value === found.model)) side.model.value = found.model;
+      side.choose(found.model);
       side.preset.value = [...side.preset.options].some(({ value }) => value === found.preset) ? found.preset : "";
     });
   }

@@ -90,6 +90,7 @@ class Page {
     this.tabs.report.hidden = !model.report || hasKey(); // a frame sends no key
     if (model.report) this.views.report.address = model.report;
     for (const view of Object.values(this.views)) view.sayAgain();
+    if (this.view.name === "report") this.go(this.tabs.report.hidden ? "complete" : "report");
   }
 
   /** Whether there is a model to ask; if not, that is said. */

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -85,12 +85,23 @@ class Pairs:
 
 
 class Fake(ThreadingHTTPServer):
-    """The server, and what it was asked. ``delay`` is in seconds a token; ``key`` is asked for if there is one."""
+    """The server, and what it was asked. ``delay`` is in seconds a token; ``key`` is asked for if there is one.
+
+    Its ``models`` are one and the same under several names.
+    """
 
     daemon_threads = True
 
-    def __init__(self, *, delay: float = 0.0, key: str = "", chat: bool = True, port: int = 0) -> None:
-        self.pairs, self.delay, self.key, self.chat = Pairs(), delay, key, chat
+    def __init__(
+        self,
+        *,
+        delay: float = 0.0,
+        key: str = "",
+        chat: bool = True,
+        port: int = 0,
+        models: Sequence[str] = ("pairs", "pairs-2"),
+    ) -> None:
+        self.pairs, self.delay, self.key, self.chat, self.models = Pairs(), delay, key, chat, models
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.cancelled = threading.Event()
         super().__init__(("127.0.0.1", port), Handler)
@@ -113,17 +124,19 @@ class Handler(BaseHTTPRequestHandler):
             self._send(page.body, page.content_type, dict(page.headers))
         elif self.path == "/health":
             self._json({"status": "ok"})
-        elif self.path == "/run/report.html":
+        elif found := re.fullmatch("/run/(.+)/report.html", self.path):
             self._send(
-                b"<!DOCTYPE html><title>r</title><h1>The run</h1>",
+                f"<!DOCTYPE html><title>r</title><h1>The run of {found[1]}</h1>".encode(),
                 "text/html",
                 {"Content-Security-Policy": pages.REPORT_POLICY},
             )
         elif self.path == "/v1/models" and self._allowed():
-            extra = {"max_model_len": 512, "chat": self.server.chat, "report": "run/report.html"}
-            self._json(
-                {"object": "list", "data": [{"id": name, "object": "model", **extra} for name in ("pairs", "pairs-2")]}
-            )
+            said = {"max_model_len": 512, "chat": self.server.chat, "precision": "bfloat16"}
+            data = [
+                {"id": name, "object": "model", **said, "report": f"run/{name}/report.html"}
+                for name in self.server.models
+            ]
+            self._json({"object": "list", "data": data})
         elif self.path != "/v1/models":
             self._refuse(404, "no such page", "not_found")
 

@@ -45,21 +45,21 @@ def test_a_link_from_another_page_opens_the_page_and_reaches_nothing_else(whole:
     assert whole.send("/", headers={**followed, "Sec-Fetch-Mode": "no-cors"}).status == 403
     assert whole.send("/", headers={**followed, "Origin": "https://evil.example"}).status == 403
     assert whole.send("/v1/models", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
-    assert whole.send("/run/report.html", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
+    assert whole.send("/run/tiny/report.html", headers={**followed, "Authorization": f"Bearer {KEY}"}).status == 403
 
 
 def test_the_report_needs_a_key_and_may_do_nothing(whole: Any, model: LanguageModel) -> None:
-    assert whole.send("/run/report.html").status == 401
+    assert whole.send("/run/tiny/report.html").status == 401
     signed = {"Authorization": f"Bearer {KEY}"}
-    answer = whole.send("/run/report.html", headers=signed)
+    answer = whole.send("/run/tiny/report.html", headers=signed)
     assert answer.status == 200 and "报告" in answer.body.decode()
     assert "sandbox" in answer.headers["content-security-policy"]
-    assert whole.send("/v1/models", headers=signed).json["data"][0]["report"] == "run/report.html"
+    assert whole.send("/v1/models", headers=signed).json["data"][0]["report"] == "run/tiny/report.html"
     whole.served.report.unlink()
-    assert whole.send("/run/report.html", headers=signed).status == 404
+    assert whole.send("/run/tiny/report.html", headers=signed).status == 404
 
 
 def test_a_model_without_a_report_has_none(model: LanguageModel) -> None:
     with serving(model, pages=True) as live:
         assert live.send("/v1/models").json["data"][0]["report"] is None
-        assert live.send("/run/report.html").status == 404 and live.send("/").status == 200
+        assert live.send("/run/tiny/report.html").status == 404 and live.send("/").status == 200

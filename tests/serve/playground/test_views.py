@@ -160,23 +160,44 @@ def test_compare(serve: Serve, open_page: Open) -> None:
     page = open_page(server)
     page.click("#views >> text=Compare")
     page.fill("#compare-prompt", "Once upon a time")
-    page.select_option("#b-model", "pairs-2")
+    assert not page.locator("#model select").is_visible(), "each side has its own"
     page.keyboard.press("Control+Enter")
     finish(page)
-    one, other = requests(server)
-    assert one["seed"] == other["seed"] and {one["model"], other["model"]} == {"pairs", "pairs-2"}
-    assert {one["temperature"], other["temperature"]} == {0, 1.15}
-    assert "part ways at character" in page.inner_text(".verdict") and page.locator(".parting").count() == 2
-    page.select_option("#b-preset", "precise")
+    sent = requests(server)
+    assert sorted(body.pop("model") for body in sent) == ["pairs", "pairs-2"], "two models, asked the same way"
+    assert sent[0] == sent[1] and sent[0]["temperature"] == 0.8
+    assert page.inner_text(".verdict") == "Both wrote the same.", "the two are alike"
+    page.select_option("#a-model", "pairs-2")
+    page.select_option("#a-preset", "precise")
+    page.select_option("#b-preset", "creative")
     page.click(".compare .primary")
     finish(page)
-    assert page.inner_text(".verdict") == "Both wrote the same."
+    one, other = requests(server)[2:]
+    assert one["seed"] == other["seed"] and one["model"] == other["model"] == "pairs-2"
+    assert {one["temperature"], other["temperature"]} == {0, 1.15}
+    assert "part ways at character" in page.inner_text(".verdict") and page.locator(".parting").count() == 2
+    assert page.inner_text(".side-a .about") == "512 tokens of context · bfloat16"
+
+
+def test_one_model_is_compared_with_itself(serve: Serve, open_page: Open) -> None:
+    server = serve(models=("pairs",), chat=False)
+    page = open_page(server)
+    page.click("#views >> text=Compare")
+    assert page.inner_text(".side-b .model-name") == "pairs" and not page.locator("#b-model").is_visible()
+    assert page.inner_text(".side-b .about").endswith("no chat")
+    page.fill("#compare-prompt", "Once upon a time")
+    page.keyboard.press("Control+Enter")
+    finish(page)
+    assert {body["temperature"] for body in requests(server)} == {0, 1.15}
 
 
 def test_the_runs_report_is_shown(serve: Serve, open_page: Open) -> None:
     page = open_page(serve())
     page.click("#views >> text=Run")
-    assert page.frame_locator("iframe").locator("h1").inner_text() == "The run"
+    assert page.frame_locator("iframe").locator("h1").inner_text() == "The run of pairs"
+    page.select_option("#model select", "pairs-2")
+    page.frame_locator("iframe").locator("text=The run of pairs-2").wait_for()
+    assert page.get_attribute(".report a", "href") == "run/pairs-2/report.html"
 
 
 def test_presets_of_ones_own_and_json_by_a_schema(serve: Serve, open_page: Open) -> None:
@@ -256,7 +277,7 @@ def test_the_real_server(model: LanguageModel, open_page: Open) -> None:
         page.fill("#compare-prompt", "To be")
         page.keyboard.press("Control+Enter")
         finish(page)
-        assert "bits a token" in page.inner_text(".side-a .status-line")
+        assert "bits a byte" in page.inner_text(".side-a .status-line")
         page.close()  # before its server
 
 
