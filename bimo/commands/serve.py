@@ -62,6 +62,7 @@ class Engine:
     """How the models are computed.
 
     Attributes:
+        engine: what computes: bimo itself, OpenVINO on a CPU, or vLLM on a GPU
         device: where to compute; auto takes the best device present
         dtype: the precision to compute in; auto takes that of the weights
         kv_memory: memory for the keys and values of each model, such as 2GB; for 16 whole contexts if there is as much
@@ -69,6 +70,7 @@ class Engine:
         draft: a smaller run with the same tokenizer, which guesses them instead
     """
 
+    engine: Literal["native", "openvino", "vllm"] = "native"
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     kv_memory: str | None = None

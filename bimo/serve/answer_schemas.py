@@ -289,6 +289,7 @@ class ModelFacts(Answer):
     max_model_len: int = Field(description="positions of the longest text")
     chat: bool = Field(description="whether it can hold a conversation")
     engine: str
+    lacks: list[str] = Field(description="what the engine cannot do, see docs/serving.md")
     precision: str
     report: str | None = Field(description="the path of the run's report card, if it has one")
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from bimo.serve.answers import unless_gone
 from bimo.serve.bodies import read_body
 from bimo.serve.choices import Usage, count
-from bimo.serve.errors import wrong
+from bimo.serve.errors import ApiError, wrong
 from bimo.serve.fields import Body, Inputs, Name
 from bimo.serve.served import Models, Served
 
@@ -70,6 +70,8 @@ def embeddings(models: Models) -> Any:
     async def create(request: Request) -> Response:
         body = await read_body(request, EmbeddingRequest, models.shared.limits)
         served = models.find(body.model)
+        if "embeddings" in served.engine.facts.lacks:
+            raise ApiError(400, "This model's engine cannot give embeddings.", code="unsupported_endpoint")
         texts = await asyncio.to_thread(read_ids, served, body)
         return await unless_gone(request.receive, embed(served, body, texts, request.scope["bimo.caller"]))
 

@@ -13,6 +13,7 @@ from bimo.generate.drafting import TOKENS, Drafter, DraftModel, PromptLookup
 from bimo.generate.language_model import LanguageModel, load
 from bimo.generate.watermark import Watermark
 from bimo.models.import_gguf import imported
+from bimo.serve.engines import Opened, open_engine
 from bimo.serve.engines.native import backend_of, native_engine
 from bimo.serve.limits import NAME_CHARACTERS
 from bimo.serve.memory import KV_SHARE, Need, need_of, read_size, require_memory
@@ -28,6 +29,7 @@ class Computing:
     """How models are computed.
 
     Attributes:
+        engine: "native", or one of ``bimo.serve.engines.ENGINES``.
         dtype: "auto" for the precision of the weights, a precision of torch, or "int8".
         kv_memory: a size such as "2GB" for the keys and values of each model; None takes what several contexts need.
         speculate: tokens of a text guessed ahead in one step; 0 guesses none.
@@ -37,6 +39,7 @@ class Computing:
         UsageError: a value is out of range.
     """
 
+    engine: str = "native"
     device: str = "auto"
     dtype: str = "auto"
     kv_memory: str | None = None
@@ -48,6 +51,12 @@ class Computing:
             raise UsageError("--speculate is wrong.", expected=f"0 to {MOST_GUESSES}", got=str(self.speculate))
         if self.kv_memory is not None:
             read_size(self.kv_memory)
+        if self.engine == "native":
+            return
+        for option, given in (("--kv-memory", self.kv_memory), ("--draft", self.draft)):
+            if given is not None:
+                fix = f"Leave {option} or --engine out."
+                raise UsageError(f"The engine {self.engine} has no {option}.", got=f"{option} {given}", fix=fix)
 
 
 def named(runs: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
@@ -97,6 +106,8 @@ def load_models(
     Raises:
         BimoError: as :func:`bimo.generate.language_model.load`; or they do not fit into memory together.
     """
+    if computing.engine != "native":
+        return Models([_adapted(name, folder, computing, shared, watermark) for name, folder in folders.items()])
     needs, guessing = _needs(folders, computing)
     return Models([_served(name, need, computing, guessing, shared, watermark) for name, need in needs.items()])
 
@@ -137,15 +148,26 @@ def _served(
 ) -> Served:
     model = _load(need, computing)
     drafter = _drafter(model.tokenizer, computing, guessing)
-    weights = [path.stat().st_mtime for path in need.folder.glob("*.safetensors")]
+    engine = native_engine(model, pages=need.pages, dtype=need.dtype, drafter=drafter, watermark=watermark)
+    return _behind(Opened(engine, model.tokenizer, model.conventions), name, need.folder, shared)
+
+
+def _adapted(name: str, folder: Path, computing: Computing, shared: Shared, watermark: Watermark | None) -> Served:
+    device, dtype = computing.device, computing.dtype
+    opened = open_engine(computing.engine, folder, device=device, dtype=dtype, watermark=watermark)
+    return _behind(opened, name, folder, shared)
+
+
+def _behind(opened: Opened, name: str, folder: Path, shared: Shared) -> Served:
+    weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
     return Served(
         name=name,
         created=int(max(weights, default=now())),
-        engine=native_engine(model, pages=need.pages, dtype=need.dtype, drafter=drafter, watermark=watermark),
-        tokenizer=model.tokenizer,
-        conventions=model.conventions,
+        engine=opened.engine,
+        tokenizer=opened.tokenizer,
+        conventions=opened.conventions,
         shared=shared,
-        report=report if (report := need.folder / "report.html").is_file() else None,
+        report=report if (report := folder / "report.html").is_file() else None,
     )
 
 

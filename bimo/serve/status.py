@@ -24,6 +24,7 @@ def described(served: Served) -> dict[str, Any]:
         "max_model_len": facts.context,
         "chat": served.conventions.no_chat is None,
         "engine": facts.engine,
+        "lacks": facts.missing,
         "precision": facts.precision,
         "report": report_address(served),
     }

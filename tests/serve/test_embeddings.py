@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -37,3 +38,11 @@ def test_tokens_there_and_back(live: Any, model: LanguageModel) -> None:
     start = list(model.conventions.start)
     assert live.send("/tokenize", {"prompt": ""}).json["tokens"] == start
     assert live.send("/tokenize", {"prompt": "", "add_special_tokens": False}).json["tokens"] == []
+
+
+def test_an_engine_without_embeddings(scripted: Any) -> None:
+    live, engine = scripted("x")
+    engine.facts = dataclasses.replace(engine.facts, constrains=False, lacks=frozenset({"embeddings"}))
+    answer = live.send("/v1/embeddings", {"model": "tiny", "input": "To be"})
+    assert answer.status == 400 and answer.error["code"] == "unsupported_endpoint"
+    assert live.send("/v1/models").json["data"][0]["lacks"] == ["embeddings", "json_schema"]

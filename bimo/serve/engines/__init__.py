@@ -1,12 +1,26 @@
-"""What the server asks of an engine: ids in, ids out, several requests at the same time."""
+"""What the server asks of an engine: ids in, ids out, several requests at the same time; which engines there are."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bimo.generate.engine import Stats
+
+if TYPE_CHECKING:
+    from bimo.generate.conventions import Conventions
+    from bimo.generate.watermark import Watermark
+    from bimo.tokenizer.tokenizer import Tokenizer
+
+# Those besides the native one: name -> the module whose ``open_engine`` loads a model; imported only when chosen.
+ENGINES = {
+    "openvino": "bimo.serve.engines.openvino",
+    "vllm": "bimo.serve.engines.vllm",
+}
+Feature = Literal["batch_invariance", "cached_tokens", "embeddings"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,8 @@ class Facts:
         precision: in which it computes.
         fingerprint: the same while engine and weights are the same.
         constrains: whether it can hold an answer to a JSON schema.
+        lacks: what else it cannot do, for clients to see; what is asked for nevertheless is refused. Without
+            ``batch_invariance``, what is computed beside a request can change its last bits.
     """
 
     engine: str
@@ -30,6 +46,12 @@ class Facts:
     precision: str
     fingerprint: str
     constrains: bool = False
+    lacks: frozenset[Feature] = frozenset()
+
+    @property
+    def missing(self) -> list[str]:
+        """All that it cannot do."""
+        return sorted([*self.lacks, *([] if self.constrains else ["json_schema"])])
 
 
 @dataclass(frozen=True)
@@ -101,3 +123,28 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop all work and give back what it holds."""
+
+
+class Opened(NamedTuple):
+    """A model behind an engine, and what the server needs to know of its texts."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    conventions: Conventions
+
+
+def open_engine(name: str, folder: Path, *, device: str, dtype: str, watermark: Watermark | None) -> Opened:
+    """Load the model in ``folder`` into the engine called ``name``, one of ``ENGINES``.
+
+    Args:
+        dtype: "auto" for the precision of the weights.
+        watermark: the mark that all continuations carry.
+
+    Raises:
+        UsageError: its library is not installed.
+        BimoError: the model cannot be used with it.
+    """
+    opened: Opened = importlib.import_module(ENGINES[name]).open_engine(
+        folder, device=device, dtype=dtype, watermark=watermark
+    )
+    return opened

@@ -28,7 +28,7 @@ from bimo.generate.torch_backend import TorchBackend
 from bimo.generate.watermark import Watermark
 from bimo.models import llama
 from bimo.serve.admission import overloaded
-from bimo.serve.engines import Facts, Settings, Token
+from bimo.serve.engines import Facts, Feature, Settings, Token
 from bimo.serve.errors import wrong
 
 if TYPE_CHECKING:
@@ -216,16 +216,31 @@ def native_engine(
         BimoError: as :func:`backend_of`, or the drafter has another vocabulary.
     """
     backend = backend_of(model.model, pages=pages, dtype=dtype)
+    return engine_over(backend, model, name="native", dtype=dtype, drafter=drafter, watermark=watermark)
+
+
+def engine_over(
+    backend: Backend,
+    model: LanguageModel,
+    *,
+    name: str,
+    dtype: str,
+    drafter: Drafter | None = None,
+    watermark: Watermark | None = None,
+    lacks: frozenset[Feature] = frozenset(),
+) -> NativeEngine:
+    """The engine over whatever computes ``model``; the arguments are those of :func:`native_engine` and ``Facts``."""
     engine = Engine(backend, max_waiting=MOST_WAITING, drafter=drafter)
     constraints = _constraints(model.tokenizer, model.conventions.turn_ends)
     facts = Facts(
-        engine="native",
+        engine=name,
         context=engine.longest,
         vocab_size=backend.vocab_size,
         width=int(model.model.output_weight.shape[1]),
         precision=dtype,
         fingerprint=fingerprint(model.path, type(backend).__name__, dtype),
         constrains=constraints is not None,
+        lacks=lacks,
     )
     return NativeEngine(engine, facts, constraints, watermark)
 
