@@ -13,7 +13,8 @@ from bimo.generate.language_model import load
 from bimo.generate.openvino_backend import OpenVinoBackend, computes_bfloat16
 from bimo.generate.openvino_graph import require_openvino
 from bimo.generate.watermark import Watermark
-from bimo.models import empty_model, llama, stored_precision
+from bimo.models import empty_model, llama
+from bimo.models.weights import stored_precision
 from bimo.serve.engines import Feature, Opened
 from bimo.serve.engines.native import engine_over
 from bimo.serve.memory import KV_SHARE, need_of, require_memory
