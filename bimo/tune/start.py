@@ -39,7 +39,7 @@ from bimo.train.start import set_up
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import Given, Materials, make_materials, overlap_finding, read_given
-from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_steps, wanted_rows
+from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_rule, plan_steps, wanted_rows
 from bimo.tune.task import Task
 from bimo.tune.tasks import make_task
 
@@ -195,6 +195,7 @@ def _materials(
     plan = Plan(config)
     plan_arithmetic(plan, machine)
     plan_kernels(plan)
+    plan_rule(plan, given)
     plan_rows(plan, [*materials.train, *materials.validation, *materials.test], longest)
     return plan, materials
 
