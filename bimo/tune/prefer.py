@@ -37,6 +37,7 @@ from bimo.tune.shapes import Conversation, Message, Unshaped, conversation, mess
 from bimo.tune.task import Refused, Role
 
 REFERENCE_ROWS = 4  # computed together
+UNPROVED = ("loss", "first loss", "overfits", "padding", "accumulation", "precision", "gradients", "optimizer")
 LIKED = {"true": True, "1": True, "good": True, "like": True, "yes": True, "up": True, "好": True, "是": True}
 DISLIKED = {"false": False, "0": False, "-1": False, "bad": False, "dislike": False, "no": False, "down": False}
 TASTES = {**LIKED, **DISLIKED, "坏": False, "差": False, "否": False}
@@ -85,8 +86,7 @@ class Prefer(Conversing):
 
     @property
     def skips(self) -> Mapping[str, str]:
-        why = "the loss compares whole answers"
-        return dict.fromkeys(("loss", "first loss", "overfits", "padding", "accumulation", "precision"), why)
+        return dict.fromkeys(UNPROVED, "the loss compares whole answers, and the proof cuts them")
 
     def texts(self, row: Row) -> tuple[str, str] | Refused:
         try:
