@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,19 @@ PREPARATION = """\
 
 Every key of `bimo prepare --config RECIPE.yaml`, which `--set key=value` takes too; the folder's `recipe.json` shows
 the values that were used. What the cleaning steps do, and where their rules come from: [cleaning](cleaning.md).
+"""
+
+TUNING = """\
+# Settings of bimo tune
+
+`bimo tune TASK` reads the keys of training above, without those of text and shape, which come with the rows and the
+model, and these:
+"""
+
+TASK = """\
+## options, of the task {name}
+
+{meaning}
 """
 
 GUARD = """\
@@ -70,8 +83,20 @@ def configuration_page() -> str:
     recipe = importlib.import_module("bimo.text.prepare.recipe").Recipe
     guard = importlib.import_module("bimo.serve.guard").GuardConfig
     training, preparing, guarding = (_sections(owner, prefix="") for owner in (config, recipe, guard))
-    parts = [CONFIGURATION.format(notice=NOTICE), *training, PREPARATION, *preparing, GUARD, *guarding]
+    tuning = [TUNING, *_tuning(config)]
+    parts = [CONFIGURATION.format(notice=NOTICE), *training, *tuning, PREPARATION, *preparing, GUARD, *guarding]
     return "\n".join(parts)
+
+
+def _tuning(training: type) -> Iterator[str]:
+    """What the configuration of a tuning run adds to that of a training, and the options of every task."""
+    config = importlib.import_module("bimo.tune.config").TuneConfig
+    yield from _sections(config, prefix="", leave_out=frozenset(training.__annotations__))
+    for name, path in importlib.import_module("bimo.tune.tasks").TASKS.items():
+        module, _, kind = path.partition(":")
+        task = getattr(importlib.import_module(module), kind)
+        yield TASK.format(name=name, meaning=_cell((task.__doc__ or "").partition(chr(10))[0]))
+        yield from _sections(task, prefix="options.")
 
 
 def cleaning_page() -> str:
@@ -86,11 +111,13 @@ def cleaning_page() -> str:
     return "\n".join([CLEANING.format(notice=NOTICE), *sections])
 
 
-def _sections(config: type, prefix: str) -> Iterator[str]:
+def _sections(config: type, prefix: str, leave_out: Collection[str] = ()) -> Iterator[str]:
     hints = typing.get_type_hints(config)
     rows, nested = [], []
     for field in dataclasses.fields(config):
         hint, key = hints[field.name], prefix + field.name
+        if field.name in leave_out:
+            continue
         if dataclasses.is_dataclass(hint):
             nested.append((key, typing.cast(type, hint)))
             continue
@@ -121,7 +148,7 @@ def shown_default(field: dataclasses.Field[Any]) -> str:
     made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
     if made is None:
         return "chosen by the plan"
-    return f"`{made}`" if isinstance(made, str) and made else f"`{json.dumps(made, ensure_ascii=False)}`"
+    return f"`{made}`" if isinstance(made, str) and made.isprintable() and made else f"`{json.dumps(made, ensure_ascii=False)}`"
 
 
 def _cell(text: str) -> str:

@@ -94,7 +94,11 @@ def _examine_run(folder: Path, device: Device | None) -> Sequence[Finding]:
     from bimo.train.start import make_batches
 
     run = Run.open(folder)
-    config = from_mapping(TrainConfig, read_yaml(run.config), where=str(run.config))
+    values = read_yaml(run.config)
+    if "task" in values:
+        fix = "Its findings of before step 1 are in lineage.json; to see its first batch: bimo tune ... --show-batch."
+        raise RunError(f"{folder} is a tuned model.", expected="a run of `bimo train`", got=values["task"], fix=fix)
+    config = from_mapping(TrainConfig, values, where=str(run.config))
     where = resolve_device(device or config.device)
     if not (run.checkpoints / TOKENS_FOLDER).is_dir():
         fix = "Examine a new training on its text instead: bimo doctor --data PATH."

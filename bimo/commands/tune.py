@@ -28,6 +28,7 @@ class Common:
         out: the run directory, which must not exist yet
         budget: wall-clock time, everything included (90s, 10m, 2h), or 500-examples, 200k-tokens, 3-epochs; 10m if
             not given
+        config: a YAML file of settings, such as the bimo.yaml of another run; options go before it
         columns: which column is what, as role=column, where the names do not say
         overrides: settings as key=value, several if you like; see docs/configuration.md
         resume: continue the run in --out where it was interrupted
@@ -42,6 +43,7 @@ class Common:
     data: list[str] | None = None
     out: Path = Path("runs/tuned")
     budget: str | None = None
+    config: Path | None = None
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     overrides: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None
     resume: bool = False
@@ -53,7 +55,7 @@ class Common:
 
 
 @app.command
-def chat(*, system: str | None = None, template: str | None = None, common: Common | None = None) -> None:
+def chat(*, system: str | None = None, template: Literal["chatml"] | None = None, common: Common | None = None) -> None:
     """Learn to converse: instructions, dialogues, function calls.
 
     Reads OpenAI messages, ShareGPT, Alpaca, and tables of questions and
@@ -137,11 +139,97 @@ def reinforce(
     run_task("reinforce", common, given)
 
 
-def run_task(task: str, common: Common | None, options: Mapping[str, Any]) -> None:
-    """Tune for one task, as the options of the command line say."""
+@app.command
+def qa(
+    *,
+    kind: Literal["auto", "yes-no", "extractive", "free"] | None = None,
+    prompt: str | None = None,
+    system: str | None = None,
+    template: Literal["chatml"] | None = None,
+    common: Common | None = None,
+) -> None:
+    """Learn to answer questions, about a passage or without one.
+
+        bimo tune qa --model runs/smollm2 --data boolq.jsonl --kind yes-no --out runs/qa
+
+    Args:
+        kind: yes-no, extractive (answers stand in the passage) or free; found out if not given
+        prompt: how a question about a passage is asked, with {passage} and {question}
+        system: what the model is told before every question
+        template: chatml to give the model that chat template
+    """
+    run_task("qa", common, {"kind": kind, "prompt": prompt, "system": system, "template": template})
+
+
+@app.command
+def summarise(
+    *,
+    prompt: str | None = None,
+    system: str | None = None,
+    template: Literal["chatml"] | None = None,
+    common: Common | None = None,
+) -> None:
+    """Learn to summarise from documents and their summaries.
+
+        bimo tune summarise --model runs/smollm2 --data docs.jsonl --out runs/summaries
+
+    Args:
+        prompt: how a summary is asked for, with {document}
+        system: what the model is told before every document
+        template: chatml to give the model that chat template
+    """
+    run_task("summarise", common, {"prompt": prompt, "system": system, "template": template})
+
+
+@app.command
+def translate(
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    prompt: str | None = None,
+    system: str | None = None,
+    template: Literal["chatml"] | None = None,
+    common: Common | None = None,
+) -> None:
+    """Learn to translate from pairs of texts.
+
+        bimo tune translate --model runs/smollm2 --data pairs.tsv --source en --target zh --out runs/en-zh
+
+    Args:
+        source: column of the text to translate, named like its language
+        target: column of its translation, named like its language
+        prompt: how it is asked for, with {language} and {text}
+        system: what the model is told before every text
+        template: chatml to give the model that chat template
+    """
+    options = {"source": source, "target": target, "prompt": prompt, "system": system, "template": template}
+    columns = {"source": source, "target": target}
+    run_task("translate", common, options, {role: column for role, column in columns.items() if column})
+
+
+@app.command
+def code(*, fill: float | None = None, common: Common | None = None) -> None:
+    """Learn to continue source files, and to fill in the middle of them.
+
+        bimo tune code --model runs/smollm2 --data src/ --out runs/coder
+
+    Args:
+        fill: share of the pieces that are learned as a middle to fill in; half if not given
+    """
+    run_task("code", common, {"fill": fill})
+
+
+def run_task(
+    task: str, common: Common | None, options: Mapping[str, Any], columns: Mapping[str, str] | None = None
+) -> None:
+    """Tune for one task, as the options of the command line say.
+
+    Args:
+        columns: role -> column, where an option of the task names it.
+    """
     began = time.monotonic()  # importing torch is part of the budget
     given = common or Common()
-    columns = _columns(given.columns or [])
+    named = {**(columns or {}), **_columns(given.columns or [])}
     from bimo.train import doctor
     from bimo.tune.tune import tune
 
@@ -153,8 +241,8 @@ def run_task(task: str, common: Common | None, options: Mapping[str, Any]) -> No
         out = Path(scratch) / "run" if given.show_batch else given.out
         try:
             tune(
-                task, given.model, given.data, out, given.budget, options=said, columns=columns, overrides=overrides,
-                resume=given.resume and not given.show_batch, began=began, doctor=examiner,
+                task, given.model, given.data, out, given.budget, options=said, columns=named, config=given.config,
+                overrides=overrides, resume=given.resume and not given.show_batch, began=began, doctor=examiner,
             )  # fmt: skip
         except doctor.Examined:
             return

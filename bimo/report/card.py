@@ -85,6 +85,42 @@ print(tokenizer.decode(text[0], skip_special_tokens=True))
 ```
 """
 
+USE_TUNED = """\
+## Use
+
+This folder is a Hugging Face model folder as it is; `{name}` below stands for where you keep it.
+
+```sh
+bimo chat {name}
+bimo serve {name}
+```
+
+From Python:
+
+```python
+import bimo
+
+model = bimo.load("{name}")
+print(model.chat([{{"role": "user", "content": "..."}}]))
+```
+
+With `transformers` alone, `tokenizer.apply_chat_template(messages, add_generation_prompt=True)` gives the same ids as
+training had: the chat template lies in this folder.
+"""
+
+LIMITS_TUNED = """\
+## Intended use and limits
+
+It learned its task from the rows described above, and is measured on held-out rows of the same data. Before you rely on
+it, know that
+
+- the figures above are likelihoods of the right answers. How often its own answers are right was not measured here;
+- it can make up names, numbers and claims, and does so in the confident tone of its training answers;
+- what the model it began from could do may have suffered; its views, prejudices and gaps are still there;
+- it can repeat training answers word for word. If the rows hold personal or confidential matter, so may the model;
+- it is not for decisions about people, nor for medical, legal or financial advice.
+"""
+
 LIMITS = """\
 ## Intended use and limits
 
@@ -117,6 +153,8 @@ def render(facts: Facts) -> str:
     """The card as Markdown with YAML front matter; nothing that the run says can become markup."""
     parts = [front_matter(facts), *_introduction(facts), *_results(facts), *_data(facts), *_training(facts)]
     name = facts.name if re.fullmatch(r"\w[\w.-]*", facts.name) else "FOLDER"  # nothing that ends a code block
+    if facts.text("kind") not in ("", "base"):
+        return "\n".join([*parts, USE_TUNED.format(name=name), LIMITS_TUNED])
     words = PROMPTS.get(facts.language, PROMPT)
     context = number(at(facts.config, "model.context"))
     tokens = 100 if context is None else max(1, min(100, int(context / 2)))
@@ -198,6 +236,8 @@ def _results(facts: Facts) -> Iterator[str]:
     if not rows:
         yield "Not measured yet.\n"
         return
+    if before := facts.measured("before.test_bits_per_byte"):
+        rows.append(_measured("bits per byte, before tuning", before, 3))
     rows += [_measured(f"{plain(name)}, bits per byte", bits, 3) for name, bits in facts.baselines.items()]
     if difference := facts.measured("metrics.difference_to_ngram"):
         rows.append(_measured("this model minus the n-gram, in pairs", difference, 3))

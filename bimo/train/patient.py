@@ -29,6 +29,7 @@ from bimo.train.config import TrainConfig
 from bimo.train.loop import Loss
 
 ROWS, LENGTH = 4, 32  # of the slice that most proofs compute on
+PASS_LENGTH = 128  # of a pass on examples
 TINY_ROWS, TINY_LENGTH = 2, 16  # of the batch that is to be overfitted
 OVERFIT_STEPS, OVERFIT_SECONDS = 120, 8.0
 OVERFIT_RATE = 0.45  # divided by the width: measured from 24 to 448, see docs/experiments.md
@@ -175,9 +176,13 @@ class Patient:
 
     @functools.cached_property
     def pass_batch(self) -> Batch:
-        """One forward pass of the first step; where nothing is compiled for its shape, a few rows of it."""
+        """One forward pass of the first step; where nothing is compiled for its shape, a few rows of it.
+
+        Of examples, whose models are often large, the beginnings of those rows will do.
+        """
         part = max(self.divide(self.epoch.first, self.config.batch.accumulate), key=lambda part: part[1])[0]
-        return (part if self.compile else best_rows(part, ROWS, part.labels.shape[1])).to(self.device)
+        length = part.labels.shape[1] if self.train is not None else min(PASS_LENGTH, part.labels.shape[1])
+        return (part if self.compile else best_rows(part, ROWS, length)).to(self.device)
 
     @functools.cached_property
     def first_loss(self) -> float:

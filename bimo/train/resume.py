@@ -8,6 +8,7 @@ from typing import Any
 
 from bimo import files
 from bimo.config import differences, from_mapping, merged, part_like, read_yaml, to_yaml
+from bimo.errors import RunError
 from bimo.run import Run
 from bimo.train.build import build_model, compile_or_announce
 from bimo.train.checkpoint import load_checkpoint
@@ -32,6 +33,9 @@ def reopen(
         RunError: the configuration, the text or the tokenizer changed, or the checkpoint is damaged.
     """
     recorded = read_yaml(run.config)
+    if "task" in recorded:
+        fix = f"Continue it with: bimo tune {recorded['task']} --out {run.path} --resume"
+        raise RunError(f"{run.path} is no pretraining.", expected="a run of `bimo train`", got="a tuned model", fix=fix)
     given = {key: value for key, value in given.items() if value != "auto"}  # "auto" was resolved when the run began
     changes = list(differences(part_like(recorded, given), given))
     lineage = Lineage.open(run, stopwatch)

@@ -25,7 +25,7 @@ def find_columns(rows: Rows, roles: Sequence[Role], named: Mapping[str, str]) ->
     for role in roles:
         if column := named.get(role.name):
             if column not in rows.columns:
-                problem = f"{rows.name} has no column '{column}' for {_option(role)}."
+                problem = f"{rows.name} has no column '{column}' to be the {role.name}."
                 raise UsageError(problem, expected=_listed(rows.columns), fix=did_you_mean(column, rows.columns))
             found[role.name] = column
     taken = set(found.values())
@@ -38,12 +38,12 @@ def find_columns(rows: Rows, roles: Sequence[Role], named: Mapping[str, str]) ->
     missing = [role for role in roles if role.needed and role.name not in found]
     if missing:
         names = " and ".join(role.name for role in missing)
-        example = " ".join(f"{_option(role)} NAME" for role in missing)
+        example = " ".join(f"{role.name}=NAME" for role in missing)
         raise UsageError(
             f"No column of {rows.name} is called like the {names}.",
             expected=f"one called {' or '.join(missing[0].usual[:4])}",
             got=_listed(rows.columns),
-            fix=f"Say which it is: {example}.",
+            fix=f"Say which it is: --columns {example}.",
         )
     return found
 
@@ -58,10 +58,6 @@ def _likely(columns: Sequence[str], role: Role) -> list[str]:
     """The columns that may be the role's: those of a usual name, the likeliest first."""
     plain = {column.strip().lower().replace("-", "_").replace(" ", "_"): column for column in reversed(columns)}
     return [plain[name] for name in role.usual if name in plain]
-
-
-def _option(role: Role) -> str:
-    return f"--{role.name}-column"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -44,6 +44,10 @@ class Packed:
         """All proofs of the doctor say something about packed rows but those about one stream of text."""
         return {}
 
+    @property
+    def documents(self) -> bool:
+        return False
+
     def settled(self, rows: Sequence[Row]) -> Any:
         return self
 

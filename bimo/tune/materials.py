@@ -13,6 +13,7 @@ from bimo.train.patient import Finding
 from bimo.tune.columns import by_role, find_columns
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
+from bimo.tune.measure import answer_bytes
 from bimo.tune.rows import Row, read_rows
 from bimo.tune.split import Parts, split_rows
 from bimo.tune.task import Refused, Task
@@ -67,7 +68,7 @@ def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
         UsageError: a column is not there.
     """
     with display.bar("reading") as advance:
-        rows = read_rows(config.data, encoding=config.reading.encoding, documents=_documents(task), progress=advance)
+        rows = read_rows(config.data, encoding=config.reading.encoding, documents=task.documents, progress=advance)
     columns = find_columns(rows, task.roles, config.columns)
     if columns:
         shown = ", ".join(f"{role} = {column}" for role, column in columns.items())
@@ -79,10 +80,6 @@ def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
         named, task.texts, seed=config.seed, validation=reading.validation, test=reading.test, most=config.most_held_out
     )
     return Given(rows.name, rows.hash, columns, task, parts, rows.told())
-
-
-def _documents(task: Task) -> bool:
-    return bool(getattr(task, "documents", False))
 
 
 def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Display) -> Materials:
@@ -135,18 +132,12 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
     }
     learned = tokens = 0
     for side, examples in sides.items():
-        nbytes = sum(_learned_bytes(example, tokenizer) for example in examples)
+        nbytes = sum(answer_bytes(example, tokenizer) for example in examples)
         facts[side] = {"documents": used[side], "bytes": nbytes, "examples": len(examples)}
         facts["bytes"] += nbytes
         learned, tokens = learned + nbytes, tokens + sum(example.learned for example in examples)
     made = (sides["train"], sides["validation"], sides["test"])
     return Materials(tokenizer, *made, where, facts, learned / max(1, tokens) or 1.0)
-
-
-def _learned_bytes(example: Example, tokenizer: Tokenizer) -> int:
-    from bimo.tune.measure import answer_bytes
-
-    return answer_bytes(example, tokenizer)
 
 
 def overlap_finding(parts: Parts) -> Finding:

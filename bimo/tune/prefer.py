@@ -20,7 +20,10 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune.examples import Example, example_of
 from bimo.tune.language import Conversing, answers_of
 from bimo.tune.packing import PackedExamples
-from bimo.tune.pairs import (
+from bimo.tune.rows import Row
+from bimo.tune.shapes import Conversation, Message, Unshaped, conversation, message, text_of, turns
+from bimo.tune.task import Refused, Role
+from bimo.tune.units import (
     Method,
     Objective,
     Unit,
@@ -32,9 +35,6 @@ from bimo.tune.pairs import (
     with_others,
     with_reference,
 )
-from bimo.tune.rows import Row
-from bimo.tune.shapes import Conversation, Message, Unshaped, conversation, message, text_of, turns
-from bimo.tune.task import Refused, Role
 
 REFERENCE_ROWS = 4  # computed together
 UNPROVED = ("loss", "first loss", "overfits", "padding", "accumulation", "precision", "gradients", "optimizer")

@@ -96,6 +96,8 @@ class Reinforce(Conversing):
         Raises:
             UsageError: there is no prompt or no reward, or a reward wants a column that is not there.
         """
+        if not rows:
+            return self
         columns = list(dict.fromkeys(key for row in rows for key in row.values))
         named = {"prompt": self.prompt} if self.prompt else {}
         found = find_columns(Rows("the data", list(rows), columns), [PROMPT], named)

@@ -86,8 +86,10 @@ def configure(
     """
     values = dict(read_yaml(Path(config)) if isinstance(config, (str, Path)) else config or {})
     values = merged(values, {key: value for key, value in given.items() if value not in (None, {}, [])})
-    values = with_overrides({"task": task, **values}, overrides)
     where = str(config) if isinstance(config, (str, Path)) else "configuration"
+    if values.get("task", task) != task:
+        raise ConfigError(f"{where} is of another task.", expected=task, got=str(values["task"]))
+    values = with_overrides({"task": task, **values}, overrides)
     return values, from_mapping(TuneConfig, values, where=where)
 
 

@@ -45,6 +45,7 @@ class Task(Protocol):
     Attributes:
         name: the ``kind`` of the run in its lineage.
         roles: what it reads of a row.
+        documents: whether a row is a whole file of text, with the columns ``text`` and ``path``.
         skips: proofs of the doctor that say nothing about its batches, each with the reason.
     """
 
@@ -52,6 +53,8 @@ class Task(Protocol):
     def name(self) -> str: ...
     @property
     def roles(self) -> Sequence[Role]: ...
+    @property
+    def documents(self) -> bool: ...
     @property
     def skips(self) -> Mapping[str, str]: ...
 

@@ -15,6 +15,10 @@ TASKS = {
     "chat": "bimo.tune.chat:Chat",
     "prefer": "bimo.tune.prefer:Prefer",
     "reinforce": "bimo.tune.reinforce:Reinforce",
+    "qa": "bimo.tune.qa:QA",
+    "summarise": "bimo.tune.summarise:Summarise",
+    "translate": "bimo.tune.translate:Translate",
+    "code": "bimo.tune.code:Code",
 }
 
 

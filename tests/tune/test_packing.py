@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from bimo.batches.loader import Batch
 from bimo.errors import DataError
 from bimo.models import llama
+from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.objective import mean_nats, next_token_loss
+from bimo.train.shown import COUNTS, coloured
 from bimo.tune.examples import Example, example
 from bimo.tune.packing import PackedExamples, pack, packed_once
 
@@ -141,3 +143,13 @@ def test_packed_examples_do_not_see_each_other():
 def test_an_answer_without_a_prompt_does_not_learn_its_first_token():
     assert example([], [4, 5, 6]).counts.tolist() == [False, True, True]
     assert example([4], [5, 6], row=3, target=1.0).counts.tolist() == [False, True, True]
+
+
+def test_a_packed_row_is_shown_example_by_example_without_padding(tokenizer: Tokenizer):
+    pairs = [("where is the moon?", "月亮在天上"), ("say", "it")]
+    examples = [example([tokenizer.eos_id, *tokenizer.encode(one)], tokenizer.encode(other)) for one, other in pairs]
+    (batch,) = packed_once(examples, 1, sum(one.size for one in examples) + 9)
+    shown = coloured(batch, 0, tokenizer, brackets=True)
+    assert shown.plain == "⟦<|endoftext|>\nwhere is the moon?⟧月亮在天上\n⟦<|endoftext|>\nsay⟧it"
+    green = [shown.plain[span.start : span.end] for span in shown.spans if span.style == COUNTS]
+    assert "".join(green) == "月亮在天上it"

@@ -56,13 +56,17 @@ def test_the_run_is_complete_and_the_model_has_learned(whole: Run, model_folder:
     assert lineage["parent"]["folder"] == str(model_folder) and lineage["data"]["columns"] == {"messages": "messages"}
     before, after = (one["test_bits_per_byte"]["value"] for one in (lineage["before"], lineage["metrics"]))
     assert after < 0.8 * before
+    card = (whole.path / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"| bits per byte, before tuning | {before:.3f} |" in card and "bimo chat" in card and "base model" not in card
+    )
     records = whole.read_metrics()
     assert [record["step"] for record in records] == list(range(1, 25))
     assert [record["step"] for record in records if "validation_bits_per_byte" in record] == [6, 12, 18, 24]
     assert not [one for one in lineage["doctor"] if one["ok"] is False]
 
 
-def test_stock_transformers_loads_it_and_stops_where_answers_end(whole: Run):
+def test_stock_transformers_loads_it_and_stops_where_answers_end(whole: Run, model_folder: Path):
     transformers = pytest.importorskip("transformers")
     ours = bimo.load(whole.path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(whole.path)
@@ -73,6 +77,9 @@ def test_stock_transformers_loads_it_and_stops_where_answers_end(whole: Run):
     with torch.no_grad():
         assert torch.allclose(theirs(torch.tensor([ids])).logits, ours.model(torch.tensor([ids])), atol=1e-4)
     end = ours.tokenizer.special["<|im_end|>"]
+    ours.require_chat()
+    parent = bimo.load(model_folder).conventions
+    assert (ours.conventions.prefix, ours.conventions.start) == (parent.prefix, parent.start)
     assert end in theirs.generation_config.eos_token_id and end in ours.conventions.turn_ends
 
 
@@ -229,6 +236,7 @@ def test_what_cannot_be_done_is_said(model_folder: Path, talks: Path, tiny: dict
     refused(ConfigError, "budget '1.2-bpb' is not understood", budget="1.2-bpb")
     refused(ModelError, "no model at", model=tmp_path / "none")
     refused(ConfigError, "no data", data=None)
+    refused(ConfigError, "of another task", config={**tiny, "task": "qa"})
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"messages": []}\n{"prompt": "x", "answer": ""}\n', encoding="utf-8")
     refused(DataError, "No row of .* can be learned from.*an empty answer", data=empty)

@@ -1,0 +1,45 @@
+"""Summaries: a document is given, its summary is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bimo.config import setting
+from bimo.tune.pairs import Pairs, filled
+from bimo.tune.shapes import text_of
+from bimo.tune.task import Role
+
+ROLES = (
+    Role(
+        "document",
+        ("document", "article", "text", "content", "body", "dialogue", "description", "正文", "原文", "文章"),
+    ),
+    Role("summary", ("summary", "highlights", "synopsis", "abstract", "headline", "title", "摘要", "标题", "总结")),
+)
+
+
+@dataclass(frozen=True)
+class Summarise(Pairs):
+    """Learn to summarise from documents and their summaries."""
+
+    prompt: str = setting("Summarise:\n{document}", "how it is asked for")
+
+    @property
+    def name(self) -> str:
+        return "summarise"
+
+    @property
+    def roles(self) -> Sequence[Role]:
+        return ROLES
+
+    def question(self, values: Mapping[str, Any]) -> str:
+        return self.asked(text_of(values["document"]))
+
+    def asked(self, text: str) -> str:
+        """How a document is put to the model."""
+        return filled(self.prompt, document=text)
+
+    def answer(self, values: Mapping[str, Any]) -> str:
+        return text_of(values["summary"])

@@ -1,0 +1,47 @@
+"""Translation: one language's text is asked for in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bimo.config import setting
+from bimo.tune.pairs import Pairs, filled
+from bimo.tune.shapes import text_of
+from bimo.tune.task import Role
+
+LANGUAGES = {
+    "en": "English", "zh": "Chinese", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian",
+    "ja": "Japanese", "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "nl": "Dutch", "ar": "Arabic",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Translate(Pairs):
+    """Learn to translate from pairs of texts; ``source`` and ``target`` are columns named like their languages."""
+
+    source: str = setting("", "column of the text to translate, and its language: en")
+    target: str = setting("", "column of its translation, and its language: zh")
+    prompt: str = setting("Translate into {language}:\n{text}", "how it is asked for")
+
+    @property
+    def name(self) -> str:
+        return "translate"
+
+    @property
+    def roles(self) -> Sequence[Role]:
+        sources = (self.source.lower(),) if self.source else ("source", "src", "en", "english", "原文")
+        targets = (self.target.lower(),) if self.target else ("target", "tgt", "translation", "zh", "fr", "de", "译文")
+        return (Role("source", sources), Role("target", targets))
+
+    def question(self, values: Mapping[str, Any]) -> str:
+        return self.asked(text_of(values["source"]))
+
+    def asked(self, text: str) -> str:
+        """How a text is put to the model."""
+        language = LANGUAGES.get(self.target.lower(), self.target or "the other language")
+        return filled(self.prompt, language=language, text=text)
+
+    def answer(self, values: Mapping[str, Any]) -> str:
+        return text_of(values["target"])

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bimo.tune.rows import Row
+from bimo.tune.split import Parts, split_rows
+from bimo.tune.task import Refused
+
+
+def texts(row: Row) -> tuple[str, str] | Refused:
+    if not row.values["answer"]:
+        return Refused("an empty answer")
+    return row.values["question"], row.values["answer"]
+
+
+def rows_of(pairs: list[tuple[str, str]]) -> list[Row]:
+    return [Row(n, f"row {n + 1}", {"question": one, "answer": other}) for n, (one, other) in enumerate(pairs)]
+
+
+def split(pairs: list[tuple[str, str]], **options: float) -> Parts:
+    settings = {"seed": 0, "validation": 0.1, "test": 0.2, "most": 1000, **options}
+    return split_rows(rows_of(pairs), texts, **settings)  # type: ignore[arg-type]
+
+
+def numbers(parts: Parts) -> list[list[int]]:
+    return [[row.number for row in side] for side in (parts.train, parts.validation, parts.test)]
+
+
+def sentence(generator: random.Random, chinese: bool) -> str:
+    if chinese:
+        return "".join(chr(generator.randint(0x4E00, 0x9000)) for _ in range(30))
+    return " ".join(f"w{generator.randint(0, 10**6)}" for _ in range(20))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefghijklm"), st.sampled_from("xyz ")), max_size=40), st.integers(0, 3))
+def test_every_usable_row_is_on_one_side_and_no_question_on_two(pairs: list[tuple[str, str]], seed: int):
+    pairs = [(one, other.strip()) for one, other in pairs]
+    parts = split(pairs, seed=seed)
+    sides = numbers(parts)
+    used = [number for side in sides for number in side]
+    usable = {pair for pair in pairs if pair[1]}
+    assert len(used) == len(set(used)) == len(usable) and {pairs[number] for number in used} == usable
+    assert parts.duplicates == sum(1 for pair in pairs if pair[1]) - len(usable)
+    questions = [{pairs[number][0] for number in side} for side in sides]
+    assert not questions[0] & questions[1] and not questions[0] & questions[2] and not questions[1] & questions[2]
+    assert all(side == sorted(side) for side in sides)
+    assert parts.conflicts == sum(len({b for a, b in usable if a == one}) > 1 for one in {a for a, _ in usable})
+
+
+def test_shares_are_kept_and_bounded():
+    pairs = [(f"question {n}", "a") for n in range(200)]
+    assert [len(side) for side in numbers(split(pairs))] == [140, 20, 40]
+    assert [len(side) for side in numbers(split(pairs, most=7))] == [186, 7, 7]
+    assert [len(side) for side in numbers(split(pairs[:3]))] == [3, 0, 0]
+    assert numbers(split(pairs, seed=1)) != numbers(split(pairs)) == numbers(split(pairs))
+
+
+def test_what_cannot_be_used_is_counted_and_shown():
+    parts = split([("a", "x"), ("A ", "x"), ("a", "y"), ("b", "")])
+    assert parts.refused == {"an empty answer": (1, "row 4")}
+    assert parts.duplicate == "row 2, which equals row 1" and parts.conflict == "row 1 and row 3"
+    told = " ".join(parts.told())
+    assert "1 rows equal another" in told and "1 questions have several answers" in told and "too few rows" in told
+
+
+def test_passages_that_training_has_do_not_stay_held_out():
+    generator = random.Random(0)
+    for chinese in (False, True):
+        shared = sentence(generator, chinese)
+        pairs = [(f"{n} {sentence(generator, chinese)}", "a") for n in range(60)]
+        leaking = [(f"{pairs[n][0]} {shared} {n}", "b") for n in range(0, 60, 10)]
+        parts = split(pairs + leaking)
+        held = [row for side in (parts.validation, parts.test) for row in side]
+        assert parts.moved > 0 and parts.shared == 0
+        training = " ".join(row.values["question"] for row in parts.train)
+        assert not [row for row in held if shared in row.values["question"] and shared in training]
+        assert len(parts.train) + len(held) == 66
+
+
+def test_common_phrases_do_not_count_as_shared():
+    generator = random.Random(0)
+    phrase = "answer the following question in one short sentence and say nothing else at all please now"
+    parts = split([(f"{phrase} {sentence(generator, False)}", "a") for _ in range(60)])
+    assert parts.moved == 0 and len(parts.test) == 12
