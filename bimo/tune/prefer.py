@@ -20,7 +20,10 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune.examples import Example, example_of
 from bimo.tune.language import Conversing, answers_of
 from bimo.tune.packing import PackedExamples
-from bimo.tune.pairs import (
+from bimo.tune.rows import Row
+from bimo.tune.shapes import Conversation, Message, Unshaped, conversation, message, text_of, turns
+from bimo.tune.task import Refused, Role
+from bimo.tune.units import (
     Method,
     Objective,
     Unit,
@@ -32,11 +35,9 @@ from bimo.tune.pairs import (
     with_others,
     with_reference,
 )
-from bimo.tune.rows import Row
-from bimo.tune.shapes import Conversation, Message, Unshaped, conversation, message, text_of, turns
-from bimo.tune.task import Refused, Role
 
 REFERENCE_ROWS = 4  # computed together
+UNPROVED = ("loss", "first loss", "overfits", "padding", "accumulation", "precision", "gradients", "optimizer")
 LIKED = {"true": True, "1": True, "good": True, "like": True, "yes": True, "up": True, "好": True, "是": True}
 DISLIKED = {"false": False, "0": False, "-1": False, "bad": False, "dislike": False, "no": False, "down": False}
 TASTES = {**LIKED, **DISLIKED, "坏": False, "差": False, "否": False}
@@ -85,8 +86,7 @@ class Prefer(Conversing):
 
     @property
     def skips(self) -> Mapping[str, str]:
-        why = "the loss compares whole answers"
-        return dict.fromkeys(("loss", "first loss", "overfits", "padding", "accumulation", "precision"), why)
+        return dict.fromkeys(UNPROVED, "the loss compares whole answers, and the proof cuts them")
 
     def texts(self, row: Row) -> tuple[str, str] | Refused:
         try:

@@ -96,6 +96,8 @@ class Reinforce(Conversing):
         Raises:
             UsageError: there is no prompt or no reward, or a reward wants a column that is not there.
         """
+        if not rows:
+            return self
         columns = list(dict.fromkeys(key for row in rows for key in row.values))
         named = {"prompt": self.prompt} if self.prompt else {}
         found = find_columns(Rows("the data", list(rows), columns), [PROMPT], named)
@@ -198,8 +200,8 @@ class Active(Ready):
         )
 
     def measure(self, model: Any, batches: list[Any]) -> dict[str, float]:
-        """The mean reward of the likeliest answers; the loss is what it lacks."""
-        reward = statistics.fmean(self._rewards(model, batches, 0.0))
+        """The mean reward of answers drawn as in training; the likeliest ones are perfect long before all are."""
+        reward = statistics.fmean(self._rewards(model, batches, self.temperature))
         return {"loss": -reward, "reward": reward}
 
     def figures(self, model: Any, examples: Sequence[Any], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:

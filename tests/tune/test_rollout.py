@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from bimo.generate.engine import Engine
+from bimo.generate.native import NativeBackend
 from bimo.generate.request import Request, Token
 from bimo.generate.sampling import Sampling
+from bimo.generate.torch_backend import TorchBackend
 from bimo.models import load_model
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -140,3 +142,10 @@ def test_rewards_are_weighted_and_see_their_rows(tokenizer: Tokenizer) -> None:
     answers = [Answer(tokenizer.encode(text), True) for text in ("a", "the", "月")]
     rewards = [*REWARDS, (Reward("n", number, frozenset({"n"}), 60.0), 0.5)]
     assert rewarded(asked, answers, rewards, tokenizer) == pytest.approx([1.0, 1 / 3 + 0.5, 1.0])
+
+
+def test_a_model_with_more_than_its_own_weights_answers_by_torch(model_folder: Path) -> None:
+    model = load_model(model_folder)
+    assert isinstance(Sampler(model, set(), room=40, together=2)._present(), NativeBackend)
+    model.model.layers[0].register_parameter("lora_A", torch.nn.Parameter(torch.zeros(3, 2)))
+    assert isinstance(Sampler(model, set(), room=40, together=2)._present(), TorchBackend)

@@ -15,8 +15,8 @@ from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train.loop import Loss, Progress, fit
 from bimo.tune import policy
 from bimo.tune.examples import example
-from bimo.tune.pairs import Objective, Unit, reference_of, unit_batch, unit_loss, unit_of, with_reference
 from bimo.tune.rewarded import Drawn, PolicyObjective, rollout_batch, rollout_loss
+from bimo.tune.units import Objective, Unit, reference_of, unit_batch, unit_loss, unit_of, with_reference
 
 trl = pytest.importorskip("trl")
 transformers = pytest.importorskip("transformers")

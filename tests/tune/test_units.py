@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bimo.tune.answers import answer_batch, by_answer, lengths
 from bimo.tune.examples import example
-from bimo.tune.pairs import (
+from bimo.tune.rewarded import Drawn, PolicyObjective, rollout_batch, rollout_loss, token_logprobs
+from bimo.tune.units import (
     Objective,
     Unit,
     Units,
@@ -23,7 +24,6 @@ from bimo.tune.pairs import (
     with_others,
     with_reference,
 )
-from bimo.tune.rewarded import Drawn, PolicyObjective, rollout_batch, rollout_loss, token_logprobs
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 
