@@ -288,6 +288,7 @@ def patient_of(
         shared=overlap_finding(rows.parts),
         skips=task.skips,
         shown=SHOWN,
+        classes=getattr(task, "classes", ()),
         save=task.save,
         load=lambda folder: task.load(folder, torch.device("cpu")),
     )
