@@ -24,7 +24,7 @@ def classify(
     json: bool = False,
     device: Device = "auto",
 ) -> None:
-    """Say which class a text is of, and how probable each class is.
+    """Say which class a text is of, and how surely.
 
     Of the rows of a file, one line each: the class, its probability, the text.
 

@@ -108,7 +108,9 @@ def read_config(folder: Path, families: Mapping[str, str]) -> dict[str, Any]:
         return values
     expected = f"one of {', '.join(families)}"
     if family in ENCODERS:
-        fix = f"Make a classifier of it: bimo tune classify --model {folder} --data FILE"
+        labels = any("Classification" in str(head) for head in values.get("architectures") or [])
+        use = f"bimo classify {folder} TEXT" if labels else f"bimo tune classify --model {folder} --data FILE"
+        fix = f"Use it for what it can do: {use}"
         raise ModelError(f"{folder} is an encoder, which does not write text.", expected=expected, got=family, fix=fix)
     got = f"model_type {family}" + (" with code of its own (auto_map)" if values.get("auto_map") else "")
     raise ModelError(f"{folder} is of a family that bimo does not support.", expected=expected, got=got)

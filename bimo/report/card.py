@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from bimo import files
+from bimo.report import classifier_card
 from bimo.report.facts import (
     PARTS,
     Facts,
@@ -153,6 +154,8 @@ def render(facts: Facts) -> str:
     """The card as Markdown with YAML front matter; nothing that the run says can become markup."""
     parts = [front_matter(facts), *_introduction(facts), *_results(facts), *_data(facts), *_training(facts)]
     name = facts.name if re.fullmatch(r"\w[\w.-]*", facts.name) else "FOLDER"  # nothing that ends a code block
+    if facts.text("kind") == classifier_card.KIND:
+        return "\n".join([*parts, classifier_card.USE.format(name=name), classifier_card.LIMITS])
     if facts.text("kind") not in ("", "base"):
         return "\n".join([*parts, USE_TUNED.format(name=name), LIMITS_TUNED])
     words = PROMPTS.get(facts.language, PROMPT)
@@ -172,7 +175,7 @@ def front_matter(facts: Facts) -> str:
     family = facts.setting("model.family")
     values |= {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": classifier_card.TASK if facts.text("kind") == classifier_card.KIND else "text-generation",
         "tags": ["bimo", *([family] if family else []), *(["base-model"] if facts.text("kind") == "base" else [])],
     }
     metrics = [
@@ -213,7 +216,8 @@ def _introduction(facts: Facts) -> Iterator[str]:
     yield f"# {plain(facts.name)}\n"
     parameters, source = facts.number("model.parameters"), plain(facts.text("data.source"))
     what = f"of {count(parameters)} parameters" if parameters is not None else "of unrecorded size"
-    yield f"A language model {what}, trained {f'on {source}' if source else 'on text without a name'} with bimo.\n"
+    kind = "text classifier" if facts.text("kind") == classifier_card.KIND else "language model"
+    yield f"A {kind} {what}, trained {f'on {source}' if source else 'on text without a name'} with bimo.\n"
     if not facts.finished:
         yield "**This run has not come to its end.** What follows is what it has recorded so far.\n"
     family = facts.setting("model.family")
@@ -229,6 +233,13 @@ def _introduction(facts: Facts) -> Iterator[str]:
 
 def _results(facts: Facts) -> Iterator[str]:
     yield "## Results\n"
+    if right := list(classifier_card.lines(facts)):
+        looked_at = facts.number("data.measured.test_examples") or facts.number("data.test.documents")
+        yield f"On {whole(looked_at)} rows, held out of training and looked at once, after it.\n"
+        shown = [[*_measured(plain(one.name), one.accuracy, 3), figure(one.macro_f1, 3)] for one in right]
+        yield table(["", "accuracy", "95% interval", "macro F1"], shown)
+        yield classifier_card.calibration(facts)
+        return
     rows = []
     for name, key, digits in (("bits per byte", "bits_per_byte", 3), ("perplexity of a token", "perplexity", 1)):
         if measured := facts.measured(f"metrics.test_{key}"):
@@ -266,7 +277,7 @@ def _data(facts: Facts) -> Iterator[str]:
         f"- SHA-256 of the text: `{re.sub('[^0-9a-zA-Z]', '', facts.text('data.data_hash')) or '–'}`\n"
     )
     sides = [(name, f"data.{name}") for name in PARTS] + [("all", "data")]
-    columns = ("documents", "bytes")
+    columns = ("documents",) if facts.text("kind") == classifier_card.KIND else ("documents", "bytes")
     rows = [[name, *(whole(facts.number(f"{path}.{column}")) for column in columns)] for name, path in sides]
     yield table(["part", *columns], rows)
     if note := plain(facts.text("data.note")):

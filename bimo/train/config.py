@@ -38,7 +38,9 @@ class TokenizerConfig:
 class ModelConfig:
     """The shape of the model, in the words of the papers; ``config.json`` has Hugging Face's."""
 
-    family: Literal["qwen3", "llama", "gpt2", "qwen2", "mistral"] = setting("qwen3", "architecture")
+    family: Literal["qwen3", "llama", "gpt2", "qwen2", "mistral", "bert"] = setting(
+        "qwen3", "architecture; bert is only tuned"
+    )
     width: int | None = setting(None, "size of the hidden state (hidden_size)")
     layers: int | None = setting(None, "number of layers (num_hidden_layers)")
     heads: int | None = setting(None, "number of attention heads; divides the width")

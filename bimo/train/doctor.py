@@ -138,7 +138,9 @@ def preflight(patient: Patient, display: Display) -> list[dict[str, Any]]:
         findings = examine(patient)
     show(findings, display.console)
     most, lines = patient.shown
-    show_batch(patient.epoch.first, patient.tokenizer, display.console, rows=1, most=most, lines=lines)
+    show_batch(
+        patient.epoch.first, patient.tokenizer, display.console, rows=1, most=most, lines=lines, classes=patient.classes
+    )
     require(findings)
     return [dataclasses.asdict(finding) for finding in findings]
 
@@ -159,7 +161,14 @@ def only_examine(patient: Patient, display: Display) -> Any:
         findings = examine(patient)
     console = results_console()
     show(findings, console, meanings=True)
-    show_batch(patient.epoch.first, patient.tokenizer, console, rows=1, most=THOROUGHLY * patient.shown[0])
+    show_batch(
+        patient.epoch.first,
+        patient.tokenizer,
+        console,
+        rows=1,
+        most=THOROUGHLY * patient.shown[0],
+        classes=patient.classes,
+    )
     raise Examined(findings)
 
 
@@ -169,7 +178,7 @@ def only_show_batch(patient: Patient, display: Display) -> Any:
     Raises:
         Examined: always.
     """
-    show_batch(patient.epoch.first, patient.tokenizer, results_console())
+    show_batch(patient.epoch.first, patient.tokenizer, results_console(), classes=patient.classes)
     raise Examined
 
 

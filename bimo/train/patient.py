@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,6 +127,7 @@ class Patient:
         shared: what the comparison of held-out and training text has shown, where it is not cut from shards.
         skips: proofs that say nothing about this training, each with the reason.
         shown: labels of the first row that are printed before step 1, and lines.
+        classes: what labels are numbers of, where they are no tokens.
     """
 
     model: Any
@@ -147,6 +148,7 @@ class Patient:
     shared: Finding | None = None
     skips: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[int, int] = (80, 5)
+    classes: Sequence[str] = ()
     save: Callable[[Any, Path], None] = save_model
     load: Callable[[Path], Any] = load_model
 

@@ -170,9 +170,9 @@ def _check_model(model: ModelConfig) -> None:
 def plan_kernels(plan: Plan) -> None:
     """Choose whether a CPU computes with the fused kernels of ``models/kernels.py``."""
     config = plan.config
-    possible = config.device == "cpu" and config.model.family != "gpt2"
+    possible = config.device == "cpu" and config.model.family not in ("gpt2", "bert")
     if config.kernels and (not possible or config.compile):
-        fix = "Leave out kernels, or choose compile=false, --device cpu and a family other than gpt2."
+        fix = "Leave out kernels, or choose compile=false, --device cpu and a family like llama."
         raise ConfigError("kernels=true does not go with this configuration.", fix=fix)
     if config.compile:
         plan.choose("kernels", False, "the layers are compiled instead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +17,15 @@ LEGEND = "green: labels that count; red: masked"
 PLAIN_LEGEND = "⟦ ⟧: masked labels"
 
 
-def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = False, most: int | None = None) -> Text:
+def coloured(
+    batch: Batch,
+    row: int,
+    tokenizer: Tokenizer,
+    *,
+    brackets: bool = False,
+    most: int | None = None,
+    classes: Sequence[str] = (),
+) -> Text:
     """The labels of a row as text; a token that is a part of a character joins those that complete it.
 
     The first input, which is no label, comes before them, masked. Each document begins on a line of its own.
@@ -24,6 +33,7 @@ def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = F
     Args:
         brackets: also put masked stretches into ⟦ ⟧, for places without colour.
         most: labels after which the row is cut off with an ellipsis.
+        classes: what the labels that count are numbers of, where they are no tokens.
     """
     ids, counts = _labels(batch, row)
     special = {id: name for name, id in tokenizer.special.items()}
@@ -34,6 +44,10 @@ def coloured(batch: Batch, row: int, tokenizer: Tokenizer, *, brackets: bool = F
         if id == NEXT_EXAMPLE:
             pieces.append((decoder.decode(b"", final=True) + "\n", ""))
             decoder.reset()
+        elif counting and classes:
+            pieces.append((decoder.decode(b"", final=True), MASKED))
+            decoder.reset()
+            pieces.append((f" → {classes[id]}", f"{END} on dark_green"))
         elif id in special:
             pieces.append((decoder.decode(b"", final=True), style))
             decoder.reset()
@@ -93,6 +107,7 @@ def show_batch(
     rows: int | None = None,
     most: int | None = None,
     lines: int | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Print rows of a batch with a legend and the share of labels that count, each cut off after ``lines``."""
     plain = console.no_color or not console.is_terminal
@@ -102,7 +117,7 @@ def show_batch(
     for row in range(min(rows or len(batch.labels), len(batch.labels))):
         if rows is None:
             console.print(f"── row {row + 1}", style="dim")
-        parts = list(coloured(batch, row, tokenizer, brackets=plain, most=most).split("\n"))
+        parts = list(coloured(batch, row, tokenizer, brackets=plain, most=most, classes=classes).split("\n"))
         if lines is not None and len(parts) > lines:
             parts = [*parts[: lines - 1], parts[lines - 1] + Text(" …", style="dim")]
         console.print(Text("\n").join(parts), soft_wrap=True)

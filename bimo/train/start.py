@@ -136,6 +136,9 @@ def prepare(
         BimoError: the text, the configuration or the budget is not usable.
     """
     check_limits(config)
+    if config.model.family == "bert":
+        fix = "Choose a family like qwen3; an encoder is tuned: bimo tune classify."
+        raise ConfigError("BERT does not learn to write.", expected="a model.family of decoders", got="bert", fix=fix)
     config, reasons = take_over(config, given)
     if config.budget is None and config.steps is None:
         config = dataclasses.replace(config, budget=DEFAULT_BUDGET)

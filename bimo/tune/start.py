@@ -343,6 +343,7 @@ def patient_of(
         shared=overlap_finding(rows.parts),
         skips=task.skips,
         shown=SHOWN,
+        classes=getattr(task, "classes", ()),
         save=lambda one, folder: keep(task, one, whole, base, folder),
         load=lambda folder: kept(task, whole, run, folder, torch.device("cpu")),
     )

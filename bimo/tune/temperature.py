@@ -12,6 +12,7 @@ from torch import Tensor
 BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0
 STEPS = 60
+LIKELIHOOD_RATIO = 3.84  # the 95th percentile of chi-squared with one degree of freedom
 
 
 def calibration_error(scores: Tensor, labels: Tensor, bins: int = BINS) -> float:
@@ -28,8 +29,10 @@ def calibration_error(scores: Tensor, labels: Tensor, bins: int = BINS) -> float
 
 
 def best_temperature(scores: Tensor, labels: Tensor) -> float:
-    """What to divide the scores by, for the lowest cross-entropy (§4.2); 1 where there is nothing to learn it from.
+    """What to divide the scores by, for the lowest cross-entropy (§4.2).
 
+    It is 1 where the texts are too few to tell it from 1, by a likelihood-ratio test at 5%: a temperature that is
+    fitted to chance makes probabilities worse.
     The cross-entropy is convex in 1 / T, so that halving the bracket of its logarithm's slope finds the lowest.
 
     Args:
@@ -45,4 +48,6 @@ def best_temperature(scores: Tensor, labels: Tensor) -> float:
         (slope,) = torch.autograd.grad(F.cross_entropy(scores * sharpness, labels), sharpness)
         middle = float(sharpness.detach())
         low, high = (middle, high) if slope < 0 else (low, middle)
-    return 1 / (low * high) ** 0.5
+    found = 1 / (low * high) ** 0.5
+    gain = F.cross_entropy(scores, labels) - F.cross_entropy(scores / found, labels)
+    return found if 2 * len(labels) * float(gain) > LIKELIHOOD_RATIO else 1.0
