@@ -113,6 +113,15 @@ def copy_sharing_frozen(model: AnyModel) -> AnyModel:
     return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a model folder's safetensors files, under the names that these have.
+
+    Raises:
+        ModelError: there are none, or one is damaged.
+    """
+    return {name: shape for path in _weight_files(folder) for name, (shape, _) in _read_header(path).items()}
+
+
 def _supported_family(values: Mapping[str, Any], folder: Path) -> str:
     """The ``model_type`` of a ``config.json``, if this package computes that family."""
     family = str(values.get("model_type"))
