@@ -298,6 +298,7 @@ def test_train_is_a_folder_and_a_function() -> None:
         pytest.skip("bimo/train/pretrain.py is not written yet")
     run_python("import bimo; assert callable(bimo.train); import bimo.train.loop as loop; assert callable(bimo.train)")
     run_python("import bimo.train.loop; import bimo; assert callable(bimo.train); bimo.train.loop.fit")
+    run_python("import bimo; assert callable(bimo.tune); import bimo.tune.plan; assert callable(bimo.tune)")
 
 
 def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ import sys
 import types
 from typing import Any
 
+FUNCTION = "bimo.train.pretrain:train"
 
-class _Callable(types.ModuleType):
-    """``bimo.train`` is this folder and, for users of ``import bimo``, the function that trains."""
+
+class FolderAndFunction(types.ModuleType):
+    """``bimo.train`` is this folder and, for users of ``import bimo``, the function that trains: its ``FUNCTION``."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return importlib.import_module("bimo.train.pretrain").train(*arguments, **options)
+        module, _, function = self.FUNCTION.partition(":")
+        return getattr(importlib.import_module(module), function)(*arguments, **options)
 
 
-sys.modules[__name__].__class__ = _Callable
+sys.modules[__name__].__class__ = FolderAndFunction

@@ -21,7 +21,7 @@ EXAMPLES_A_STEP = 16  # enough to agree on a direction, few enough to make many 
 STEPS_WANTED = 100  # fewer large steps learn less than more small ones
 FEWEST_STEPS = 5
 LOW_RANK = 10  # times the rate of all weights that updates of low rank want; see docs/experiments.md
-RATE_AT_WIDTH = 2e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
+RATE_AT_WIDTH = 1e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
 EVALUATIONS = 8
 HEEDED = ("model.context", "model.dropout", "reading.encoding", "reading.validation", "reading.test")
 CHECKPOINT_SHARE, CHECKPOINT_SECONDS = 0.05, 60.0
@@ -41,26 +41,29 @@ def plan_rows(plan: Plan, examples: Sequence[Example], longest: int) -> None:
     plan.choose("model.context", length, reason)
 
 
-def plan_rates(plan: Plan, given: Mapping[str, Any], width: int) -> None:
-    """Choose the update rule and its rates, where the user does not."""
+def plan_rule(plan: Plan, given: Mapping[str, Any]) -> None:
+    """Choose the update rule, where the user does not: AdamW, with which nearly all models were trained before."""
+    said = given.get("optimizer") or {}
+    usual = {"name": "adamw", "weight_decay": 0.0}
+    left = {key: value for key, value in usual.items() if key not in said}
+    plan.config = dataclasses.replace(plan.config, optimizer=dataclasses.replace(plan.config.optimizer, **left))  # type: ignore[arg-type]
+
+
+def plan_rates(plan: Plan, given: Mapping[str, Any], width: int, examples: float) -> None:
+    """Choose AdamW's learning rates, where the user does not.
+
+    Args:
+        examples: of a step; with fewer, gradients are noisier, and AdamW's rate falls with their square root (Malladi
+            et al. 2022, On the SDEs and scaling rules for adaptive gradient algorithms).
+    """
     said, optimizer = given.get("optimizer") or {}, plan.config.optimizer
-    if "name" not in said:
-        optimizer = dataclasses.replace(optimizer, name="adamw")
-    if "weight_decay" not in said:
-        optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
     faster = 1 if plan.config.lora is None else LOW_RANK  # type: ignore[attr-defined]
-    rate = float(f"{faster * RATE_AT_WIDTH / width:.2g}")
+    rate = float(f"{faster * RATE_AT_WIDTH / width * min(1.0, examples / EXAMPLES_A_STEP) ** 0.5:.2g}")
     for key in ("learning_rate", "adamw_learning_rate"):
         if key not in said and optimizer.name == "adamw":
             optimizer = dataclasses.replace(optimizer, **{key: rate})  # type: ignore[arg-type]
-            plan.reasons.append(
-                (
-                    f"optimizer.{key}",
-                    rate,
-                    f"in inverse proportion to the width, {width}"
-                    + (", for updates of low rank" if faster > 1 else ""),
-                )
-            )
+            reason = f"for a width of {width} and {examples:.1f} examples a step"
+            plan.reasons.append((f"optimizer.{key}", rate, reason))
     plan.config = dataclasses.replace(plan.config, optimizer=optimizer)
 
 

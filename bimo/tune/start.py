@@ -41,7 +41,7 @@ from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole, skipped
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import Given, Materials, make_materials, overlap_finding, read_given
-from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_steps, wanted_rows
+from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_rule, plan_steps, wanted_rows
 from bimo.tune.task import Task
 from bimo.tune.tasks import make_task
 
@@ -143,6 +143,9 @@ def prepare(
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
     plan_batch(plan, wanted, rows_per_epoch, len(materials.train), left, a_row)
+    assert plan.config.batch.size
+    a_step = len(materials.train) * plan.config.batch.size / rows_per_epoch
+    plan_rates(plan, given, model.config.hidden_size, a_step)
     config = cast(TuneConfig, plan.config)
     materials = _sampled(config, materials, budget.seconds, a_row)
     batches = make_batches(config, task, materials)
@@ -192,7 +195,7 @@ def _materials(
     plan = Plan(config)
     plan_arithmetic(plan, machine)
     plan_kernels(plan)
-    plan_rates(plan, given, model.config.hidden_size)
+    plan_rule(plan, given)
     plan_rows(plan, [*materials.train, *materials.validation, *materials.test], longest)
     return plan, materials
 

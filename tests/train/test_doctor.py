@@ -180,7 +180,12 @@ def test_batches_of_no_stream_and_parameters_frozen_on_purpose(english: Material
     findings = doctor.examine(tuned)
     assert not failed(findings), [finding for finding in findings if finding.ok is False]
     skipped = {finding.name for finding in findings if finding.ok is None} - {"transformers", "precision"}
-    assert skipped == {"labels", "nothing cut off", "shared text"}
+    assert skipped == {"nothing cut off", "shared text"}
+    shifted = with_batches(lambda batch, _: dataclasses.replace(batch, labels=batch.labels.roll(-1, dims=1)))
+    assert "labels" in failed(doctor.examine(shifted(tuned)))
+    assert "end of text" in failed(doctor.examine(dataclasses.replace(tuned, ends=frozenset({1}))))
+    skipping = doctor.examine(dataclasses.replace(tuned, skips={"padding": "not here"}))
+    assert next(finding for finding in skipping if finding.name == "padding").measured == "not here"
     assert failed(doctor.examine(dataclasses.replace(tuned, frozen=frozenset()))) == {"gradients"}
 
 
