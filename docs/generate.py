@@ -118,8 +118,9 @@ def _sections(config: type, prefix: str, leave_out: Collection[str] = ()) -> Ite
         hint, key = hints[field.name], prefix + field.name
         if field.name in leave_out:
             continue
-        if dataclasses.is_dataclass(hint):
-            nested.append((key, typing.cast(type, hint)))
+        inner = next((one for one in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(one)), None)
+        if inner is not None:  # one that may be left out, too
+            nested.append((key, typing.cast(type, inner)))
             continue
         meaning = field.metadata.get("doc", "")
         rows.append(f"| `{key}` | {shown_type(hint)} | {shown_default(field)} | {_cell(meaning)} |")
@@ -148,7 +149,8 @@ def shown_default(field: dataclasses.Field[Any]) -> str:
     made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
     if made is None:
         return "chosen by the plan"
-    return f"`{made}`" if isinstance(made, str) and made.isprintable() and made else f"`{json.dumps(made, ensure_ascii=False)}`"
+    plain = isinstance(made, str) and made.isprintable() and made
+    return f"`{made if plain else json.dumps(made, ensure_ascii=False)}`"
 
 
 def _cell(text: str) -> str:

@@ -33,6 +33,15 @@ def read_headers(folder: Path) -> dict[Path, Header]:
     return {path: _read_header(path) for path in _weight_files(folder)}
 
 
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a model folder's safetensors files, under the names that these have.
+
+    Raises:
+        ModelError: there are none, or one is damaged.
+    """
+    return {name: shape for header in read_headers(folder).values() for name, (shape, _) in header.items()}
+
+
 def stored_precision(folder: Path) -> torch.dtype:
     """The precision that most numbers of a folder's weights have; the files' headers are read, not the weights.
 

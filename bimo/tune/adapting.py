@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bimo import files
-from bimo.errors import ModelError
 from bimo.models import write_config
 from bimo.models.adapter import FOLDER, Base, attach, read_adapter, save_adapter
 from bimo.models.lora import adapt, merged
+from bimo.models.weights import stored_shapes
 from bimo.run import Run
 from bimo.train.materials import START_FOLDER
 from bimo.train.plan import Plan
@@ -22,17 +22,31 @@ from bimo.tune.task import Task
 
 
 def plan_whole(plan: Plan, model: Any) -> None:
-    """Let the tables be learned as a whole where the vocabulary grew: an update of low rank cannot add rows."""
+    """Let what the model to tune does not hold be learned as a whole: rows of new tokens, and a head that is new.
+
+    An update of low rank cannot add rows, and beside random numbers it has no sense.
+    """
     config: Any = plan.config
     if config.lora is None or config.lora.whole:
         return
-    rows = model.config.vocab_size
-    before = files.read_json(Path(config.start) / "config.json", error=ModelError).get("vocab_size")
-    if rows != before:
-        tables = [name for name, table in model.named_parameters() if table.ndim == 2 and table.shape[0] == rows]
-        whole = tuple(name.removesuffix(".weight") for name in tables)
+    stored = stored_shapes(Path(config.start))
+    new = []
+    for name, parameter in model.named_parameters():
+        known = (
+            shape for other, shape in stored.items() if f".{name}".endswith(f".{other}") or other.endswith(f".{name}")
+        )
+        if next(known, None) != tuple(parameter.shape):
+            new.append(name.rpartition(".")[0])
+    if new:
+        whole = tuple(dict.fromkeys(new))
         plan.config = dataclasses.replace(config, lora=dataclasses.replace(config.lora, whole=whole))
-        plan.reasons.append(("lora.whole", ", ".join(whole), f"the vocabulary grew from {before:,} to {rows:,}"))
+        plan.reasons.append(("lora.whole", ", ".join(whole), f"new, or of another size than in {config.start}"))
+
+
+def skipped(task: Task, config: TuneConfig) -> Mapping[str, str]:
+    """The proofs of the doctor that say nothing about this training, each with the reason."""
+    low = {"overfits": "beside weights that know nothing yet, updates of low rank learn no batch by heart"}
+    return task.skips if config.lora is None else {**task.skips, **low}
 
 
 def begin(model: Any, config: TuneConfig) -> None:
@@ -63,12 +77,16 @@ def kept(task: Task, config: TuneConfig, run: Run, folder: Path, device: torch.d
 
 
 def finished(task: Task, config: TuneConfig, run: Run, device: torch.device) -> Any:
-    """The model that the run has come to; of one that keeps only its adapter, what else is large goes."""
+    """The model that the run has come to, in plain weights."""
     if config.lora is None or not config.lora.adapter_only:
         return task.load(run.path, device)
-    model = merged(kept(task, config, run, run.path, device), torch.float32)
-    shutil.rmtree(run.checkpoints)
-    return model
+    return merged(kept(task, config, run, run.path, device), torch.float32)
+
+
+def tidy(config: TuneConfig, run: Run) -> None:
+    """Of a finished run that is to keep only its adapter, remove what else is large."""
+    if config.lora is not None and config.lora.adapter_only:
+        shutil.rmtree(run.checkpoints)
 
 
 def base_of(config: TuneConfig, parent: Any) -> Base:

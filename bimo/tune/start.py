@@ -37,7 +37,7 @@ from bimo.train.patient import Batches, Patient
 from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
 from bimo.train.probe import Machine
 from bimo.train.start import set_up
-from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole
+from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole, skipped
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
@@ -341,7 +341,7 @@ def patient_of(
         frozen=frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad),
         ends=task.ends(materials.tokenizer),
         shared=overlap_finding(rows.parts),
-        skips=task.skips,
+        skips=skipped(task, config),
         shown=SHOWN,
         classes=getattr(task, "classes", ()),
         save=lambda one, folder: keep(task, one, whole, base, folder),

@@ -21,7 +21,7 @@ from bimo.train.hooks import Best
 from bimo.train.learn import Learner, learn
 from bimo.train.lineage import Stopwatch
 from bimo.train.loop import Progress
-from bimo.tune.adapting import base_of, finished, keep
+from bimo.tune.adapting import base_of, finished, keep, tidy
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
 from bimo.tune.task import in_bits
 
@@ -137,6 +137,7 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     )
     write_card(run)
     write_page(run)
+    tidy(config, run)
     before = lineage.values.get("before") or {}
     for name, label in (("test_bits_per_byte", "bits per byte of held-out answers"), ("test_accuracy", "accuracy")):
         if name in figures:

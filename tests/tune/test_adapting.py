@@ -68,7 +68,7 @@ def test_checkpoints_hold_what_is_learned_and_what_is_frozen_stays(run: Run) -> 
     assert {name.removeprefix("model.") for name in newest if name.startswith("model.")} == set(adapter.tensors)
 
 
-def test_tables_that_grew_are_learned_as_a_whole(model_folder: Path) -> None:
+def test_tables_that_grew_and_new_heads_are_learned_as_a_whole(model_folder: Path) -> None:
     model = load_model(model_folder)
     plan = Plan(TuneConfig(start=str(model_folder), lora=LoraConfig()))
     plan_whole(plan, model)
@@ -81,6 +81,11 @@ def test_tables_that_grew_are_learned_as_a_whole(model_folder: Path) -> None:
     tied = model.config.tie_word_embeddings
     assert plan.config.lora.whole == (("model.embed_tokens",) if tied else ("model.embed_tokens", "lm_head"))
     assert [reason[0] for reason in plan.reasons] == ["lora.whole"]
+    model = load_model(model_folder)
+    model.classifier = torch.nn.Linear(24, 2)
+    plan = Plan(TuneConfig(start=str(model_folder), lora=LoraConfig()))
+    plan_whole(plan, model)
+    assert plan.config.lora.whole == ("classifier",)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
