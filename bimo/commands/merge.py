@@ -15,9 +15,9 @@ def merge(
     dtype: Literal["float32", "bfloat16"] = "float32",
     force: bool = False,
 ) -> None:
-    """Make one model of a LoRA adapter and the model it was learned on.
+    """Make one model of an adapter and its base.
 
-    Adapters of `bimo tune --lora` and of peft can be merged. The result is a
+    LoRA and DoRA of `bimo tune --lora` and of peft can be merged. The result is a
     run, and a Hugging Face folder, that needs neither of them. An adapter is
     refused where it was learned on another model.
 

@@ -13,9 +13,10 @@ You may call functions. These are available, one JSON object a line:
 To call one, write nothing but <tool_call>{{"name": "its name", "arguments": {{...}}}}</tool_call>."""
 
 
-def used(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> bool:
-    """Whether a conversation has to do with functions."""
-    return bool(tools) or any(message.get("role") == "tool" or message.get("tool_calls") for message in messages)
+def unknown(template: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> bool:
+    """Whether a conversation has to do with functions in a way that its template does not mention."""
+    said = any(message.get("role") == "tool" or message.get("tool_calls") for message in messages)
+    return (bool(tools) and "tools" not in template) or (said and "tool" not in template)
 
 
 def shown_without_template(

@@ -188,7 +188,7 @@ class Tokenizer:
                 "This tokenizer has no chat template: the model was not made for conversations.",
                 fix="Use `bimo generate` to continue a text instead.",
             )
-        if "tools" not in self.chat_template and calls.used(messages, tools):
+        if calls.unknown(self.chat_template, messages, tools):
             messages, tools = calls.shown_without_template(messages, tools or ()), None
         return chat.render(
             self.chat_template,

@@ -21,8 +21,8 @@ from bimo.serve.app import create_app
 from bimo.serve.errors import ApiError
 from bimo.serve.hosts import Hosts
 from bimo.serve.keys import Keys
+from bimo.serve.loading import named
 from bimo.serve.page_routes import OPEN, page_routes
-from bimo.serve.server import start
 from tests.models.gguf_file import Stored, array, gguf_bytes, write
 from tests.serve.live import Live, ScriptedEngine, serving
 
@@ -35,7 +35,7 @@ def refused(file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words:
     monkeypatch.setenv("BIMO_CACHE", str(tmp_path / "cache"))
     path = write(tmp_path / "model.gguf", file)
     with pytest.raises(ModelError, match=words):
-        start(path, "127.0.0.1", 0, Hosts(), name=None)
+        named([path], [])
     assert not [found for found in (tmp_path / "cache").rglob("*") if found.is_file()]
 
 

@@ -116,7 +116,7 @@ class Soak:
         with ThreadPoolExecutor(TOGETHER) as pool:
             list(pool.map(lambda one: self.one(*one), work))
         self.counts.update(kinds)
-        until(lambda: self.live.served.admission.active == 0 and self.live.served.engine.running() == 0)
+        until(lambda: self.live.served.shared.admission.active == 0 and self.live.served.engine.running() == 0)
         until(lambda: not self.live.server.server_state.connections)
 
     def one(self, kind: str, number: int, share: float) -> None:
@@ -183,7 +183,7 @@ class Held:
         tasks = asyncio.run_coroutine_threadsafe(_tasks(), loop).result(timeout=60)
         gc.collect()
         stats = engine._engine.stats()
-        assert live.served.admission.waiting == live.served.admission.active == 0
+        assert live.served.shared.admission.waiting == live.served.shared.admission.active == 0
         return cls(
             memory=process.memory_info().rss,
             threads=threading.active_count(),
@@ -218,7 +218,7 @@ def leaves_nothing(soak: Soak, rounds: int, count: int, *, allowed: float) -> li
     # asyncio keeps a few threads for what would hold it up, and begins them one by one.
     assert last.threads <= first.threads + 6
     assert last.memory - first.memory < allowed, held
-    assert soak.live.served.metrics.disconnects > 0 and soak.live.served.engine.alive()
+    assert soak.live.served.shared.metrics.disconnects > 0 and soak.live.served.engine.alive()
     return held
 
 

@@ -196,23 +196,6 @@ def test_one_example_is_learned_by_heart(model_folder: Path, tiny: dict[str, Any
     assert "too few rows" in run.read_lineage()["data"]["note"]
 
 
-def test_low_rank_and_the_like_have_one_seam(model_folder: Path, talks: Path, tiny: dict[str, Any], tmp_path: Path):
-    def norms_only(model: Any) -> Any:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.endswith("norm.weight"))
-        return model
-
-    config = {**tiny, "steps": 3, "averaging": 0.0}
-    run = tune("chat", model_folder, talks, tmp_path / "run", config=config, quiet=True, adapt=norms_only)
-    old, new = load_model(model_folder), load_model(run.path)
-    moved = {
-        name
-        for (name, one), two in zip(old.named_parameters(), new.parameters(), strict=True)
-        if not torch.equal(one, two)
-    }
-    assert moved and all(name.endswith("norm.weight") for name in moved)
-
-
 def test_what_cannot_be_done_is_said(model_folder: Path, talks: Path, tiny: dict[str, Any], tmp_path: Path):
     def refused(kind: type[BimoError], match: str, **given: Any) -> None:
         options = {

@@ -20,7 +20,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 AXE = "axe-core@4.14.1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no test of its process can run an event loop of its own
 def browser() -> Iterator[Any]:
     chromium = os.environ.get("BIMO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
