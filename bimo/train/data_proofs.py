@@ -39,7 +39,7 @@ def labels(patient: Patient) -> Finding:
 
 def _next_inputs(batch: Batch) -> Finding:
     """Compare labels with the inputs that follow them, where both are of one example."""
-    inside = ~begins(batch)[:, 1:]
+    inside = ~begins(batch, None)[:, 1:]
     total, right = int(inside.sum()), int((inside & (batch.labels[:, :-1] == batch.input_ids[:, 1:])).sum())
     fix = "Shift once: where the batch is made (labels[t] = ids[t + 1]), and nowhere else."
     return Finding(right == total, f"{right:,} of {total:,} labels are the next input", "all of them", fix)
@@ -102,7 +102,7 @@ def positions(patient: Patient) -> Finding:
     if patient.epoch.boundary is None:
         return Finding(None, "no document begins inside a row of what was read")
     batch = patient.epoch.boundary[0]
-    first = begins(batch)[:, 1:] if patient.train is None else batch.input_ids[:, 1:] == patient.tokenizer.eos_id
+    first = begins(batch, patient.stream_eos)[:, 1:]
     expected = torch.where(first, 0, batch.position_ids[:, :-1] + 1)
     right = int((expected == batch.position_ids[:, 1:])[first].sum())
     steady = bool((expected == batch.position_ids[:, 1:])[~first].all())

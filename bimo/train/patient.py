@@ -157,6 +157,11 @@ class Patient:
         """Where the model is."""
         return next(iter(self.model.parameters())).device
 
+    @property
+    def stream_eos(self) -> int | None:
+        """The id that documents of the training shard begin with; None where examples are not cut from one."""
+        return self.tokenizer.eos_id if self.train is not None else None
+
     @functools.cached_property
     def fresh(self) -> Any:
         """A copy as training begins, in float32 and eager; nothing changes it."""
@@ -281,11 +286,12 @@ def _read_epoch(batches: Batches, tokens: Tokens | None, eos_id: int, end_ids: f
         ends += int((batch.loss_mask & torch.isin(batch.labels, ending)).sum())
         stretches += int(batch.loss_mask[:, 0].sum() + (batch.loss_mask[:, 1:] & ~batch.loss_mask[:, :-1]).sum())
         if room < LENGTH // 2 and (not room or MOST_BATCHES - most <= SEARCHED):
-            for row, column in (begins(batch)[:, 1:]).nonzero().tolist():
-                length, counts = _from(batch, row, column + 1)
-                around = min(column + 1, length)
+            starts = begins(batch, eos_id if tokens is not None else None)
+            for row, column in starts.nonzero().tolist():
+                length, counts = _from(batch, row, column, starts)
+                around = min(column, length)
                 if around > room and counts:
-                    boundary, room = (batch, row, column + 1), around
+                    boundary, room = (batch, row, column), around
         if tokens is not None and seen.all():
             again = True
     assert first is not None
@@ -306,16 +312,25 @@ def _unseen_rows(batch: Batch, seen: np.ndarray[Any, np.dtype[np.bool_]], eos_id
     return (cut(batch, slice(0, good), slice(None)) if good < len(repeated) else batch), good < len(repeated)
 
 
-def begins(batch: Batch) -> Tensor:
-    """Where another document than that of the position before begins (B, T); never at the first position."""
-    segments = batch.segment_ids
-    return torch.cat((torch.zeros_like(segments[:, :1]), segments[:, 1:] - segments[:, :-1]), dim=1) != 0
+def begins(batch: Batch, eos_id: int | None) -> Tensor:
+    """Where another document than that of the position before begins (B, T); never at the first position.
+
+    Args:
+        eos_id: what documents of a stream begin with; the batch's word for it is not taken then.
+    """
+    if eos_id is not None:
+        starts = batch.input_ids == eos_id
+    else:
+        starts = batch.segment_ids != batch.segment_ids.roll(1, dims=1)
+    starts[:, 0] = False
+    return starts
 
 
-def _from(batch: Batch, row: int, column: int) -> tuple[int, bool]:
+def _from(batch: Batch, row: int, column: int, starts: Tensor) -> tuple[int, bool]:
     """Positions of the document that begins at ``column`` that lie in the row, and whether any label of it counts."""
-    inside = batch.segment_ids[row] == batch.segment_ids[row, column]
-    return int(inside[column:].sum()), bool((inside & batch.loss_mask[row]).any())
+    following = starts[row, column + 1 :].nonzero()
+    length = int(following[0]) + 1 if len(following) else starts.shape[1] - column
+    return length, bool(batch.loss_mask[row, column : column + length].any())
 
 
 def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:

@@ -157,7 +157,7 @@ def packing(patient: Patient) -> Finding:
     batch, row, begin = patient.epoch.boundary
     end = min(begin + TINY_LENGTH, batch.labels.shape[1])
     start = max(0, begin - TINY_LENGTH)
-    following = begins(batch)[row, begin + 1 : end].nonzero()
+    following = begins(batch, patient.stream_eos)[row, begin + 1 : end].nonzero()
     end = begin + 1 + int(following[0]) if len(following) else end
     model, rows = patient.overfitted.model, slice(row, row + 1)
     packed = label_nats(model, cut(batch, rows, slice(start, end)).to(patient.device))[:, begin - start :]

@@ -98,10 +98,10 @@ def test_a_learning_rate_that_ruins_the_model_is_stopped_and_the_last_good_check
 
 def diverging(text: Path, config: dict[str, Any], out: Path) -> Run:
     """A run whose learning rates are multiplied by thousands from step 31 on."""
-    from bimo.train import pretrain
+    from bimo.train import learn
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "multiplier", lambda schedule, step, steps: 1.0 if step < 30 else 3000.0)
+        patch.setattr(learn, "multiplier", lambda schedule, step, steps: 1.0 if step < 30 else 3000.0)
         with pytest.raises(Diverged) as caught:
             train(text, None, out, config=config, quiet=True)
     said = str(caught.value)
