@@ -60,7 +60,7 @@ class EngineError(BimoError):
 
 
 class ConstraintError(EngineError):
-    """What the new tokens must obey cannot be obeyed to the end: it is too hard, or the tokenizer cannot write it."""
+    """What the new tokens must obey is wrong, or cannot be obeyed to the end."""
 
 
 class Busy(EngineError):

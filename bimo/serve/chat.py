@@ -17,7 +17,8 @@ from bimo.serve.answers import DONE, answered, event
 from bimo.serve.bodies import read_body
 from bimo.serve.chat_request import ChatRequest
 from bimo.serve.choices import Job, Usage, seeds_of, settings_of, write_all
-from bimo.serve.errors import unsupported, without_paths, wrong
+from bimo.serve.engines import Rule
+from bimo.serve.errors import without_paths, wrong
 from bimo.serve.served import Models, Served, now
 from bimo.serve.token_names import chat_logprobs
 from bimo.serve.tools import Call, CallReader, call_schema
@@ -52,12 +53,7 @@ class Chatting:
         tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()] if choice != "none" else []
         self.names = [tool["function"]["name"] for tool in tools]
         self.forced = choice == "required" or choice.startswith(":")
-        constraint = body.response_format.constraint if body.response_format else None
-        if self.forced:
-            constraint = call_schema(tools, choice[1:] if choice.startswith(":") else None)
-        if constraint is not None and not served.engine.facts.constrains:
-            param = "tool_choice" if self.forced else "response_format"
-            raise unsupported(param, "This server's engine cannot hold answers to a schema.")
+        rule, param = self._rule(tools, choice)
         messages = served.guarded_messages([message.shown() for message in body.messages], caller, "messages")
         ids = chat_ids(served, messages, tools)
         max_param = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
@@ -69,12 +65,12 @@ class Chatting:
             max_tokens=room,
             ends=served.conventions.turn_ends,
             top=self.top,
-            json_schema=constraint,
+            rule=rule,
+            rule_param="tool_choice" if self.forced else param,
             caller=caller,
         )
         seeds, stop = seeds_of(settings, self.n), body.stop or ()
-        param = "tools" if self.forced else "response_format"
-        self.jobs = [Job(ids, dataclasses.replace(settings, seed=seed), stop, schema_param=param) for seed in seeds]
+        self.jobs = [Job(ids, dataclasses.replace(settings, seed=seed), stop, rule_param=param) for seed in seeds]
         self.usage = Usage(prompt=len(ids))
         self.readers = [CallReader(self.names, bare=self.forced) for _ in self.jobs] if self.names else []
         self.head = {
@@ -84,6 +80,15 @@ class Chatting:
             "service_tier": "default",
             "system_fingerprint": served.engine.facts.fingerprint,
         }
+
+    def _rule(self, tools: list[dict[str, Any]], choice: str) -> tuple[Rule | None, str]:
+        """What the answer must be, and the parameter that says so."""
+        if self.forced:
+            return Rule("json", call_schema(tools, choice[1:] if choice.startswith(":") else None)), "tools"
+        if self.body.structured_outputs is not None:
+            return self.body.structured_outputs.rule, "structured_outputs"
+        schema = self.body.response_format.constraint if self.body.response_format else None
+        return None if schema is None else Rule("json", schema), "response_format"
 
     def _read(self, number: int, text: str, final: bool) -> tuple[str, list[Call]]:
         """What of a piece is text and what is a call."""

@@ -247,6 +247,9 @@ class ChatRequest(Sampled):
         size = len(json.dumps([tool.model_dump() for tool in self.tools or ()]))
         if size > limits.SCHEMA_BYTES:
             raise Refusal(f"at most {limits.SCHEMA_BYTES:,} bytes together, but got {size:,}.", inside="tools")
+        shaped = self.response_format is not None and self.response_format.constraint is not None
+        if self.structured_outputs is not None and (shaped or self.tool_choice not in (None, "auto", "none")):
+            raise Refusal("it contradicts 'response_format' or 'tool_choice'.", inside="structured_outputs")
         choice = self.tool_choice
         if choice is not None and not names:
             raise Refusal("it is only allowed when 'tools' are given.", inside="tool_choice")

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bimo.errors import ConstraintError
 from bimo.generate.generate import row_seeds
-from bimo.serve.engines import Settings
-from bimo.serve.errors import INVALID_SCHEMA, ApiError, wrong
+from bimo.serve.engines import Rule, Settings
+from bimo.serve.errors import unsupported, wrong
 from bimo.serve.fields import Sampled
 from bimo.serve.served import Served
 from bimo.serve.writing import GuardedWriter, Piece, Writer
@@ -25,14 +25,14 @@ class Job:
 
     Attributes:
         prompt: which of the request's prompts it continues.
-        schema_param: the parameter that its JSON schema comes from.
+        rule_param: the parameter that its rule comes from.
     """
 
     ids: Sequence[int]
     settings: Settings
     stop: tuple[str, ...]
     prompt: int = 0
-    schema_param: str | None = None
+    rule_param: str = "structured_outputs"
 
 
 @dataclass
@@ -62,14 +62,17 @@ def settings_of(
     max_tokens: int,
     ends: frozenset[int],
     top: int = 0,
-    json_schema: Mapping[str, Any] | None = None,
+    rule: Rule | None = None,
+    rule_param: str = "structured_outputs",
     caller: str = "",
 ) -> Settings:
     """How the first choice of a request is drawn; of OpenAI's defaults where the request is silent.
 
     Raises:
-        ApiError: 400; a token of ``logit_bias`` is not in the vocabulary.
+        ApiError: 400; a token of ``logit_bias`` is not in the vocabulary, or the engine knows no rules.
     """
+    if rule is not None and not served.engine.facts.constrains:
+        raise unsupported(rule_param, "This server's engine cannot hold answers to a rule.")
     bias = body.logit_bias or {}
     served.check_ids(list(bias), "logit_bias")
     return Settings(
@@ -85,7 +88,7 @@ def settings_of(
         logit_bias=bias,
         ends=ends,
         top=top,
-        json_schema=json_schema,
+        rule=rule,
         salt=caller.encode(),
     )
 
@@ -147,11 +150,8 @@ async def _write(served: Served, caller: str, job: Job) -> AsyncGenerator[Piece,
             async for piece in pieces:
                 yield piece
     except ConstraintError as cause:
-        raise wrong(str(cause), job.schema_param, INVALID_SCHEMA) from None
-    except ApiError as cause:
-        if cause.code == INVALID_SCHEMA:
-            cause.param = job.schema_param
-        raise
+        assert job.settings.rule is not None
+        raise wrong(str(cause), job.rule_param, job.settings.rule.code) from None
 
 
 async def _unblamed(served: Served, caller: str, job: Job) -> AsyncGenerator[Piece, None]:

@@ -67,8 +67,9 @@ class Completing:
             wanted = room = min(room, DEFAULT_TOKENS)
         self.top = body.logprobs or 0
         settings = settings_of(
-            served, body, max_tokens=max(room, 1), ends=served.conventions.ends, top=self.top, caller=caller
-        )
+            served, body, max_tokens=max(room, 1), ends=served.conventions.ends, top=self.top, caller=caller,
+            rule=body.structured_outputs.rule if body.structured_outputs else None,
+        )  # fmt: skip
         seeds, stop = seeds_of(settings, self.drawn), body.stop or ()
         self.jobs = [
             Job(ids, dataclasses.replace(settings, seed=seed), stop, prompt)

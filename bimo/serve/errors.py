@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse
 from bimo.errors import BimoError, UsageError
 
 PATH = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:)?[/\\][^\s'\",;]+")  # a path of this machine, which nobody else need know
-INVALID_SCHEMA = "invalid_json_schema"
 NAME_SHOWN = 80  # characters of an unknown parameter
 PHRASES = {
     "bool_type": "true or false",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from bimo.serve import limits
+from bimo.serve.engines import Rule
 from bimo.serve.errors import Refusal, shown_type
 
 MOST_TOKENS = 2**31 - 1
@@ -154,6 +155,30 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
+class StructuredOutputs(Body):
+    """What the text must be, one of the four; vLLM's name for what OpenAI has for JSON in chats alone."""
+
+    json_: Annotated[Schema | None, Field(alias="json", description="a JSON schema")] = None
+    regex: Annotated[str, Field(min_length=1, description="in the syntax of Rust, without look-around")] | None = None
+    choice: Annotated[list[str], Field(min_length=1, max_length=limits.TEXTS_TO_CHOOSE)] | None = None
+    grammar: Annotated[str, Field(min_length=1, description="Lark, as llguidance has it")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> StructuredOutputs:
+        if (given := len(self._given())) != 1:
+            raise Refusal(f"expected one of 'json', 'regex', 'choice' and 'grammar', but got {given}.")
+        return self
+
+    def _given(self) -> list[Rule]:
+        rules = (Rule("json", self.json_), Rule("regex", self.regex), Rule("choice", self.choice))
+        return [rule for rule in (*rules, Rule("grammar", self.grammar)) if rule.source is not None]
+
+    @property
+    def rule(self) -> Rule:
+        """As engines know it."""
+        return self._given()[0]
+
+
 class Sampled(Body):
     """What completions and chats have in common."""
 
@@ -172,6 +197,7 @@ class Sampled(Body):
     top_k: Annotated[int, Field(ge=0, le=MOST_TOKENS, description="not OpenAI's")] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, description="not OpenAI's")] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10, description="not OpenAI's")] | None = None
+    structured_outputs: Annotated[StructuredOutputs, Field(description="not OpenAI's")] | None = None
 
     @model_validator(mode="after")
     def _only_when_streaming(self) -> Sampled:

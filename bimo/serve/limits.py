@@ -16,6 +16,7 @@ STOPS = 4
 STOP_CHARACTERS = 256
 BIASES = 1_024  # entries of logit_bias
 TOOLS = 128
+TEXTS_TO_CHOOSE = 1_000  # of an answer that is one of them
 SCHEMA_BYTES = 65_536  # a JSON schema, and all tools together
 LOGPROBS = 5  # alternatives of the older API
 TOP_LOGPROBS = 20  # and of the newer one

@@ -16,7 +16,8 @@ from bimo.serve.answers import answered, event
 from bimo.serve.bodies import read_body
 from bimo.serve.chat import chat_ids
 from bimo.serve.choices import Job, Usage, settings_of, write_all
-from bimo.serve.errors import ApiError, unsupported, wrong
+from bimo.serve.engines import Rule
+from bimo.serve.errors import ApiError, wrong
 from bimo.serve.fields import Sampled
 from bimo.serve.response_request import ResponseRequest
 from bimo.serve.served import Models, Served, now
@@ -36,16 +37,15 @@ class Responding:
                 raise wrong(message, "previous_response_id", "previous_response_not_found")
             earlier = found.messages
         constraint = body.text.format.constraint if body.text and body.text.format else None
-        if constraint is not None and not served.engine.facts.constrains:
-            raise unsupported("text.format", "This server's engine cannot hold answers to a schema.")
         self.messages = [*earlier, *served.guarded_messages([item.shown() for item in body.input], caller, "input")]
         ids = self._fitting_ids()
         room = served.room(len(ids), body.max_output_tokens, "input", "max_output_tokens")
         sampled = Sampled(model=body.model, temperature=body.temperature, top_p=body.top_p)
         settings = settings_of(
-            served, sampled, max_tokens=room, ends=served.conventions.turn_ends, json_schema=constraint, caller=caller
-        )
-        self.job = Job(ids, settings, (), schema_param="text.format")
+            served, sampled, max_tokens=room, ends=served.conventions.turn_ends, caller=caller,
+            rule=None if constraint is None else Rule("json", constraint), rule_param="text.format",
+        )  # fmt: skip
+        self.job = Job(ids, settings, (), rule_param="text.format")
         self.usage = Usage(prompt=len(ids))
         self.id, self.item_id, self.created = f"resp_{secrets.token_hex(16)}", f"msg_{secrets.token_hex(16)}", now()
         self._sequence, self._why = -1, ""

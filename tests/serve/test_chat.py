@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import openai
@@ -138,7 +139,7 @@ def test_a_call_can_be_required(scripted: Any, choice: Any) -> None:
     answer = chat(live, tools=[WEATHER, TIME], tool_choice=choice, max_tokens=300).choices[0]
     assert answer.message.content is None and answer.finish_reason == "tool_calls"
     assert answer.message.tool_calls[0].function.arguments == '{"city": "Rom"}'
-    schema = engine.asked[0][1].json_schema
+    schema = engine.asked[0][1].rule.source
     branches = schema.get("anyOf", [schema])
     names = [branch["properties"]["name"]["const"] for branch in branches]
     assert names == (["weather", "time"] if choice == "required" else ["weather"])
@@ -170,7 +171,8 @@ def test_schemas_reach_the_engine(scripted: Any) -> None:
     ]
     for format in formats:
         chat(live, response_format=format)
-    assert [settings.json_schema for _, settings in engine.asked] == [None, {"type": "object"}, schema]
+    rules = [settings.rule for _, settings in engine.asked]
+    assert [rule and rule.source for rule in rules] == [None, {"type": "object"}, schema]
 
 
 def test_an_engine_without_schemas_says_so(scripted: Any) -> None:
@@ -178,6 +180,7 @@ def test_an_engine_without_schemas_says_so(scripted: Any) -> None:
     for options, param in (
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+        ({"extra_body": {"structured_outputs": {"regex": "a"}}}, "structured_outputs"),
     ):
         with pytest.raises(openai.BadRequestError) as refusal:
             chat(live, **options)
@@ -213,6 +216,55 @@ def test_answers_obey_their_schema(live: Any) -> None:
     called = chat(live, tools=[tool], tool_choice="required", max_tokens=100).choices[0]
     assert called.finish_reason == "tool_calls" and called.message.tool_calls[0].function.name == "weather"
     assert set(json.loads(called.message.tool_calls[0].function.arguments)) == {"city", "wet"}
+
+
+LETTERS = 'start: "a" rest\nrest: "b" rest | "c"'
+
+
+@pytest.mark.parametrize(
+    ("rule", "pattern"),
+    [
+        ({"regex": "[0-9]{2}岁"}, "[0-9]{2}岁"),
+        ({"choice": ["是的", 'No, "never"']}, '是的|No, "never"'),
+        ({"grammar": LETTERS}, "ab*c"),
+        ({"json": {"enum": [3, 5]}}, "[35]"),
+    ],
+)
+def test_answers_obey_rules_of_other_kinds(live: Any, rule: dict[str, Any], pattern: str) -> None:
+    for seed in range(3):
+        options = {"structured_outputs": rule, "logit_bias": {}, "seed": seed, "max_tokens": 90, "model": "tiny"}
+        said = live.send("/v1/chat/completions", {**options, "messages": HELLO}).json["choices"][0]
+        continued = live.send("/v1/completions", {**options, "prompt": "x"}).json["choices"][0]
+        for text, choice in ((said["message"]["content"], said), (continued["text"], continued)):
+            assert choice["finish_reason"] == "length" or re.fullmatch(pattern, text), text
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ({"regex": "("}, "invalid_regex"),
+        ({"grammar": "start: nowhere"}, "invalid_grammar"),
+        ({"choice": ["a", ""]}, "invalid_choice"),
+        ({"json": {"type": "nonsense"}}, "invalid_json_schema"),
+        ({"regex": "a" * 100_000}, "invalid_regex"),
+        ({}, "invalid_value"),
+        ({"regex": "a", "choice": ["b"]}, "invalid_value"),
+    ],
+)
+def test_a_rule_that_cannot_be_held_is_refused(live: Any, rule: dict[str, Any], code: str) -> None:
+    for path, more in (("/v1/chat/completions", {"messages": HELLO}), ("/v1/completions", {"prompt": "x"})):
+        answer = live.send(path, {"model": "tiny", "structured_outputs": rule, **more})
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (400, code, "structured_outputs")
+
+
+def test_a_rule_beside_another_is_refused(live: Any) -> None:
+    body = {"model": "tiny", "messages": HELLO, "structured_outputs": {"regex": "a"}}
+    for more in ({"response_format": {"type": "json_object"}}, {"tools": [WEATHER], "tool_choice": "required"}):
+        answer = live.send("/v1/chat/completions", {**body, **more})
+        assert answer.status == 400 and answer.error["param"] == "structured_outputs"
+    assert (
+        live.send("/v1/chat/completions", {**body, "response_format": {"type": "text"}, "max_tokens": 3}).status == 200
+    )
 
 
 def test_a_schema_that_cannot_be_held_is_refused(live: Any) -> None:

@@ -34,7 +34,7 @@ class Facts:
         width: numbers of one embedding.
         precision: in which it computes.
         fingerprint: the same while engine and weights are the same.
-        constrains: whether it can hold an answer to a JSON schema.
+        constrains: whether it can hold an answer to a rule, such as a JSON schema.
         lacks: what else it cannot do, for clients to see; what is asked for nevertheless is refused. Without
             ``batch_invariance``, what is computed beside a request can change its last bits.
     """
@@ -54,6 +54,22 @@ class Facts:
         return sorted([*self.lacks, *([] if self.constrains else ["json_schema"])])
 
 
+class Rule(NamedTuple):
+    """What a text must be, in the words of vLLM's ``structured_outputs``.
+
+    Attributes:
+        source: a JSON schema, a regular expression, texts to choose from, or a grammar in llguidance's form of Lark.
+    """
+
+    kind: Literal["json", "regex", "choice", "grammar"]
+    source: Any
+
+    @property
+    def code(self) -> str:
+        """What an error calls it that is about the rule."""
+        return "invalid_json_schema" if self.kind == "json" else f"invalid_{self.kind}"
+
+
 @dataclass(frozen=True)
 class Settings:
     """How one continuation is drawn; names as OpenAI and Hugging Face have them.
@@ -61,7 +77,7 @@ class Settings:
     Attributes:
         ends: ids that end the continuation; such an id is its last token.
         top: how many of the likeliest tokens to tell at each place.
-        json_schema: what the text must be, as a JSON schema; None for any text.
+        rule: what the text must be; None for any text.
         salt: only requests of the same salt may share what was computed of equal beginnings, which time would tell.
     """
 
@@ -77,7 +93,7 @@ class Settings:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     ends: frozenset[int] = frozenset()
     top: int = 0
-    json_schema: Mapping[str, Any] | None = None
+    rule: Rule | None = None
     salt: bytes = b""
 
 

@@ -8,14 +8,14 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bimo import __version__
-from bimo.errors import Busy, UsageError
+from bimo.errors import Busy, ConstraintError, UsageError
 from bimo.generate import native, torch_backend
 from bimo.generate.backend import Backend
 from bimo.generate.constraints import Constraints
@@ -28,8 +28,7 @@ from bimo.generate.torch_backend import TorchBackend
 from bimo.generate.watermark import Watermark
 from bimo.models import llama
 from bimo.serve.admission import overloaded
-from bimo.serve.engines import Facts, Feature, Settings, Token
-from bimo.serve.errors import wrong
+from bimo.serve.engines import Facts, Feature, Rule, Settings, Token
 
 if TYPE_CHECKING:
     from bimo.generate.language_model import LanguageModel
@@ -70,7 +69,7 @@ class NativeEngine:
             seed=settings.seed,
             eos_ids=settings.ends,
             logprobs=settings.top,
-            constraint=await self._constraint(settings.json_schema),
+            constraint=await self._constraint(settings.rule),
             watermark=self._watermark,
             salt=settings.salt,
         )
@@ -113,21 +112,25 @@ class NativeEngine:
         self._engine.close()
         await asyncio.to_thread(self._thread.join)
 
-    async def _constraint(self, schema: Mapping[str, Any] | None) -> Constraint | None:
-        """A compiled JSON schema; the latest are kept.
+    async def _constraint(self, rule: Rule | None) -> Constraint | None:
+        """A compiled rule; the latest are kept.
 
         Raises:
-            ApiError: 400; the schema is wrong, or more than can be enforced.
+            ConstraintError: the rule is wrong, or more than can be enforced.
         """
-        if schema is None:
+        if rule is None:
             return None
-        assert self._constraints is not None, "facts.constrains says whether schemas may come"
-        source = json.dumps(schema)
+        assert self._constraints is not None, "facts.constrains says whether rules may come"
+        known = self._constraints
+        compile: dict[str, Callable[[Any], Constraint]] = {
+            "json": known.json_schema, "regex": known.regex, "choice": known.choice, "grammar": known.grammar
+        }  # fmt: skip
+        source = json.dumps(rule)
         if source not in self._compiled:
             try:
-                self._compiled[source] = await asyncio.to_thread(self._constraints.json_schema, schema)
+                self._compiled[source] = await asyncio.to_thread(compile[rule.kind], rule.source)
             except UsageError as cause:
-                raise wrong(str(cause), code="invalid_json_schema") from None
+                raise ConstraintError(str(cause)) from None
             if len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
         return self._compiled[source]

@@ -155,7 +155,7 @@ def _drawing(settings: Settings) -> dict[str, Any]:
         "ignore_eos": True,  # the end tokens are ours alone
         "logprobs": settings.top,
         "return_tokens_as_token_ids": True,
-        **({} if settings.json_schema is None else {"structured_outputs": {"json": settings.json_schema}}),
+        **({} if settings.rule is None else {"structured_outputs": {settings.rule.kind: settings.rule.source}}),
     }
 
 
