@@ -1,6 +1,6 @@
-"""What may go into a model and come out of it: word lists, personal data, toxic passages; off unless asked for.
+"""What may go into a model and come out of it: words, personal data, toxic passages, classes of text; off unless asked.
 
-A guard is a filter, not a promise: it knows words, patterns and one small classifier, and who wants to gets round it.
+A guard is a filter, not a promise: it knows words, patterns and classifiers, and who wants to gets round it.
 It is for mistakes and for what the law wants left out; what a model must not know must not be in its training text.
 
 What was stopped is written into a log: when, on which side, by which rule; personal data themselves never.
@@ -16,11 +16,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bimo.config import from_mapping, read_yaml, setting
-from bimo.errors import ConfigError
+from bimo.errors import ConfigError, did_you_mean
 from bimo.text.clean import pii, toxicity
+
+if TYPE_CHECKING:
+    from bimo.models.classifier import TextClassifier
 
 REFUSAL = "I cannot help with that. 对此我无法提供帮助。"
 HELD = 120  # characters of an answer that wait: what is found in personal data may still grow
@@ -41,6 +44,9 @@ class GuardConfig:
         "redact", "personal data and secrets, on both sides: typed placeholders for them, or a refusal"
     )
     toxicity: float | None = setting(0.5, "score from which a text is toxic, between 0 and 1; null judges none")
+    classifier: str | None = setting(None, "a run of `bimo tune classify` that judges too, from beside this file")
+    classes: tuple[str, ...] = setting((), "classes of it that stop a request or an answer")
+    certainty: float = setting(0.5, "their probability, taken together, from which they do")
     refusal: str = setting(REFUSAL, "what is said instead")
     log: str | None = setting(None, "a file that gets one line of JSON for everything that was stopped or redacted")
 
@@ -50,7 +56,7 @@ class Stopped:
     """Why a text goes no further.
 
     Attributes:
-        rule: "words", "personal data" or "toxicity".
+        rule: "words", "personal data", "toxicity" or "classifier".
         evidence: the word of the list, kinds and counts, or a score.
     """
 
@@ -69,6 +75,7 @@ class Guard:
     config: GuardConfig
     counts: dict[tuple[Side, str], int] = field(default_factory=dict)
     _terms: re.Pattern[str] | None = None
+    _classes: Classes | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -77,6 +84,7 @@ class Guard:
 
         Raises:
             ConfigError: a key is unknown, a value wrong, or a file of words missing or no text.
+            ModelError: the classifier is none.
         """
         config = from_mapping(GuardConfig, read_yaml(path), where=str(path))
         if config.toxicity is not None and not 0 < config.toxicity <= 1:
@@ -84,7 +92,7 @@ class Guard:
         terms = list(config.words)
         for name in config.word_files:
             terms += _read_terms(path.parent / name)
-        return cls(config, _terms=_pattern(terms))
+        return cls(config, _terms=_pattern(terms), _classes=_read_classes(config, path.parent))
 
     def question(self, text: str, request: str) -> str | Stopped:
         """The text as the model may see it, or why it may not.
@@ -112,6 +120,8 @@ class Guard:
             score = measured.score if measured.words >= JUDGED_FROM else float(measured.strong > 0)
             if score >= self.config.toxicity and measured.strong + measured.toxic_passages:
                 return Stopped("toxicity", f"score {score:.2f}")
+        if self._classes is not None and text.strip() and (found_class := self._classes.found(text)):
+            return Stopped("classifier", found_class)
         return None
 
     def record(self, side: Side, request: str, stopped: Stopped) -> None:
@@ -167,9 +177,10 @@ class Answer:
     def _boundary(self) -> int:
         """Up to where the text is settled: a blank or full stop well before its end, and before any open secret."""
         settled = len(self._text) - HELD
+        ends_here = _ends_here if self._guard._classes is None else _sentence_ends_here  # half of one says little
         if opened := _OPEN_KEY.search(self._text, self._sent):
             settled = min(settled, opened.start())
-        while settled > self._sent and not _ends_here(self._text, settled):
+        while settled > self._sent and not ends_here(self._text, settled):
             settled -= 1
         return settled
 
@@ -196,6 +207,47 @@ class Answer:
 def _ends_here(text: str, at: int) -> bool:
     before = text[at - 1]
     return before.isspace() or before in "。！？，；、,;!?" or unicodedata.category(before) == "Lo"
+
+
+def _sentence_ends_here(text: str, at: int) -> bool:
+    return text[at - 1] in "。！？!?\n" or (text[at - 1].isspace() and text[: at - 1].endswith("."))
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of text that are not wanted, and what tells them apart."""
+
+    classifier: TextClassifier
+    numbers: tuple[int, ...]
+    certainty: float
+
+    def found(self, text: str) -> str:
+        """The class of a text that is not wanted, with its probability; empty if it is another one."""
+        probabilities = self.classifier.probabilities([text])[0]
+        likeliest = max(self.numbers, key=lambda number: float(probabilities[number]))
+        if float(sum(probabilities[number] for number in self.numbers)) < self.certainty:
+            return ""
+        return f"{self.classifier.labels[likeliest]} {probabilities[likeliest]:.2f}"
+
+
+def _read_classes(config: GuardConfig, folder: Path) -> Classes | None:
+    if config.classifier is None:
+        if config.classes:
+            raise ConfigError("classes need a classifier.", fix="Add classifier: RUN, a run of bimo tune classify.")
+        return None
+    from bimo.models.classifier import load_text_classifier
+
+    if not 0 < config.certainty <= 1:
+        raise ConfigError("certainty is wrong.", expected="a number above 0, up to 1", got=repr(config.certainty))
+    classifier = load_text_classifier(folder / config.classifier)
+    known = list(classifier.labels)
+    for name in config.classes:
+        if name not in known:
+            fix = did_you_mean(name, known)
+            raise ConfigError(f"{config.classifier} has no class '{name}'.", expected=f"some of {known}", fix=fix)
+    if not config.classes:
+        raise ConfigError("No class is named.", expected=f"classes: some of {known}", got="none")
+    return Classes(classifier, tuple(map(known.index, config.classes)), config.certainty)
 
 
 def _plain(text: str) -> str:

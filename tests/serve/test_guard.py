@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.errors import ConfigError
-from bimo.serve.guard import REFUSAL, Guard, Stopped
+from bimo.models import save_model
+from bimo.models.heads import new_classifier
+from bimo.serve.guard import REFUSAL, Classes, Guard, GuardConfig, Stopped
+from bimo.tokenizer.tokenizer import Tokenizer
 
 
 def guard(folder: Path, text: str) -> Guard:
@@ -106,6 +111,52 @@ def test_the_cut_into_pieces_makes_no_difference(pieces: list[str]) -> None:
 
 
 PLAIN = Path(__file__).with_name("guard.yaml")
+
+
+class Shouting:
+    """A classifier that finds texts of capitals rude, and remembers what it was asked."""
+
+    labels = ("calm", "rude", "粗鲁")
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        self.asked += texts
+        return np.array([[0.1, 0.5, 0.4] if text.isupper() else [0.9, 0.06, 0.04] for text in texts])
+
+
+def test_classes_of_a_classifier_stop_questions_and_answers_sentence_by_sentence() -> None:
+    judge = Shouting()
+    of_two = Guard(GuardConfig(toxicity=None), _classes=Classes(judge, (1, 2), 0.8))
+    assert of_two.question("GO AWAY", "r") == Stopped("classifier", "rude 0.50")
+    assert of_two.question("Good day. 你好。", "r") == "Good day. 你好。"
+    of_one = Guard(GuardConfig(toxicity=None), _classes=Classes(judge, (1,), 0.8))
+    assert of_one.question("GO AWAY", "r") == "GO AWAY"
+    judge.asked.clear()
+    text = "It rains. " + "The sun comes back over 3.5 miles of hills. " * 9
+    assert said(of_two, list(text)) == (text, None)
+    assert len(judge.asked) <= 11, "not at every word"
+    shown, stopped = said(of_two, ["NO! ", "NO MORE! "])
+    assert shown == REFUSAL and stopped == Stopped("classifier", "rude 0.50")
+
+
+def test_a_classifier_is_read_beside_the_file(tmp_path: Path, folder: Path) -> None:
+    model = new_classifier(folder, ["calm", "rude"], generator=torch.Generator().manual_seed(0))
+    save_model(model, tmp_path / "judge")
+    Tokenizer.load(folder).save(tmp_path / "judge")
+    wanted = "classifier: judge\ntoxicity: null\n"
+    found = guard(tmp_path, wanted + "classes: [calm, rude]\ncertainty: 1.0\n").question("hello", "r")
+    assert isinstance(found, Stopped) and found.rule == "classifier", "the two are certain together"
+    for more, problem in (
+        ("classes: [rud]", "no class 'rud'.*Did you mean 'rude'"),
+        ("", "No class is named.*calm"),
+        ("classes: [rude]\ncertainty: 2", "certainty is wrong"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            guard(tmp_path, wanted + more)
+    with pytest.raises(ConfigError, match="classes need a classifier"):
+        guard(tmp_path, "classes: [rude]")
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
