@@ -170,7 +170,8 @@ def set_up_log() -> None:
     """Write the log to standard error: who, which route, which status, how long; never what was said."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for name, level in (("bimo.serve", logging.INFO), ("uvicorn.error", logging.ERROR)):
+    # asyncio would warn of every piece that is written to a client who has just hung up.
+    for name, level in (("bimo.serve", logging.INFO), ("uvicorn.error", logging.ERROR), ("asyncio", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
