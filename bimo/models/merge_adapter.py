@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from bimo import __version__, files
+from bimo import files
 from bimo.errors import ModelError, UsageError, did_you_mean
-from bimo.models import count_parameters, save_model
+from bimo.models import save_model
 from bimo.models.adapter import FOLDER, WEIGHTS, load_with_base, read_adapter, weights_hash
 from bimo.models.import_gguf import DTYPES, check_out
+from bimo.models.imported_lineage import imported_lineage
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 
@@ -45,22 +44,14 @@ def merge_adapter(
     parent = Path(base or str(read.base.folder))
     places = (inside, folder, parent)
     tokenizer = Tokenizer.load(next((one for one in places if (one / "tokenizer.json").is_file()), parent))
-    total, inner = count_parameters(model)
     stored = inside / WEIGHTS
     source = {"file": f"{folder.name}/{WEIGHTS}", "bytes": stored.stat().st_size, "sha256": files.sha256_file(stored)}
     source |= {"format": "LoRA adapter", "architecture": model.config.model_type, "quantisation": read.base.kept}
-    lineage: dict[str, Any] = {
-        "kind": "imported",
-        "status": "finished",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parent": {"folder": str(parent), "weights": weights_hash(parent), "id": None},
-        "source": {**source, "name": folder.name, "base_model": str(parent)},
-        "data": {"source": "", "licence": "", "data_hash": None},
-        "tokenizer": {"hash": tokenizer.hash, "vocab_size": tokenizer.vocab_size},
-        "model": {"parameters": total, "non_embedding_parameters": inner, "dtype": dtype},
-        "versions": {"bimo": __version__},
-        "events": [] if read.base.weights else ["nobody noted the hash of the model that the adapter was learned on"],
-    }
+    source |= {"name": folder.name, "base_model": str(parent)}
+    known = {"folder": str(parent), "weights": weights_hash(parent), "id": None}
+    missing = "nobody noted the hash of the model that the adapter was learned on"
+    events = [] if read.base.weights else [missing]
+    lineage = imported_lineage(model, tokenizer, dtype, source, parent=known, events=events)
     told = Run(folder).read_lineage() if Run(folder).lineage.is_file() else {}
     lineage |= {key: told[key] for key in ("texts_begin", "data") if key in told}
     try:
