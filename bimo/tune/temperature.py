@@ -9,23 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BINS = 15
+from bimo.evaluate.metrics.calibration import BINS, binned, error
+
 LOWEST, HIGHEST = 0.05, 20.0
 STEPS = 60
 LIKELIHOOD_RATIO = 3.84  # the 95th percentile of chi-squared with one degree of freedom
 
 
 def calibration_error(scores: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """The expected calibration error (§2): mean distance of accuracy and confidence, in bins of equal width.
+    """The expected calibration error (§2), as the metric ``ece`` of the tasks.
 
     Args:
         scores: logits (N, L).
         labels: int (N,).
     """
     confidence, chosen = scores.double().softmax(dim=-1).max(dim=-1)
-    gap = (chosen == labels).double() - confidence
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1  # a bin has its upper edge
-    return float(torch.zeros(bins, dtype=torch.double).index_add_(0, place.cpu(), gap.cpu()).abs().sum() / len(labels))
+    sums = binned(confidence.cpu().numpy(), (chosen == labels).cpu().numpy(), bins)
+    return float(error(sums.sum(axis=0)))
 
 
 def best_temperature(scores: Tensor, labels: Tensor) -> float:
