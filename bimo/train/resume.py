@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bimo import files
@@ -11,7 +11,7 @@ from bimo.config import differences, from_mapping, merged, part_like, read_yaml,
 from bimo.errors import RunError
 from bimo.run import Run
 from bimo.train.build import build_model, compile_or_announce
-from bimo.train.checkpoint import load_checkpoint
+from bimo.train.checkpoint import Checkpoint, load_checkpoint
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.guard import check_changes
@@ -48,6 +48,26 @@ def reopen(
     source, split = around.read(config, display)
     check_unchanged(run, lineage.values, split)
     materials = reopen_materials(run, lineage.values["data"], source, split, display)
+    checkpoint = go_on(run, config, lineage, changes, display)
+    model = build_model(config, materials, device)
+    if config.compile:  # the compiler may have gone since
+        compiled, _ = compile_or_announce(model, make_batches(config, materials), config, display)
+        config = dataclasses.replace(config, compile=compiled)
+        lineage.announce("" if compiled else "the layers could not be compiled any more", display.note)
+    return Session(config, materials, model, lineage, machine, checkpoint)
+
+
+def go_on(
+    run: Run, config: TrainConfig, lineage: Lineage, changes: Sequence[str], display: Display
+) -> Checkpoint | None:
+    """The last checkpoint, with metrics, configuration and lineage as of its step.
+
+    Args:
+        changes: what the user set differently this time.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+    """
     checkpoint = load_checkpoint(run.checkpoints)
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
     run.forget_metrics_after(step)
@@ -55,9 +75,4 @@ def reopen(
     files.write_text(run.config, to_yaml(config))
     lineage.values["status"] = "running"
     lineage.event(", ".join([f"resumed after step {step}", *changes]))
-    model = build_model(config, materials, device)
-    if config.compile:  # the compiler may have gone since
-        compiled, _ = compile_or_announce(model, make_batches(config, materials), config, display)
-        config = dataclasses.replace(config, compile=compiled)
-        lineage.announce("" if compiled else "the layers could not be compiled any more", display.note)
-    return Session(config, materials, model, lineage, machine, checkpoint)
+    return checkpoint

@@ -11,9 +11,8 @@ from typing import Any, cast
 
 import torch
 
-from bimo import files
 from bimo.batches.loader import Batch
-from bimo.config import differences, from_mapping, merged, part_like, read_yaml, to_yaml, with_overrides
+from bimo.config import differences, from_mapping, merged, part_like, read_yaml, with_overrides
 from bimo.device import resolve_device
 from bimo.errors import ConfigError, RunError
 from bimo.generate.conventions import read_conventions
@@ -24,7 +23,7 @@ from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.budget import Budget, parse_tuning_budget
 from bimo.train.build import computing_as, measure_step
-from bimo.train.checkpoint import Checkpoint, load_checkpoint
+from bimo.train.checkpoint import Checkpoint
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor
 from bimo.train.guard import check_changes
@@ -36,6 +35,7 @@ from bimo.train.origin import parent_facts, shape_of
 from bimo.train.patient import Batches, Patient
 from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
 from bimo.train.probe import Machine
+from bimo.train.resume import go_on
 from bimo.train.start import set_up
 from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole, skipped
 from bimo.tune.config import TuneConfig
@@ -383,13 +383,7 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
     measured = lineage.values["data"].get("measured")
     if measured:
         materials = _again(materials, measured)
-    checkpoint = load_checkpoint(run.checkpoints)
-    step = checkpoint.state["progress"]["step"] if checkpoint else 0
-    run.forget_metrics_after(step)
-    display.note(f"resuming after step {step}")
-    files.write_text(run.config, to_yaml(config))
-    lineage.values["status"] = "running"
-    lineage.event(", ".join([f"resumed after step {step}", *changes]))
+    checkpoint = go_on(run, config, lineage, changes, display)
     begin(model, config)
     model = computing_as(model.train(), config)
     task = acting(config, rows.task, model, run, materials.tokenizer)
