@@ -15,7 +15,7 @@ from bimo.generate.generate import Step, row_seeds
 from bimo.generate.native import NativeBackend
 from bimo.generate.request import End, Event, Request, Token
 from bimo.generate.sampling import Sampling
-from bimo.generate.torch_backend import TorchBackend
+from bimo.generate.torch_backend import TorchBackend, page_bytes
 from bimo.models import llama
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ class _Texts:
 
 def _backend(model: Model, longest: int, warn: Callable[[str], object]) -> Backend:
     """C on a CPU where the family is known there, else torch; with pages for texts of ``longest`` positions."""
-    weight, config = model.output_weight, model.config
+    weight = model.output_weight
     dtype = model.compute_dtype or weight.dtype
-    page = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * PAGE * dtype.itemsize
+    page = page_bytes(model.config, dtype)
     each = -(-longest // PAGE)
     pages = max(each, min(TOGETHER * each, PAGES_BYTES // page))
     if isinstance(model, llama.Model) and weight.device.type == "cpu" and dtype != torch.float16:

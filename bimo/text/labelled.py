@@ -26,7 +26,6 @@ from bimo.text.document import Progress
 
 PARSER_VERSION = 1  # in the name of the cached folder: rows parsed by older code are not taken for new
 TEST_SHARE = 0.15  # of sets that come without a split
-SPLITS = ("train", "validation", "test")
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]  # the split and the row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -34,8 +33,3 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     module, _, kind = TASKS[name].partition(":")
     task: Task = from_mapping(getattr(importlib.import_module(module), kind), options, where=f"task {name}")
     return task
-
-
-def options_of(task: Task) -> dict[str, Any]:
-    """The settings of a task as plain values; the reverse of :func:`make_task`."""
-    return dataclasses.asdict(task)  # type: ignore[call-overload]
