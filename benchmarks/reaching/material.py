@@ -1,0 +1,115 @@
+"""What the rows begin with: labelled sets as files, and models, imported or pretrained by bimo and then kept."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reaching.rows import CACHE, ROOT
+from bimo import files
+from bimo.text.labelled import fetch
+from bimo.tune.arithmetic import problems
+
+SUMS, LARGEST = 9_000, 99
+FORMS = ("{prompt} {answer}", "{prompt} let me see, {answer} I think", "{prompt} the result is {answer}.")
+SHARES = (0.2, 0.4, 0.4)  # of the forms above, in the text that the model of sums reads
+
+
+def split(name: str, part: str) -> Path:
+    """The file of a split of a labelled set."""
+    return fetch(name) / f"{part}.jsonl"
+
+
+def data(name: str) -> list[Path]:
+    """What ``--data`` is given."""
+    if name == "preferences":
+        return [split(one, part) for one in ("dpo-en", "dpo-zh") for part in ("train", "test")]
+    if name == "sums":
+        return [_kept("sums.jsonl", lambda: _sums()[SUMS // 2 :])]
+    if name in ("alpaca-en", "alpaca-zh"):
+        return [split(name, part) for part in ("train", "test")]
+    return [split(name, "train")]
+
+
+def model(name: str) -> Path:
+    """The folder of a model, made once."""
+    folder = CACHE / "models" / name
+    if not (folder / "lineage.json").is_file() or files.read_json(folder / "lineage.json")["status"] == "running":
+        command = MODELS[name]()
+        print(f"{name}: bimo {' '.join(command)}", flush=True)
+        run = [sys.executable, "-m", "bimo", *command, "--out", str(folder)]
+        if command[0] == "train" and folder.exists():
+            run.append("--resume")
+        subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def _pretrain(text: Callable[[], Iterable[Mapping[str, Any]]], name: str, budget: str, *settings: str) -> list[str]:
+    path = _kept(f"{name}.jsonl", text)
+    return ["train", "--data", str(path), "--budget", budget, "--set", "reading.test=0.01", *settings]
+
+
+def _kept(name: str, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> Path:
+    path = CACHE / "texts" / name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _reviews() -> Iterator[dict[str, str]]:
+    for row in read(split("reviews-zh", "train")):
+        yield {"text": row["text"]}
+
+
+def _help(language: str) -> Callable[[], Iterator[dict[str, str]]]:
+    """The pages to train on, each language of a page a document."""
+
+    def rows() -> Iterator[dict[str, str]]:
+        pages: dict[tuple[str, str], list[str]] = {}
+        for row in read(split(f"office-en-{language}", "train")):
+            for one in ("en", language):
+                pages.setdefault((row["document"], one), []).append(row[one])
+        for paragraphs in pages.values():
+            yield {"text": "\n".join(paragraphs)}
+
+    return rows
+
+
+def _sums() -> list[dict[str, str]]:
+    rows = problems(SUMS, largest=LARGEST, wording="bare", seed=1)
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def _sum_texts() -> Iterator[dict[str, str]]:
+    """Sums whose answers are mostly inside a sentence: how they should be given is left to the reward."""
+    generator = random.Random(0)
+    for _ in range(4):
+        for row in _sums()[: SUMS // 2]:
+            yield {"text": generator.choices(FORMS, SHARES)[0].format(**row)}
+
+
+_SMALL = ("model.width=256", "model.layers=6", "model.context=256")
+MODELS: Mapping[str, Callable[[], list[str]]] = {
+    "smollm2": lambda: ["import", "smollm2"],
+    "minilm": lambda: ["import", "minilm"],
+    "reviews-zh": lambda: _pretrain(_reviews, "reviews-zh", "8-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
+    "help-fr": lambda: _pretrain(_help("fr"), "help-fr", "6-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
+    "help-zh": lambda: _pretrain(_help("zh"), "help-zh", "6-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
+    "wiki-en": lambda: ["train", "--data", "wiki-en", "--budget", "2-epochs", "--set", *_SMALL],
+    "sums": lambda: _pretrain(
+        _sum_texts, "sums-text", "4-epochs", "model.width=128", "model.layers=4", "model.context=64",
+        "tokenizer.vocab_size=262",
+    ),
+}  # fmt: skip
