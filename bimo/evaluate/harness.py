@@ -210,8 +210,9 @@ def _pairs(
     """The ids of the prompt and of each of the texts that may follow it."""
     if not chat:
         return [encode_pair(model, example.prompt, text) for text in continuations]
-    context = model.chat_ids([{"role": "user", "content": example.prompt}])
-    return [(context, model.tokenizer.encode(text.strip())) for text in continuations]
+    model.require_chat()
+    context = model.tokenizer.render_chat([{"role": "user", "content": example.prompt}])
+    return [encode_pair(model, context, text.strip(), rendered=True) for text in continuations]
 
 
 def _likelihoods(
