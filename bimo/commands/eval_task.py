@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from bimo.evaluate.harness import Answered, Evaluation
     from bimo.evaluate.task import Example, Task
     from bimo.generate.language_model import LanguageModel
+    from bimo.models.classifier import TextClassifier
     from bimo.train.display import Display
 
 ALL = "all"
+TUNED = "the rows it was tuned on"
 MOST_CLASSES = 20  # of a confusion matrix that is printed
 
 
@@ -39,13 +41,19 @@ class _Models:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._loaded: dict[Path, LanguageModel] = {}
+        self._loaded: dict[Path, LanguageModel | TextClassifier] = {}
 
-    def __getitem__(self, run: Path) -> LanguageModel:
+    def __getitem__(self, run: Path) -> LanguageModel | TextClassifier:
+        from bimo.device import resolve_device
         from bimo.generate.language_model import load
+        from bimo.models.classifier import load_text_classifier
+        from bimo.models.heads import has_head
 
         if run not in self._loaded:
-            self._loaded[run] = load(run, device=self._device)
+            if has_head(run):
+                self._loaded[run] = load_text_classifier(run, device=resolve_device(self._device))
+            else:
+                self._loaded[run] = load(run, device=self._device)
         return self._loaded[run]
 
 
@@ -94,7 +102,7 @@ def _evaluate(
         one.id
         for found in (shared, others_shared)
         if found is not None
-        for one, read in zip(examples, found.examples, strict=True)
+        for one, read in zip(examples, found[0].examples, strict=True)
         if read
     }
     used = [one for one in examples if options.keep_known or one.id not in known]
@@ -115,8 +123,9 @@ def _evaluate(
         and {
             "examples": sorted(known),
             "left_out": len(examples) - len(used),
-            "too_short": shared.too_short,
-            "searched": shared.searched,
+            "too_short": shared[0].too_short,
+            "searched": shared[0].searched,
+            "looked_in": shared[1],
         },
         "metrics": {
             metric.name: {**dataclasses.asdict(measured[metric.name]), "signature": metric.signature}
@@ -166,20 +175,24 @@ def _ask(
         raise
 
 
-def _shared(run: Path, examples: Sequence[Example], display: Display) -> Shared | None:
-    """Which examples the run was trained on; None where its training text is not there."""
+def _shared(run: Path, examples: Sequence[Example], display: Display) -> tuple[Shared, str] | None:
+    """Which examples the run has learned from, and in what they were looked for; None where that is not there."""
     from bimo.batches.shards import open_tokens
-    from bimo.evaluate.contamination import find_shared
+    from bimo.evaluate.contamination import find_shared, find_shared_rows
     from bimo.run import Run
     from bimo.tokenizer.tokenizer import Tokenizer
     from bimo.train.materials import TOKENS_FOLDER
+    from bimo.tune.materials import rows_read
 
     folder = Run(run).checkpoints / TOKENS_FOLDER
-    if not (folder / "train.json").is_file():
-        return None
-    train = open_tokens(folder, "train", verify=False)
+    texts = [one.own_text for one in examples]
     with display.bar("comparing with training") as advance:
-        return find_shared([one.own_text for one in examples], train, Tokenizer.load(run), advance)
+        if (folder / "train.json").is_file():
+            train = open_tokens(folder, "train", verify=False)
+            return find_shared(texts, train, Tokenizer.load(run), advance), "the training text"
+        if (rows := rows_read(Run(run))) is not None:
+            return find_shared_rows(texts, [one.text for one in examples], rows, advance), TUNED
+    return None
 
 
 def _baselines(task: Task, answers: Sequence[Answered], examples: Sequence[Example]) -> dict[str, dict[str, float]]:
@@ -236,9 +249,11 @@ def _known(known: dict[str, Any] | None) -> str:
     if known is None:
         return "the training text of this model is not here, so nobody knows what it has read"
     found = len(known["examples"])
-    said = f"{counted(found, 'example')} stand in the training text" if found else "none stands in the training text"
+    place = known["looked_in"]
+    said = f"{counted(found, 'example')} stand in {place}" if found else f"none stands in {place}"
     said += " and are left out" if known["left_out"] else ""
     said += f"; {known['too_short']:,} are too short to look for" if known["too_short"] else ""
+    said += "; what the model before it has read is not known here" if place == TUNED else ""
     return said + (f"; {known['searched']:.0%} of it was searched" if known["searched"] < 1 else "")
 
 

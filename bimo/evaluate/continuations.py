@@ -52,11 +52,16 @@ class Score(NamedTuple):
     tokens: int
 
 
-def encode_pair(model: LanguageModel, context: str, continuation: str) -> tuple[list[int], list[int]]:
+def encode_pair(
+    model: LanguageModel, context: str, continuation: str, *, rendered: bool = False
+) -> tuple[list[int], list[int]]:
     """The ids of a context and of what follows it, the end of the context cut where the text's own tokens end.
 
     Spaces at the end of the context go to the continuation, and both are encoded as one text, as in lm-eval. A context
     without text is the token that begins a document.
+
+    Args:
+        rendered: the context is what a chat template gave, which writes itself what texts begin with.
     """
     conventions, tokenizer = model.conventions, model.tokenizer
     bare = context.rstrip()
@@ -65,7 +70,7 @@ def encode_pair(model: LanguageModel, context: str, continuation: str) -> tuple[
         return list(conventions.start), tokenizer.encode(continuation)
     before, whole = tokenizer.encode(bare), tokenizer.encode(bare + continuation)
     after = whole[len(before) :] or tokenizer.encode(continuation)
-    return [*conventions.prefix, *before], after
+    return [*(() if rendered else conventions.prefix), *before], after
 
 
 def score_groups(

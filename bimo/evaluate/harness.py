@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimo import files
 from bimo.config import to_mapping
-from bimo.errors import DataError, RunError
+from bimo.errors import DataError, ModelError, RunError
 from bimo.evaluate.continuations import Group, Score, encode_pair, score_groups
 from bimo.evaluate.intervals import Measured
 from bimo.evaluate.metric import Metric
@@ -28,9 +28,12 @@ from bimo.evaluate.significance import Compared, compare, measure
 from bimo.evaluate.task import Example, Task, fingerprint
 from bimo.evaluate.writing import Prompt, write
 from bimo.generate.sampling import Sampling
+from bimo.models.classifier import TextClassifier
 
 if TYPE_CHECKING:
     from bimo.generate.language_model import LanguageModel
+
+    Asked = LanguageModel | TextClassifier
 
 EVALUATIONS, PREDICTIONS, RESULT = "evaluations", "predictions.jsonl", "result.json"
 AT_ONCE = 256  # examples that are encoded and given to the engine together
@@ -80,7 +83,7 @@ class Evaluation:
 
     def ask(
         self,
-        load: Callable[[], LanguageModel],
+        load: Callable[[], Asked],
         examples: Sequence[Example],
         *,
         done: Callable[[int], object],
@@ -95,10 +98,14 @@ class Evaluation:
 
         Raises:
             RunError: nothing can be written beside the model.
+            ModelError: a model with a head cannot do the task; see :func:`check_classes`.
             BimoError: the model or the engine fails.
         """
         missing = self.missing(examples)
         if missing:
+            model = load()
+            if isinstance(model, TextClassifier):
+                check_classes(model, self.task, missing, chat=self._chat)
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 kept = [one for one in read_predictions(self._path)[1] if one["id"] in self._answers]
@@ -106,7 +113,7 @@ class Evaluation:
             except OSError as cause:
                 raise RunError(f"{self.folder} cannot be written.", got=str(cause)) from None
             with self._path.open("a", encoding="utf-8", newline="\n") as file:
-                for number, prediction in answer(load(), self.task, missing, chat=self._chat, warn=warn):
+                for number, prediction in answer(model, self.task, missing, chat=self._chat, warn=warn):
                     example = missing[number]
                     record = {"id": example.id, "reference": example.reference, "prediction": prediction}
                     file.write(_line({**record, "row": example.row}))
@@ -133,14 +140,54 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def answer(
-    model: LanguageModel, task: Task, examples: Sequence[Example], *, chat: bool, warn: Tell
+    model: Asked, task: Task, examples: Sequence[Example], *, chat: bool, warn: Tell
 ) -> Iterator[tuple[int, Prediction]]:
     """What the model makes of each example, in the order in which it comes, with the number of the example."""
     for first in range(0, len(examples), AT_ONCE):
         part = examples[first : first + AT_ONCE]
-        kind = _generated if task.kind == "generate" else _scored
-        for number, prediction in kind(model, task, part, chat, warn):
+        if isinstance(model, TextClassifier):
+            found = _classified(model, part)
+        else:
+            found = (_generated if task.kind == "generate" else _scored)(model, task, part, chat, warn)
+        for number, prediction in found:
             yield first + number, prediction
+
+
+def check_classes(model: TextClassifier, task: Task, examples: Sequence[Example], *, chat: bool) -> None:
+    """Make sure that a model with a head can do a task.
+
+    Raises:
+        ModelError: it has other classes, or it is no task for one.
+    """
+    if chat:
+        raise ModelError("A model with a head reads texts, not messages.", fix="Leave out --chat.")
+    if task.kind != "classify":
+        expected = "a task of kind classify"
+        raise ModelError("The model gives texts a class; it cannot do this task.", expected=expected, got=task.kind)
+    if {*model.labels} != {*task.labels}:
+        lacking, unknown = task.labels.keys() - {*model.labels}, {*model.labels} - task.labels.keys()
+        got = ", ".join(model.labels)
+        got += f"; the model lacks {', '.join(sorted(lacking))}" if lacking else ""
+        got += f"; the task lacks {', '.join(sorted(unknown))}" if unknown else ""
+        fix = "Write a task of your own, a YAML file, whose `labels` have these names: see docs/evaluation.md."
+        raise ModelError(
+            "The model has other classes than the task.", expected=", ".join(task.labels), got=got, fix=fix
+        )
+    if empty := next((one for one in examples if not one.text.strip()), None):
+        columns = ", ".join(empty.row)
+        raise ModelError(
+            f"The task does not say what text is to be classified in {empty.id}.",
+            expected='a column `text`, or a template `text: "{{ column }}"` in the task',
+            got=f"the columns {columns}",
+        )
+
+
+def _classified(model: TextClassifier, examples: Sequence[Example]) -> Iterator[tuple[int, Prediction]]:
+    """The classes of the texts themselves: what a head was tuned on has no prompt around it."""
+    for number, shares in enumerate(model.probabilities([one.text for one in examples])):
+        probabilities = dict(zip(model.labels, map(float, shares), strict=True))
+        label = max(probabilities, key=probabilities.__getitem__)
+        yield number, {"label": label, "label_norm": label, "probabilities": probabilities}
 
 
 def _scored(
@@ -163,8 +210,9 @@ def _pairs(
     """The ids of the prompt and of each of the texts that may follow it."""
     if not chat:
         return [encode_pair(model, example.prompt, text) for text in continuations]
-    context = model.chat_ids([{"role": "user", "content": example.prompt}])
-    return [(context, model.tokenizer.encode(text.strip())) for text in continuations]
+    model.require_chat()
+    context = model.tokenizer.render_chat([{"role": "user", "content": example.prompt}])
+    return [encode_pair(model, context, text.strip(), rendered=True) for text in continuations]
 
 
 def _likelihoods(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bimo.generate.language_model import LanguageModel
 
 NAME = "bimo"
+OPEN = "\ue002"  # stands for what is still to come in an answer that was begun
 MOST_NEW_TOKENS = 256  # where a task does not say, as lm-eval's own models have it
 
 
@@ -55,20 +56,71 @@ def _model_class() -> type[Any]:
         def __init__(self, path: str, device: str | None = None, dtype: str = "auto", **_: Any) -> None:
             super().__init__()
             self._model = load(path, device=device or "auto", dtype=dtype)
+            self._rendered = False  # whether prompts come from the chat template
+
+        @property
+        def tokenizer_name(self) -> str:
+            return str(self._model.path).replace("/", "__")
+
+        def chat_template(self, chat_template: bool | str = False) -> str | None:
+            """The template, by its name, as lm-eval records it."""
+            if not chat_template:
+                return None
+            if chat_template not in (True, "default"):
+                got = f"the name '{chat_template}'"
+                raise UsageError("bimo knows one chat template of a model.", expected="--apply_chat_template", got=got)
+            self._model.require_chat()
+            return self._model.tokenizer.chat_template
+
+        def apply_chat_template(
+            self, chat_history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+        ) -> str:
+            self._rendered = True
+            return rendered_chat(self._model, chat_history, add_generation_prompt)
 
         def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-            return likelihoods(self._model, [encode_pair(self._model, *request.args) for request in requests])
+            pairs = [(self._meant(context), text) for context, text in (request.args for request in requests)]
+            return likelihoods(
+                self._model, [encode_pair(self._model, *pair, rendered=self._rendered) for pair in pairs]
+            )
+
+        def _meant(self, context: str) -> str:
+            return self._model.tokenizer.meaning_control(context) if self._rendered else context
 
         def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
             return [rolling(self._model, request.args[0]) for request in requests]
 
         def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
             asked = [request.args for request in requests]
-            prompts = [Prompt(self._model.prompt_ids(text), _sampling(options)) for text, options in asked]
-            found = dict(write(self._model, prompts, ends=self._model.conventions.ends))
+            model, conventions = self._model, self._model.conventions
+            encode = model.tokenizer.encode if self._rendered else model.prompt_ids
+            prompts = [Prompt(encode(self._meant(text)), _sampling(options)) for text, options in asked]
+            ends = conventions.turn_ends if self._rendered else conventions.ends
+            found = dict(write(model, prompts, ends=ends))
             return [str(found[number][0]) for number in range(len(prompts))]
 
     return BimoModel
+
+
+def rendered_chat(
+    model: LanguageModel, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+) -> str:
+    """A conversation as the chat template writes it, with control tokens spelled out.
+
+    Args:
+        add_generation_prompt: end with the beginning of an answer; else the last message, an answer that was begun, is
+            left open.
+
+    Raises:
+        BimoError: the model cannot hold a conversation, or its template refuses these messages, such as one of the
+            system.
+    """
+    model.require_chat()
+    if not add_generation_prompt:
+        messages = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{OPEN}"}]
+    rendered = model.tokenizer.render_chat(messages, add_generation_prompt)
+    rendered = rendered if add_generation_prompt else rendered[: rendered.rindex(OPEN)]
+    return model.tokenizer.spelling_control(rendered)
 
 
 def likelihoods(model: LanguageModel, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:

@@ -56,6 +56,7 @@ class Task:
     between: str = setting(" ", "what stands between a prompt and its answer")
     choices: str = setting("", "of choices: the column that holds the list of them")
     labels: dict[str, str] = setting(dict, "of classify: each label, and the text that says it")
+    text: str = setting("", "of classify: template of what a model with a head reads; the column `text` if not given")
     metrics: tuple[str, ...] = setting((), "names of metrics; those usual for the kind if not given")
     shots: int = setting(0, "examples with their answers before each prompt")
     shots_split: str = setting("train", "part of the set they are drawn from")
@@ -103,7 +104,7 @@ class Task:
     @property
     def measured_by(self) -> list[Metric]:
         """Its metrics."""
-        usual = {"choices": ("accuracy", "acc_norm"), "classify": ("accuracy", "macro_f1", "ece")}
+        usual = {"choices": ("accuracy", "acc_norm"), "classify": ("accuracy", "macro_f1", "micro_f1", "ece")}
         usual |= {"generate": ("exact_match", "f1"), "likelihood": ("bits_per_byte", "perplexity")}
         names = self.metrics or (("pass@1",) if self.program else usual[self.kind])
         return [METRICS[name] for name in names]
@@ -118,6 +119,7 @@ class Example:
         choices: texts of the answers to choose from, and what each is called in results.
         reference: what metrics compare with.
         baseline: what the task's baseline writes.
+        text: what a model with a head is to classify; empty where the task does not say.
     """
 
     id: str
@@ -127,6 +129,7 @@ class Example:
     names: tuple[str, ...]
     reference: Any
     baseline: str = ""
+    text: str = ""
 
     @property
     def own_text(self) -> str:
@@ -209,7 +212,7 @@ class _Writer:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._templates = {}
-        for key in ("prompt", "answer", "program", "baseline"):
+        for key in ("prompt", "answer", "program", "baseline", "text"):
             try:
                 self._templates[key] = _sandbox().template(getattr(task, key))
             except jinja2.TemplateError as cause:
@@ -235,7 +238,10 @@ class _Writer:
             reference = task.between + reference
         name = str(row.get(task.id) or "") or f"{task.split}:{number + 1}"
         prompt, baseline = before + self._text("prompt", row, number), self._text("baseline", row, number)
-        return Example(name, row, prompt, texts, names, reference, baseline)
+        said = ""
+        if task.kind == "classify":
+            said = self._text("text", row, number) if task.text else str(row.get("text", ""))
+        return Example(name, row, prompt, texts, names, reference, baseline, said)
 
     def shown(self, row: Mapping[str, Any], number: int) -> str:
         """A row with its answer."""

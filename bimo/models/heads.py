@@ -220,15 +220,29 @@ def load_classifier(
     """
     folder = Path(folder)
     values = read_config(folder, {**MODELS, **ENCODERS})
-    names = [str(name) for name in values.get("architectures") or []]
-    kind = next((kind for ending, kind in ENDINGS.items() if any(name.endswith(ending) for name in names)), None)
+    kind = _kind(values)
     if kind is None:
+        names = map(str, values.get("architectures") or [])
         fix = f"Train one: bimo tune classify --model {folder} --data FILE --out OTHER"
         got = ", ".join(names) or "no architectures in config.json"
         raise ModelError(f"{folder} does not classify.", expected=f"one of {', '.join(ENDINGS)}", got=got, fix=fix)
     model = _empty(folder, values, _labels(folder, values), kind)
     model.load_state_dict(read_weights(folder, model, device, dtype), assign=True)
     return model.eval()
+
+
+def has_head(folder: str | Path) -> bool:
+    """Whether the model in a folder gives texts or tokens a class instead of writing.
+
+    Raises:
+        ModelError: its configuration cannot be read, or is of an unknown family.
+    """
+    return _kind(read_config(Path(folder), {**MODELS, **ENCODERS})) is not None
+
+
+def _kind(values: Mapping[str, Any]) -> Kind | None:
+    names = [str(name) for name in values.get("architectures") or []]
+    return next((kind for ending, kind in ENDINGS.items() if any(name.endswith(ending) for name in names)), None)
 
 
 def _empty(folder: Path, values: Mapping[str, Any], labels: Sequence[str], kind: Kind) -> Classifier:

@@ -69,10 +69,13 @@ def render(
             expected="messages with the keys and roles that the template knows, usually 'role' and 'content'",
             got=str(cause),
         ) from None
+    return re.sub(rf"{nonce}:(\d+);", lambda found: chr(int(found[1])), with_names(rendered, names))
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """The text with ``names[token]`` in the place of every control token that it spells."""
     longest_first = sorted(names, key=len, reverse=True)
-    if longest_first:
-        rendered = re.sub("|".join(map(re.escape, longest_first)), lambda found: names[found[0]], rendered)
-    return re.sub(rf"{nonce}:(\d+);", lambda found: chr(int(found[1])), rendered)
+    return re.sub("|".join(map(re.escape, longest_first)), lambda found: names[found[0]], text) if names else text
 
 
 def problem(template: str) -> str:

@@ -199,6 +199,14 @@ class Tokenizer:
             tools=tools,
         )
 
+    def meaning_control(self, text: str) -> str:
+        """A text for :meth:`encode` in which the control tokens that ``text`` spells are meant, as lm-eval has it."""
+        return chat.with_names(text, self._secret_names)
+
+    def spelling_control(self, text: str) -> str:
+        """What :meth:`render_chat` gives, for people and other programs: control tokens as they are spelled."""
+        return chat.with_names(text, {secret: name for name, secret in self._secret_names.items()})
+
     def save(self, folder: Path) -> None:
         """Write the files that ``transformers.AutoTokenizer.from_pretrained(folder)`` loads."""
         files.write_bytes(folder / DEFINITION, self._definition)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bimo.errors import DataError
+from bimo.config import from_mapping, read_yaml
+from bimo.errors import BimoError, DataError
+from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.display import Display
 from bimo.train.patient import Finding
@@ -16,6 +18,7 @@ from bimo.tune.examples import Example
 from bimo.tune.rows import Row, read_rows
 from bimo.tune.split import Parts, split_rows
 from bimo.tune.task import Refused, Task
+from bimo.tune.tasks import make_task
 
 SIDES = ("train", "validation", "test")
 
@@ -79,6 +82,19 @@ def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
         named, task.texts, seed=config.seed, validation=reading.validation, test=reading.test, most=config.most_held_out
     )
     return Given(rows.name, rows.hash, columns, task, parts, rows.told())
+
+
+def rows_read(run: Run) -> list[tuple[str, str]] | None:
+    """Question and answer of the rows that a finished run was tuned by; None where its data is not there any more."""
+    try:
+        config = from_mapping(TuneConfig, read_yaml(run.config), where=str(run.config))
+        given = read_given(config, make_task(config.task, config.options), Display(quiet=True))
+        if given.hash != run.read_lineage()["data"]["data_hash"]:
+            return None
+    except (BimoError, KeyError):
+        return None
+    said = [given.task.texts(row) for row in (*given.parts.train, *given.parts.validation)]
+    return [one for one in said if not isinstance(one, Refused)]
 
 
 def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Display) -> Materials:

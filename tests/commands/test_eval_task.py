@@ -94,7 +94,7 @@ def test_several_tasks_are_a_list(bimo: Any, run: Path, task: Path) -> None:
     second.write_text(TASK.replace("kind: classify", "kind: classify\nmetrics: [micro_f1]"), encoding="utf-8")
     found = json.loads(bimo("eval", run, "--task", task, "--task", second, "--limit", 4, "--json").out)
     assert [(one["task"], one["examples"], list(one["metrics"])) for one in found] == [
-        ("who", 4, ["accuracy", "macro_f1", "ece"]),
+        ("who", 4, ["accuracy", "macro_f1", "micro_f1", "ece"]),
         ("again", 4, ["micro_f1"]),
     ]
     shown = bimo("errors", run, "--worst", 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.errors import ConfigError
-from bimo.train.budget import Budget, parse_budget
+from bimo.train.budget import Budget, parse_budget, seconds_of_budget
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,7 @@ from bimo.train.budget import Budget, parse_budget
 )
 def test_what_people_write(text: str, budget: Budget) -> None:
     assert parse_budget(text) == budget
+    assert seconds_of_budget(text) == (budget.seconds or math.inf)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.doctor import no_doctor
 from bimo.tune.classify import Classify, _label, _share, scores_of
-from bimo.tune.materials import Materials
+from bimo.tune.materials import SIDES, Materials, rows_read
 from bimo.tune.packing import packed_once
 from bimo.tune.rows import Row
 from bimo.tune.task import Refused
 from bimo.tune.tune import tune
+from tests.commands.conftest import call
 from tests.models.bert_folder import bert_folder
 
 WORDS = {"好评": ["good", "好"], "2": ["bad", "差"], "10": ["very", "unaffable"]}
@@ -131,9 +133,13 @@ def test_the_command_reads_texts_and_rows(made: Run, reviews: Path, tmp_path: Pa
             classify(made.path, arguments.get("text"), data=arguments.get("data"))
 
 
-def test_a_decoder_learns_it_too(model_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path) -> None:
-    run = tune("classify", model_folder, reviews, tmp_path / "run", config=fast, quiet=True)
-    assert run.read_lineage()["metrics"]["test_accuracy"]["value"] > 0.85
+@pytest.fixture(scope="session")
+def decoder(model_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tune("classify", model_folder, reviews, tmp_path_factory.mktemp("runs") / "decoder", config=fast, quiet=True)
+
+
+def test_a_decoder_learns_it_too(decoder: Run) -> None:
+    assert decoder.read_lineage()["metrics"]["test_accuracy"]["value"] > 0.85
 
 
 def test_frozen_layers_stay_and_the_others_move(
@@ -279,3 +285,76 @@ def test_the_first_batch_shows_the_names_of_classes(
     shown = capsys.readouterr().out
     named = re.findall("⟧ → (.*)", shown)
     assert len(named) == int(shown.split("batch: ")[1].split()[0]) and {*named} <= {*WORDS} and "[SEP]\n⟧" in shown
+
+
+def write_task(folder: Path, **keys: Any) -> Path:
+    """Twenty new reviews, seven wrongly labelled, and three that stand among those of training."""
+    generator, rows = random.Random(1), []
+    for number in range(20):
+        label = generator.choice(list(WORDS))
+        text = f"mat {' '.join(generator.choices(FILLERS, k=9))} {WORDS[label][0]}"
+        rows.append({"body": text, "who": f"w{number % 3}", "label": "10" if number < 7 else label})
+    rows += [{"body": "The film  the film is good", "who": "w0", "label": "好评"}] * 3
+    (folder / "new.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    task = {"data": "new.jsonl", "kind": "classify", "prompt": "{{ body }}?", "answer": "{{ label }}", "between": ""}
+    task |= {"text": "{{ body }}", "labels": {"10": "very", "好评": "good", "2": "bad"}, "slices": ["who"]}
+    path = folder / "new.yaml"
+    path.write_text(json.dumps(task | keys, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def test_a_classifier_does_a_task(made: Run, decoder: Run, tmp_path: Path) -> None:
+    from sklearn.metrics import confusion_matrix, f1_score
+
+    task = write_task(tmp_path)
+    called = call("eval", made.path, "--task", task, "--json", "--compare", decoder.path)
+    assert called.code == 0, called.err
+    found = json.loads(called.out)
+    assert found["examples"] == 20 and found["known"]["left_out"] == 3 and found["known"]["too_short"] == 0
+    lines = (made.path / "evaluations" / "new" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines[1:]]
+    chosen, labels = [one["prediction"]["label"] for one in records], [one["reference"] for one in records]
+    assert chosen == load_text_classifier(made.path).classify([one["row"]["body"] for one in records])
+    values = {name: one["value"] for name, one in found["metrics"].items()}
+    assert values["accuracy"] == np.mean(np.array(chosen) == labels) and 0.4 < values["accuracy"] < 0.9
+    assert values["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
+    assert values["micro_f1"] == pytest.approx(f1_score(labels, chosen, average="micro"))
+    assert 0 < values["ece"] < 1 and found["metrics"]["ece"]["low"] < values["ece"] < found["metrics"]["ece"]["high"]
+    classes = found["confusion"]["classes"]
+    assert found["confusion"]["counts"] == confusion_matrix(labels, chosen, labels=classes).tolist()
+    other = load_text_classifier(decoder.path).classify([one["row"]["body"] for one in records])
+    compared = found["compared"]["metrics"]["accuracy"]
+    assert compared["second"] == pytest.approx(np.mean(np.array(other) == labels))
+    shown = call("eval", made.path, "--task", task).out
+    assert "3 examples stand in the rows it was tuned on and are left out" in shown
+    errors = call("errors", made.path)
+    assert "w2" in errors.out and "wanted 10" in errors.out.replace("  ", " ").replace("  ", " ")
+
+
+def test_a_task_for_other_models_is_refused_with_the_classes(made: Run, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        (
+            {"labels": {"10": "x", "2": "y", "好": "z"}, "answer": "10"},
+            ["Expected 10, 2, 好", "the model lacks 好", "the task lacks 好评"],
+        ),
+        ({"text": ""}, ["a column `text`, or a template", "body, who, label"]),
+        ({"kind": "generate"}, ["Expected a task of kind classify; got generate"]),
+    ]
+    for keys, words in cases:
+        problem = call("eval", made.path, "--task", write_task(tmp_path, **keys)).problem
+        assert not [word for word in words if word not in problem], problem
+    problem = call("eval", made.path, "--task", write_task(tmp_path), "--chat").problem
+    assert "reads texts, not messages" in problem
+    assert not (made.path / "evaluations" / "new-chat").exists()
+
+
+def test_rows_that_have_changed_are_not_taken_for_those_of_training(
+    encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path
+) -> None:
+    data = Path(shutil.copy(reviews, tmp_path / "mine.csv"))
+    config = fast | {"steps": 2, "evaluate_every": 2}
+    run = tune("classify", encoder_folder, data, tmp_path / "run", config=config, quiet=True, doctor=no_doctor)
+    assert len(rows_read(run) or []) == sum(run.read_lineage()["data"][side]["documents"] for side in SIDES[:2])
+    data.write_text(data.read_text(encoding="utf-8") + "one more,2\n", encoding="utf-8")
+    assert rows_read(run) is None
+    assert "nobody knows what it has read" in call("eval", run.path, "--task", write_task(tmp_path)).out

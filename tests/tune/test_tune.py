@@ -66,6 +66,15 @@ def test_the_run_is_complete_and_the_model_has_learned(whole: Run, model_folder:
     assert not [one for one in lineage["doctor"] if one["ok"] is False]
 
 
+def test_a_budget_of_examples_is_that_many_rows(
+    model_folder: Path, talks: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {**tiny, "steps": None, "batch": {"size": 2, "accumulate": 1}}
+    run = tune("chat", model_folder, talks, tmp_path / "run", "40-examples", config=config, quiet=True)
+    lineage = run.read_lineage()
+    assert lineage["metrics"]["epochs"] == pytest.approx(40 / lineage["data"]["train"]["examples"], abs=0.1)
+
+
 def test_stock_transformers_loads_it_and_stops_where_answers_end(whole: Run, model_folder: Path):
     transformers = pytest.importorskip("transformers")
     ours = bimo.load(whole.path)
