@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -37,6 +38,12 @@ def parse_tuning_budget(text: str) -> Budget:
         expected = "a time such as 90s, 10m or 2h, or 500-examples, 200k-tokens, 3-epochs"
         raise ConfigError(f"The budget '{text}' is not understood.", expected=expected)
     return budget
+
+
+def seconds_in(text: str | None) -> float:
+    """The seconds of a budget that is a time; infinity where it is anything else, or not there."""
+    match = _PATTERN.fullmatch(text.strip()) if text else None
+    return float(match[1]) * _SECONDS[match[2].lower()] if match and match[2] else math.inf
 
 
 def parse_budget(text: str) -> Budget:

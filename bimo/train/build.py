@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from bimo.device import seed_for
 from bimo.models import copy_sharing_frozen, gpt2, llama, load_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
-from bimo.train.budget import parse_budget
+from bimo.train.budget import seconds_in
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings
@@ -134,7 +133,7 @@ def measure_step(
         optimizer.step(0.0)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        budget = (parse_budget(config.budget).seconds if config.budget else None) or math.inf
+        budget = seconds_in(config.budget)
         return seconds_of(step, device, repeats=repeats, at_least=min(MEASURED_SECONDS, MEASURED_SHARE * budget))
 
 

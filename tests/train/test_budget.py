@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.errors import ConfigError
-from bimo.train.budget import Budget, parse_budget
+from bimo.train.budget import Budget, parse_budget, seconds_in
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,8 @@ def test_one_of_the_four_is_set_whatever_the_number(number: float, unit: str) ->
     budget = parse_budget(f"{number:.4f}{unit}")
     values = [value for value in (budget.seconds, budget.tokens, budget.epochs, budget.bits_per_byte) if value]
     assert len(values) == 1 and values[0] > 0
+
+
+def test_only_a_time_has_seconds_whatever_else_a_budget_may_be() -> None:
+    assert [seconds_in(text) for text in ("90s", " 1.5M", "2h")] == [90, 90, 7200]
+    assert {seconds_in(text) for text in (None, "500-examples", "200k-tokens", "3-epochs", "1.6-bpb")} == {math.inf}
