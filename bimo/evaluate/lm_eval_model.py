@@ -65,7 +65,7 @@ def _model_class() -> type[Any]:
         def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
             asked = [request.args for request in requests]
             prompts = [Prompt(self._model.prompt_ids(text), _sampling(options)) for text, options in asked]
-            found = dict(write(self._model, prompts, ends=self._model.conventions.ends))
+            found = dict(write(self._model.model, self._model.tokenizer, prompts, ends=self._model.conventions.ends))
             return [str(found[number][0]) for number in range(len(prompts))]
 
     return BimoModel

@@ -43,6 +43,14 @@ class Asking(Conversing):
         """
         return text_of(values["answer"])
 
+    def accepted(self, row: Row) -> Sequence[str]:
+        """The right answers of a row that :meth:`texts` has taken."""
+        return [self.answer(row.values)]
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        """See :class:`bimo.tune.task.Answering`."""
+        return ()
+
     def conversation(self, question: str) -> list[dict[str, str]]:
         """The messages before the answer, in training and in use alike."""
         head = [{"role": "system", "content": self.system}] if self.system else []

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bimo.config import setting
+from bimo.evaluate.continuations import Group, score_groups
+from bimo.evaluate.metrics import METRICS
+from bimo.evaluate.significance import measure
+from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune.asking import Asking, filled
+from bimo.tune.examples import Example
+from bimo.tune.language import answers_of
+from bimo.tune.rows import Row
 from bimo.tune.shapes import Unshaped, text_of
-from bimo.tune.task import Role
+from bimo.tune.task import Refused, Role
 
 ROLES = (
     Role("question", ("question", "query", "prompt", "instruction", "问题", "提问")),
@@ -40,6 +48,14 @@ class QA(Asking):
     def roles(self) -> Sequence[Role]:
         return ROLES
 
+    def settled(self, rows: Sequence[Row]) -> QA:
+        """With the kind yes-no, where it was to be found out and all answers are one of the two."""
+        if self.kind != "auto":
+            return self
+        said = [found[1] for row in rows if not isinstance(found := self.texts(row), Refused)]
+        known = {one.strip().lower() for one in said}
+        return dataclasses.replace(self, kind="yes-no") if known and known <= {self.yes, self.no} else self
+
     def question(self, values: Mapping[str, Any]) -> str:
         passage = values.get("passage")
         return self.asked(text_of(values["question"]), None if passage in (None, "") else text_of(passage))
@@ -61,15 +77,43 @@ class QA(Asking):
             raise Unshaped("an answer that does not stand in its passage")
         return said
 
+    def accepted(self, row: Row) -> Sequence[str]:
+        """Every answer that the row allows, of which the first is learned."""
+        return [self.answer(row.values), *(text_of(one) for one in _all(row.values["answer"])[1:])]
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        return () if self.kind == "yes-no" else ("exact_match", "f1")
+
+    def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
+        """Of yes or no also how often the likelier of the two is right; longer answers count by the mean token."""
+        figures = super().figures(model, examples, tokenizer, length=length)
+        if self.kind != "yes-no":
+            return figures
+        asked = [{"role": "user", "content": "?"}]
+        continuations = []
+        for answer in (self.yes, self.no):
+            (said,) = answers_of(tokenizer).of([*asked, {"role": "assistant", "content": answer}])
+            continuations.append([id for id, counts in zip(said.ids, said.counts, strict=True) if counts])
+        groups = [Group(one.ids[: int(one.counts.argmax())].tolist(), continuations) for one in examples]
+        found = {number: [one.logprob / one.tokens for one in both] for number, both in score_groups(model, groups)}
+        chosen = [self.yes if found[n][0] > found[n][1] else self.no for n in range(len(examples))]
+        right = [self.yes if one.ids[one.counts].tolist() == continuations[0] else self.no for one in examples]
+        return {**figures, "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
+
+
+def _all(value: Any) -> list[Any]:
+    """The answers that a row allows, one at a time."""
+    if isinstance(value, Mapping):
+        value = value.get("text", value.get("answer"))
+    return value if isinstance(value, list) else [value]
+
 
 def _first(value: Any) -> str:
     """The first of the answers that a row allows: a text, a list of them, or SQuAD's ``{"text": [...]}``."""
     if isinstance(value, bool):
         return str(value)
-    if isinstance(value, Mapping):
-        value = value.get("text", value.get("answer"))
-    if isinstance(value, list):
-        if not value:
+    if isinstance(value, (Mapping, list)):
+        if not (values := _all(value)):
             raise Unshaped("no answer")
-        return _first(value[0])
+        return _first(values[0])
     return text_of(value)

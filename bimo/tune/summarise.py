@@ -34,6 +34,9 @@ class Summarise(Asking):
     def roles(self) -> Sequence[Role]:
         return ROLES
 
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        return ("rouge1", "rouge2", "rougeL")
+
     def question(self, values: Mapping[str, Any]) -> str:
         return self.asked(text_of(values["document"]))
 

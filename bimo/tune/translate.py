@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bimo.config import setting
+from bimo.text.scripts import is_chinese
 from bimo.tune.asking import Asking, filled
 from bimo.tune.shapes import text_of
 from bimo.tune.task import Role
@@ -34,6 +35,10 @@ class Translate(Asking):
         sources = (self.source.lower(),) if self.source else ("source", "src", "en", "english", "原文")
         targets = (self.target.lower(),) if self.target else ("target", "tgt", "translation", "zh", "fr", "de", "译文")
         return (Role("source", sources), Role("target", targets))
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        chinese = is_chinese("\n".join(one for others in accepted for one in others))
+        return ("bleu_zh" if chinese else "bleu", "chrf++")
 
     def question(self, values: Mapping[str, Any]) -> str:
         return self.asked(text_of(values["source"]))
