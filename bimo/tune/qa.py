@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bimo.config import setting
 from bimo.evaluate.continuations import Group, score_groups
+from bimo.evaluate.extracts import fitting_sentence
 from bimo.evaluate.metrics import METRICS
 from bimo.evaluate.significance import measure
+from bimo.evaluate.tfidf import Nearest, TfIdf, majority
 from bimo.tokenizer.tokenizer import Tokenizer
-from bimo.tune.asking import Asking, filled
+from bimo.tune.answering import spread
+from bimo.tune.asking import MOST_KNOWN, Asking, filled
 from bimo.tune.examples import Example
 from bimo.tune.language import answers_of
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Unshaped, text_of
 from bimo.tune.task import Refused, Role
+
+if TYPE_CHECKING:
+    from bimo.tune.materials import Materials
 
 ROLES = (
     Role("question", ("question", "query", "prompt", "instruction", "问题", "提问")),
@@ -83,6 +89,35 @@ class QA(Asking):
 
     def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
         return () if self.kind == "yes-no" else ("exact_match", "f1")
+
+    def rivals(self, train: Sequence[Row], asked: Sequence[Row]) -> Mapping[str, Sequence[str]]:
+        """The commonest answer; a sentence of the passage, or for want of one the answer to the nearest question."""
+        answers = [self.answer(row.values) for row in train]
+        told: dict[str, Sequence[str]] = {"majority": [majority(answers)] * len(asked)}
+        questions = [text_of(row.values["question"]) for row in asked]
+        passages = [text_of(row.values.get("passage") or "") for row in asked]
+        if any(passages):
+            told["sentence nearest to the question"] = list(map(fitting_sentence, questions, passages))
+        else:
+            nearest = Nearest([text_of(row.values["question"]) for row in train]).of(questions)
+            told["answer to the nearest question"] = [answers[place] for place in nearest]
+        return told
+
+    def baselines(self, materials: Materials) -> dict[str, Any]:
+        """Of yes or no the commonest, and TF-IDF with logistic regression over question and passage."""
+        if self.kind != "yes-no":
+            return super().baselines(materials)
+        texts, answers = self._texts(spread(materials.train, MOST_KNOWN), materials)
+        tested, right = self._texts(materials.test, materials)
+        chosen = {"majority": [majority(answers)] * len(right)}
+        if len({*answers}) > 1:
+            chosen["TF-IDF + logistic regression"] = TfIdf(texts, answers).predict(tested)
+        return {name: {"accuracy": asdict(measure(METRICS["accuracy"], one, right))} for name, one in chosen.items()}
+
+    def _texts(self, examples: Sequence[Example], materials: Materials) -> tuple[list[str], list[str]]:
+        """Questions and answers."""
+        values = [materials.rows[example.row].values for example in examples]
+        return [self.question(one) for one in values], [self.answer(one) for one in values]
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
         """Of yes or no also how often the likelier of the two is right; longer answers count by the mean token."""

@@ -154,3 +154,52 @@ def test_only_what_was_measured_is_told() -> None:
     lineage = {"metrics": {"test_f1": {"value": 0.5, "low": None, "high": None}}, "before": {"baselines": {"x": 1}}}
     (one,) = task_figures(Facts("run", lineage, {}, ()))
     assert one.line == "F1: 0.500" and one.interval("this model") == "–" and one.shown("nobody") == "–"
+
+
+def measured(task: Task, tokenizer: Tokenizer, rows: Sequence[dict[str, Any]], asked: Sequence[dict[str, Any]]) -> Any:
+    """The baselines of a task that learned from some rows and is asked others."""
+    both = materials_of(task, tokenizer, [*rows, *asked])
+    count = len(rows)
+    materials = Materials(tokenizer, both.train[:count], [], both.test[count:], both.rows)
+    questions = questions_of(task, materials)
+    return task.baselines(Materials(tokenizer, materials.train, [], materials.test, both.rows, questions=questions))
+
+
+def test_what_translations_must_beat(tokenizer: Tokenizer) -> None:
+    pytest.importorskip("rjieba")
+    pairs = [("the moon", "月亮"), ("moon up", "月亮天上"), ("the town", "城里"), ("up the town", "天上城里")]
+    rows = [{"source": source, "target": target} for source, target in pairs * 2]
+    found = measured(Translate(), tokenizer, rows, [{"source": "Moon town", "target": "月亮城里"}] * 2)
+    assert list(found) == ["translation memory", "dictionary, word by word"]
+    memory, dictionary = (one["chrf++"]["value"] for one in found.values())
+    assert dictionary == pytest.approx(100) and 0 < memory < 90 and set(found["translation memory"]) == {
+        "bleu_zh", "chrf++"
+    }  # fmt: skip
+
+
+def test_what_summaries_must_beat(tokenizer: Tokenizer) -> None:
+    document = "Nobody knows. The moon is up there. Say the moon is up there again."
+    rows = [{"document": document, "summary": "The moon is up there."}]
+    found = measured(make_task("summarise", {}), tokenizer, rows, rows)
+    assert found["first sentence"]["rouge1"]["value"] == 0 and found["TextRank"]["rougeL"]["value"] > 0.7
+
+
+def test_what_answers_must_beat(tokenizer: Tokenizer) -> None:
+    passage = "Say it again. The moon is up there."
+    rows = [{"question": f"where {n}?", "answer": ("up", "town")[n == 2], "passage": passage} for n in range(3)]
+    asked = [{"question": "where is the moon?", "answer": "up", "passage": passage}]
+    found = measured(QA(kind="extractive").settled([]), tokenizer, rows[:2], asked)
+    assert found["majority"]["exact_match"]["value"] == 1
+    assert found["sentence nearest to the question"]["f1"]["value"] == pytest.approx(2 / 5)
+    closed = [{key: row[key] for key in ("question", "answer")} for row in rows]
+    found = measured(QA(kind="free"), tokenizer, closed, [{"question": "where 2", "answer": "town"}])
+    assert found["answer to the nearest question"]["f1"]["value"] == 1 and found["majority"]["f1"]["value"] == 0
+
+
+def test_what_yes_or_no_must_beat(tokenizer: Tokenizer) -> None:
+    rows = [{"question": f"is the {('moon', 'town')[n % 3 == 0]} up?", "answer": n % 3 > 0} for n in range(12)]
+    found = measured(QA(kind="yes-no"), tokenizer, rows, rows[:5])
+    assert found["majority"]["accuracy"]["value"] == pytest.approx(3 / 5)
+    assert found["TF-IDF + logistic regression"]["accuracy"]["value"] == 1
+    alone = measured(QA(kind="yes-no"), tokenizer, rows[1:2], rows[:5])
+    assert list(alone) == ["majority"]
