@@ -266,7 +266,7 @@ def _generated(
             ids = model.prompt_ids(example.prompt)
         prompts.append(Prompt(ids, sampling, task.samples))
     ends = conventions.turn_ends if chat else conventions.ends
-    for number, texts in write(model, prompts, ends=ends, warn=warn):
+    for number, texts in write(model.model, model.tokenizer, prompts, ends=ends, warn=warn):
         if task.program:
             yield number, _tested(task, examples[number], list(map(str, texts)), warn)
         else:

@@ -96,7 +96,7 @@ def _model_class() -> type[Any]:
             encode = model.tokenizer.encode if self._rendered else model.prompt_ids
             prompts = [Prompt(encode(self._meant(text)), _sampling(options)) for text, options in asked]
             ends = conventions.turn_ends if self._rendered else conventions.ends
-            found = dict(write(model, prompts, ends=ends))
+            found = dict(write(model.model, model.tokenizer, prompts, ends=ends))
             return [str(found[number][0]) for number in range(len(prompts))]
 
     return BimoModel

@@ -1,4 +1,4 @@
-"""What a text classifier must beat: the commonest class, and TF-IDF with logistic regression.
+"""What a text classifier must beat: the commonest class, and TF-IDF with logistic regression. And the nearest text.
 
 A feature is a word or a pair of neighbouring words; in Chinese and other scripts without spaces a character or a pair.
 
@@ -23,6 +23,7 @@ FEWEST = 2  # texts that a feature occurs in: what stands in one alone says noth
 STRENGTH = 3.0  # C of the logistic regression: the weight of the fit against that of the penalty
 STEPS = 200
 TOLERANCE = 1e-4  # of each gradient
+LARGEST_TABLE = 1 << 22  # numbers of the vectors of texts that are compared at once
 _PAIR = np.uint64(0xD6E8FEB86659FD93)
 
 
@@ -46,38 +47,23 @@ class _Sparse:
         return _Sparse(rows[order], self.values[order], begins)
 
 
-class TfIdf:
-    """TF-IDF vectors of length 1 with smoothed idf, and multinomial logistic regression with an L2 penalty.
+class _Vectors:
+    """TF-IDF vectors of length 1 with smoothed idf.
 
-    The formulas are scikit-learn's (Pedregosa et al. 2011), so that its figures are comparable.
-
-    Attributes:
-        classes: K, in the order of the probabilities.
+    Args:
+        found: the features of the texts that say which are known, and how common each is.
+        fewest: texts that a feature must occur in.
     """
 
-    def __init__(self, texts: Sequence[str], labels: Sequence[str], *, strength: float = STRENGTH) -> None:
-        found = [features(text) for text in texts]
+    def __init__(self, found: Sequence[Hashes], fewest: int) -> None:
         known, number = np.unique(np.concatenate([np.unique(one) for one in found]), return_counts=True)
         # (F + 1,), sorted; nothing hashes to the last, whose column holds the biases.
-        self._known: Hashes = np.append(known[number >= FEWEST], np.uint64(2**64 - 1))
-        self._idf = np.log((1 + len(texts)) / (1 + number[number >= FEWEST])) + 1
-        self.classes = tuple(sorted({*labels}))
-        numbers = {label: number for number, label in enumerate(self.classes)}
-        self._weights = torch.zeros(len(self._known), len(self.classes), dtype=torch.double)
-        self._fit(self._rows(found), torch.tensor([numbers[label] for label in labels]), strength)
+        self._known: Hashes = np.append(known[number >= fewest], np.uint64(2**64 - 1))
+        self._idf = np.log((1 + len(found)) / (1 + number[number >= fewest])) + 1
+        self.width = len(self._known)
 
-    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Of each class, (N, K)."""
-        scores = self._rows([features(text) for text in texts]) @ self._weights
-        result: npt.NDArray[np.float64] = scores.softmax(dim=-1).numpy()
-        return result
-
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The likeliest class of each text."""
-        return [self.classes[number] for number in self.probabilities(texts).argmax(axis=1)]
-
-    def _rows(self, found: Sequence[Hashes]) -> _Sparse:
-        """The vectors of texts, (N, F + 1); the last feature is 1 in all of them."""
+    def of(self, found: Sequence[Hashes]) -> _Sparse:
+        """The vectors of texts with these features, (N, F + 1); the last feature is 1 in all of them."""
         columns, values = [], []
         for one in found:
             kinds, counts = np.unique(one, return_counts=True)
@@ -88,6 +74,34 @@ class TfIdf:
             values += [weighed / max(1e-12, float(np.linalg.norm(weighed))), [1.0]]
         begins = np.cumsum([0, *(len(one) + 1 for one in columns[::2])])[:-1]
         return _Sparse(*(torch.from_numpy(part) for part in (np.concatenate(columns), np.concatenate(values), begins)))
+
+
+class TfIdf:
+    """TF-IDF vectors, and multinomial logistic regression with an L2 penalty.
+
+    The formulas are scikit-learn's (Pedregosa et al. 2011), so that its figures are comparable.
+
+    Attributes:
+        classes: K, in the order of the probabilities.
+    """
+
+    def __init__(self, texts: Sequence[str], labels: Sequence[str], *, strength: float = STRENGTH) -> None:
+        found = [features(text) for text in texts]
+        self._vectors = _Vectors(found, FEWEST)
+        self.classes = tuple(sorted({*labels}))
+        numbers = {label: number for number, label in enumerate(self.classes)}
+        self._weights = torch.zeros(self._vectors.width, len(self.classes), dtype=torch.double)
+        self._fit(self._vectors.of(found), torch.tensor([numbers[label] for label in labels]), strength)
+
+    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Of each class, (N, K)."""
+        scores = self._vectors.of([features(text) for text in texts]) @ self._weights
+        result: npt.NDArray[np.float64] = scores.softmax(dim=-1).numpy()
+        return result
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The likeliest class of each text."""
+        return [self.classes[number] for number in self.probabilities(texts).argmax(axis=1)]
 
     def _fit(self, rows: _Sparse, labels: Tensor, strength: float) -> None:
         """Find the one optimum, by L-BFGS on all texts at once."""
@@ -105,6 +119,31 @@ class TfIdf:
             return -(log * truth).sum() / len(labels) + (pull * self._weights).sum() / 2
 
         solver.step(closure)
+
+
+class Nearest:
+    """Finds the known text that is most like another one, by the cosine of their TF-IDF vectors."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        found = [features(text) for text in texts]
+        self._vectors = _Vectors(found, 1)  # here what stands in one text alone says most
+        self._rows = self._vectors.of(found)
+
+    def of(self, texts: Sequence[str]) -> list[int]:
+        """The number of the nearest text to each; of equally near ones the first."""
+        nearest: list[int] = []
+        width = max(1, LARGEST_TABLE // self._vectors.width)
+        for first in range(0, len(texts), width):
+            part = self._vectors.of([features(text) for text in texts[first : first + width]])
+            count = len(part.begins)
+            owners = torch.repeat_interleave(
+                torch.arange(count), torch.diff(part.begins, append=torch.tensor([len(part.columns)]))
+            )
+            table = torch.zeros(self._vectors.width, count, dtype=torch.double)
+            table[part.columns, owners] = part.values
+            cosines = self._rows @ table  # (N, count), all of them greater by the 1 that every text has
+            nearest += [int(column.argmax()) for column in cosines.numpy().T.round(12)]
+        return nearest
 
 
 def features(text: str) -> Hashes:

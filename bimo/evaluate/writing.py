@@ -12,15 +12,14 @@ from bimo.generate.backend import PAGE, Backend
 from bimo.generate.completion import Completion, Row
 from bimo.generate.engine import Engine
 from bimo.generate.generate import Step, row_seeds
-from bimo.generate.native import NativeBackend
+from bimo.generate.native import NativeBackend, is_plain
 from bimo.generate.request import End, Event, Request, Token
 from bimo.generate.sampling import Sampling
 from bimo.generate.torch_backend import TorchBackend, page_bytes
-from bimo.models import llama
 
 if TYPE_CHECKING:
-    from bimo.generate.language_model import LanguageModel
     from bimo.models import Model
+    from bimo.tokenizer.tokenizer import Tokenizer
 
 TOGETHER = 16  # texts
 PAGES_BYTES = 1 << 31  # for keys and values, at most
@@ -35,7 +34,8 @@ class Prompt(NamedTuple):
 
 
 def write(
-    model: LanguageModel,
+    model: Model,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
     ends: Collection[int],
@@ -54,15 +54,15 @@ def write(
     """
     if not prompts:
         return
-    context = int(model.model.config.max_position_embeddings)
+    context = int(model.config.max_position_embeddings)
     cut = [prompt.ids[-max(1, context - prompt.sampling.max_new_tokens) :] for prompt in prompts]
     longest = max(len(ids) + one.sampling.max_new_tokens for ids, one in zip(cut, prompts, strict=True))
     engine = Engine(
-        _backend(model.model, min(longest, context), warn),
+        _backend(model, min(longest, context), warn),
         max_running=TOGETHER,
         max_waiting=sum(prompt.n for prompt in prompts),
     )
-    texts = [_Texts(model, prompt.n) for prompt in prompts]
+    texts = [_Texts(tokenizer, prompt.n) for prompt in prompts]
     for number, (prompt, ids) in enumerate(zip(prompts, cut, strict=True)):
         assert prompt.sampling.seed is not None
         for place, seed in enumerate(row_seeds(prompt.sampling.seed, prompt.n)):
@@ -81,13 +81,13 @@ def write(
 class _Texts:
     """The texts of one prompt while they grow."""
 
-    def __init__(self, model: LanguageModel, n: int) -> None:
-        self._model, self._open = model, n
+    def __init__(self, tokenizer: Tokenizer, n: int) -> None:
+        self._tokenizer, self._open = tokenizer, n
         self._error: BimoError | None = None
         self._written: list[Row | None] = [None] * n
 
     def begin(self, engine: Engine, request: Request, place: int, stop: Sequence[str]) -> None:
-        row = self._written[place] = Row(self._model.tokenizer, request.seed, stop)
+        row = self._written[place] = Row(self._tokenizer, request.seed, stop)
 
         def take(event: Event) -> None:
             if isinstance(event, Token) and row.finish_reason is None:
@@ -116,7 +116,7 @@ def _backend(model: Model, longest: int, warn: Callable[[str], object]) -> Backe
     page = page_bytes(model.config, dtype)
     each = -(-longest // PAGE)
     pages = max(each, min(TOGETHER * each, PAGES_BYTES // page))
-    if isinstance(model, llama.Model) and weight.device.type == "cpu" and dtype != torch.float16:
+    if is_plain(model) and weight.device.type == "cpu" and dtype != torch.float16:
         try:
             return NativeBackend(model, pages=pages, dtype=str(dtype).removeprefix("torch."))
         except ModelError as cause:

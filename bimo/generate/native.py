@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from ctypes import POINTER, c_float, c_int64, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -91,6 +91,14 @@ def bytes_needed(config: llama.Config, dtype: str, pages: int) -> int:
 def page_bytes(config: llama.Config, dtype: str) -> int:
     """Memory in bytes of one page: keys and values of ``PAGE`` positions in all layers."""
     return config.num_hidden_layers * config.num_key_value_heads * 2 * _kv_bytes(config, dtype)
+
+
+def is_plain(model: Any) -> TypeGuard[llama.Model]:
+    """Whether it is a Llama with its own weights alone: adapters beside them are what the C backend would not see."""
+    if not isinstance(model, llama.Model):
+        return False
+    with torch.device("meta"):
+        return model.state_dict().keys() == llama.Model(model.config).state_dict().keys()
 
 
 class NativeBackend:

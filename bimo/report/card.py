@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -26,6 +26,7 @@ from bimo.report.facts import (
     text,
     whole,
 )
+from bimo.report.task_figures import BEFORE, OWN, TaskFigure, task_figures
 from bimo.report.words import FAMILIES, duration
 from bimo.run import Run
 
@@ -109,13 +110,18 @@ With `transformers` alone, `tokenizer.apply_chat_template(messages, add_generati
 training had: the chat template lies in this folder.
 """
 
+LIKELIHOODS = """\
+the figures above are likelihoods of the right answers. How often its own answers are right was not measured here"""
+ANSWERS = """\
+the figures above compare answers with those of held-out rows of the same data; of other questions they say nothing"""
+
 LIMITS_TUNED = """\
 ## Intended use and limits
 
 It learned its task from the rows described above, and is measured on held-out rows of the same data. Before you rely on
 it, know that
 
-- the figures above are likelihoods of the right answers. How often its own answers are right was not measured here;
+- {measured};
 - it can make up names, numbers and claims, and does so in the confident tone of its training answers;
 - what the model it began from could do may have suffered; its views, prejudices and gaps are still there;
 - it can repeat training answers word for word. If the rows hold personal or confidential matter, so may the model;
@@ -157,7 +163,8 @@ def render(facts: Facts) -> str:
     if facts.text("kind") == classifier_card.KIND:
         return "\n".join([*parts, classifier_card.USE.format(name=name), classifier_card.LIMITS])
     if facts.text("kind") not in ("", "base"):
-        return "\n".join([*parts, USE_TUNED.format(name=name), LIMITS_TUNED])
+        limits = LIMITS_TUNED.format(measured=ANSWERS if task_figures(facts) else LIKELIHOODS)
+        return "\n".join([*parts, USE_TUNED.format(name=name), limits])
     words = PROMPTS.get(facts.language, PROMPT)
     context = number(at(facts.config, "model.context"))
     tokens = 100 if context is None else max(1, min(100, int(context / 2)))
@@ -233,19 +240,15 @@ def _introduction(facts: Facts) -> Iterator[str]:
 
 def _results(facts: Facts) -> Iterator[str]:
     yield "## Results\n"
-    if right := list(classifier_card.lines(facts)):
-        looked_at = facts.number("data.measured.test_examples") or facts.number("data.test.documents")
-        yield f"On {whole(looked_at)} rows, held out of training and looked at once, after it.\n"
-        shown = [[*_measured(plain(one.name), one.accuracy, 3), figure(one.macro_f1, 3)] for one in right]
-        yield table(["", "accuracy", "95% interval", "macro F1"], shown)
-        yield classifier_card.calibration(facts)
-        return
+    if told := task_figures(facts):
+        yield from _task_results(facts, told)
     rows = []
     for name, key, digits in (("bits per byte", "bits_per_byte", 3), ("perplexity of a token", "perplexity", 1)):
         if measured := facts.measured(f"metrics.test_{key}"):
             rows.append(_measured(name, measured, digits))
     if not rows:
-        yield "Not measured yet.\n"
+        if not told:
+            yield "Not measured yet.\n"
         return
     if before := facts.measured("before.test_bits_per_byte"):
         rows.append(_measured("bits per byte, before tuning", before, 3))
@@ -260,6 +263,28 @@ def _results(facts: Facts) -> Iterator[str]:
     yield table(["", "value", "95% interval"], rows)
     if resampled := plain(facts.text("metrics.test_bits_per_byte.resampled")):
         yield f"Intervals: percentile bootstrap over {resampled}.\n"
+
+
+def _task_results(facts: Facts, told: Sequence[TaskFigure]) -> Iterator[str]:
+    """A row for the model and for each of what it must beat; a column for each metric, and its intervals."""
+    classes = facts.text("kind") == classifier_card.KIND
+    looked_at = facts.number("data.measured.test_examples") or facts.number("data.test.documents")
+    asked = facts.number("data.asked")
+    what = f"answers to {whole(asked)} questions" if asked else f"{whole(looked_at)} rows"
+    yield f"On {what}, held out of training and looked at once, after it.\n"
+    columns: list[tuple[str, Callable[[str], str]]] = []
+    for one in told:
+        columns.append((one.name, one.shown))
+        if one.values[OWN].interval is not None:
+            columns.append(("95% interval", one.interval))
+    names = dict.fromkeys(who for one in told for who in one.values)
+    known = {BEFORE: f"{BEFORE}, with a head of chance"} if classes else {}
+    rows = [[plain(known.get(who, who)), *(show(who) for _, show in columns)] for who in names]
+    yield table(["", *(name for name, _ in columns)], rows)
+    for one in told:
+        if one.signature:
+            yield f"{one.name}: `{re.sub('[^ -_a-~]', '', one.signature)}`\n"
+    yield from [classifier_card.calibration(facts)] if classes else []
 
 
 def _measured(name: str, measured: Measured, digits: int) -> list[str]:

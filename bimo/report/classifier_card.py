@@ -1,11 +1,8 @@
-"""What a model card says of a text classifier: how often it is right, beside what needs no model, and how to use it."""
+"""What a model card says of a text classifier alone: what its probabilities are worth, and how to use it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
-from bimo.report.facts import Facts, Measured, number, pairs
+from bimo.report.facts import Facts
 
 KIND = "classify"
 TASK = "text-classification"
@@ -44,29 +41,6 @@ It gives every text one of its classes, also a text that fits none. Before you r
 - a probability was made honest on rows of this data, if a temperature is named above; elsewhere it may be too sure;
 - it is not for decisions about people, nor for medical, legal or financial advice.
 """
-
-
-class Line(NamedTuple):
-    """What was right of the test texts.
-
-    Attributes:
-        accuracy: share of the texts, with its interval.
-        macro_f1: the mean of the classes' F1.
-    """
-
-    name: str
-    accuracy: Measured
-    macro_f1: float | None
-
-
-def lines(facts: Facts) -> Iterator[Line]:
-    """This model, the same before it was tuned, and the baselines."""
-    for name, where in (("this model", "metrics"), ("before tuning, with a head of chance", "before")):
-        if accuracy := facts.measured(f"{where}.test_accuracy"):
-            yield Line(name, accuracy, facts.number(f"{where}.test_macro_f1"))
-    for name, _ in pairs(facts.at("before.baselines")):
-        if accuracy := facts.measured(f"before.baselines.{name}.accuracy"):
-            yield Line(name, accuracy, number(facts.at(f"before.baselines.{name}.macro_f1")))
 
 
 def calibration(facts: Facts) -> str:

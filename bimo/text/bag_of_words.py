@@ -53,7 +53,7 @@ def words(text: str, language: str, *, stop_words: bool = True, stem: bool = Fal
         DataError: the text is Chinese and rjieba is not installed.
     """
     if language == "zh":
-        found = [word for word in _segmented(text.lower()) if WORD.fullmatch(word)]
+        found = [word for word in segmented(text.lower()) if WORD.fullmatch(word)]
     elif language == "ja":
         found = [pair for word in WORD.findall(text.lower()) for pair in _pairs(word)]
     else:
@@ -63,7 +63,12 @@ def words(text: str, language: str, *, stop_words: bool = True, stem: bool = Fal
     return [porter_stem(word) for word in found] if stem and language == "en" else found
 
 
-def _segmented(text: str) -> list[str]:
+def segmented(text: str) -> list[str]:
+    """The words of a Chinese text by jieba's dictionary, with everything between them.
+
+    Raises:
+        DataError: rjieba is not installed.
+    """
     try:
         import rjieba
     except ModuleNotFoundError:

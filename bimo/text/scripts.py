@@ -73,6 +73,12 @@ def script_weights(text: str) -> dict[str, float]:
     return dict(zip(_NAMES[1:], counts.tolist()[1:], strict=True))
 
 
+def is_chinese(text: str) -> bool:
+    """Whether most of a text is written in Han characters, and too little in kana to be Japanese."""
+    weights = script_weights(text)
+    return 0 < weights["Han"] == max(weights.values()) and weights["Kana"] < weights["Han"] / 4
+
+
 @cache
 def languages_of(script: str) -> frozenset[str]:
     """The languages of a script, by their ISO 639-1 codes."""

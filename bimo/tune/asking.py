@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bimo.config import setting
 from bimo.errors import UsageError
 from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.tune.answering import figures, spread
 from bimo.tune.examples import Example
 from bimo.tune.language import Conversing
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Conversation, Unshaped, text_of
 from bimo.tune.task import Refused
 
+if TYPE_CHECKING:
+    from bimo.tune.materials import Materials
+
+MOST_KNOWN = 50_000  # training rows that a rival learns from
 UNUSABLE: tuple[Any, ...] = (None, "", [])
 
 
@@ -42,6 +47,27 @@ class Asking(Conversing):
             Unshaped: the row has no answer.
         """
         return text_of(values["answer"])
+
+    def accepted(self, row: Row) -> Sequence[str]:
+        """The right answers of a row that :meth:`texts` has taken."""
+        return [self.answer(row.values)]
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        """See :class:`bimo.tune.task.Answering`."""
+        return ()
+
+    def rivals(self, train: Sequence[Row], asked: Sequence[Row]) -> Mapping[str, Sequence[str]]:
+        """By name, what methods that need no such model answer to the rows in ``asked``, from those in ``train``."""
+        return {}
+
+    def baselines(self, materials: Materials) -> dict[str, Any]:
+        """The metrics of all rivals, on the very questions that the model is asked."""
+        if not materials.questions:
+            return {}
+        rows, accepted = materials.rows, [one.accepted for one in materials.questions]
+        learned = spread([rows[example.row] for example in materials.train], MOST_KNOWN)
+        rivals = self.rivals(learned, [rows[one.row] for one in materials.questions])
+        return {name: figures(self, answers, accepted) for name, answers in rivals.items()}
 
     def conversation(self, question: str) -> list[dict[str, str]]:
         """The messages before the answer, in training and in use alike."""

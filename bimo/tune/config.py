@@ -24,6 +24,8 @@ class TuneConfig(TrainConfig):
     options: Mapping[str, Any] = setting(dict, "settings of the task")
     columns: Mapping[str, str] = setting(dict, "the column of each thing the task reads, where its name does not say")
     epochs: float = setting(3.0, "times that every example is seen at most, where the budget is a time")
+    asked: int = setting(200, "held-out questions that the tuned model answers itself at most; fewer in a short budget")
+    asked_before: bool = setting(False, "let the model answer them before training too, which takes as long again")
     most_held_out: int = setting(1000, "rows that validation and test have at most, each")
     reading: DataConfig = setting(DataConfig, "encoding, and the shares of the rows held out")
     lora: LoraConfig | None = setting(None, "learn only updates of low rank (LoRA, DoRA); empty = all weights")

@@ -45,6 +45,21 @@ class Example:
         return int(self.counts.sum())
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a tuned model is asked, so that what it writes can be measured.
+
+    Attributes:
+        ids: as the model sees it, ready for the answer.
+        row: the first row of the data that asks it.
+        accepted: the right answers of all rows that ask it.
+    """
+
+    ids: tuple[int, ...]
+    row: int
+    accepted: tuple[str, ...]
+
+
 def example(prompt: list[int], answer: list[int], row: int = 0, target: float = 0.0) -> Example:
     """An example that learns ``answer`` after ``prompt``."""
     counts = np.zeros(len(prompt) + len(answer), dtype=np.bool_)

@@ -14,7 +14,7 @@ from bimo.train.display import Display
 from bimo.train.patient import Finding
 from bimo.tune.columns import by_role, find_columns
 from bimo.tune.config import TuneConfig
-from bimo.tune.examples import Example
+from bimo.tune.examples import Example, Question
 from bimo.tune.rows import Row, read_rows
 from bimo.tune.split import Parts, split_rows
 from bimo.tune.task import Refused, Task
@@ -45,6 +45,7 @@ class Materials:
 
     Attributes:
         rows: by their numbers.
+        questions: of test rows, which the tuned model answers itself.
         facts: for the lineage.
         bytes_per_token: of what is learned.
     """
@@ -56,6 +57,7 @@ class Materials:
     rows: dict[int, Row]
     facts: dict[str, Any] = field(default_factory=dict)
     bytes_per_token: float = 1.0
+    questions: Sequence[Question] = ()
 
     def document_at(self, position: int) -> str:
         """The row that an example was made from, by its place among the training examples."""

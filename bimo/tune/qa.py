@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from bimo.config import setting
-from bimo.tune.asking import Asking, filled
+from bimo.evaluate.continuations import Group, score_groups
+from bimo.evaluate.extracts import fitting_sentence
+from bimo.evaluate.metrics import METRICS
+from bimo.evaluate.significance import measure
+from bimo.evaluate.tfidf import Nearest, TfIdf, majority
+from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.tune.answering import spread
+from bimo.tune.asking import MOST_KNOWN, Asking, filled
+from bimo.tune.examples import Example
+from bimo.tune.language import answers_of
+from bimo.tune.rows import Row
 from bimo.tune.shapes import Unshaped, text_of
-from bimo.tune.task import Role
+from bimo.tune.task import Refused, Role
+
+if TYPE_CHECKING:
+    from bimo.tune.materials import Materials
 
 ROLES = (
     Role("question", ("question", "query", "prompt", "instruction", "问题", "提问")),
@@ -40,6 +54,14 @@ class QA(Asking):
     def roles(self) -> Sequence[Role]:
         return ROLES
 
+    def settled(self, rows: Sequence[Row]) -> QA:
+        """With the kind yes-no, where it was to be found out and all answers are one of the two."""
+        if self.kind != "auto":
+            return self
+        said = [found[1] for row in rows if not isinstance(found := self.texts(row), Refused)]
+        known = {one.strip().lower() for one in said}
+        return dataclasses.replace(self, kind="yes-no") if known and known <= {self.yes, self.no} else self
+
     def question(self, values: Mapping[str, Any]) -> str:
         passage = values.get("passage")
         return self.asked(text_of(values["question"]), None if passage in (None, "") else text_of(passage))
@@ -61,15 +83,72 @@ class QA(Asking):
             raise Unshaped("an answer that does not stand in its passage")
         return said
 
+    def accepted(self, row: Row) -> Sequence[str]:
+        """Every answer that the row allows, of which the first is learned."""
+        return [self.answer(row.values), *(text_of(one) for one in _all(row.values["answer"])[1:])]
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        return () if self.kind == "yes-no" else ("exact_match", "f1")
+
+    def rivals(self, train: Sequence[Row], asked: Sequence[Row]) -> Mapping[str, Sequence[str]]:
+        """The commonest answer; a sentence of the passage, or for want of one the answer to the nearest question."""
+        answers = [self.answer(row.values) for row in train]
+        told: dict[str, Sequence[str]] = {"majority": [majority(answers)] * len(asked)}
+        questions = [text_of(row.values["question"]) for row in asked]
+        passages = [text_of(row.values.get("passage") or "") for row in asked]
+        if any(passages):
+            told["sentence nearest to the question"] = list(map(fitting_sentence, questions, passages))
+        else:
+            nearest = Nearest([text_of(row.values["question"]) for row in train]).of(questions)
+            told["answer to the nearest question"] = [answers[place] for place in nearest]
+        return told
+
+    def baselines(self, materials: Materials) -> dict[str, Any]:
+        """Of yes or no the commonest, and TF-IDF with logistic regression over question and passage."""
+        if self.kind != "yes-no":
+            return super().baselines(materials)
+        texts, answers = self._texts(spread(materials.train, MOST_KNOWN), materials)
+        tested, right = self._texts(materials.test, materials)
+        chosen = {"majority": [majority(answers)] * len(right)}
+        if len({*answers}) > 1:
+            chosen["TF-IDF + logistic regression"] = TfIdf(texts, answers).predict(tested)
+        return {name: {"accuracy": asdict(measure(METRICS["accuracy"], one, right))} for name, one in chosen.items()}
+
+    def _texts(self, examples: Sequence[Example], materials: Materials) -> tuple[list[str], list[str]]:
+        """Questions and answers."""
+        values = [materials.rows[example.row].values for example in examples]
+        return [self.question(one) for one in values], [self.answer(one) for one in values]
+
+    def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
+        """Of yes or no also how often the likelier of the two is right; longer answers count by the mean token."""
+        figures = super().figures(model, examples, tokenizer, length=length)
+        if self.kind != "yes-no":
+            return figures
+        asked = [{"role": "user", "content": "?"}]
+        continuations = []
+        for answer in (self.yes, self.no):
+            (said,) = answers_of(tokenizer).of([*asked, {"role": "assistant", "content": answer}])
+            continuations.append([id for id, counts in zip(said.ids, said.counts, strict=True) if counts])
+        groups = [Group(one.ids[: int(one.counts.argmax())].tolist(), continuations) for one in examples]
+        found = {number: [one.logprob / one.tokens for one in both] for number, both in score_groups(model, groups)}
+        chosen = [self.yes if found[n][0] > found[n][1] else self.no for n in range(len(examples))]
+        right = [self.yes if one.ids[one.counts].tolist() == continuations[0] else self.no for one in examples]
+        return {**figures, "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
+
+
+def _all(value: Any) -> list[Any]:
+    """The answers that a row allows, one at a time."""
+    if isinstance(value, Mapping):
+        value = value.get("text", value.get("answer"))
+    return value if isinstance(value, list) else [value]
+
 
 def _first(value: Any) -> str:
     """The first of the answers that a row allows: a text, a list of them, or SQuAD's ``{"text": [...]}``."""
     if isinstance(value, bool):
         return str(value)
-    if isinstance(value, Mapping):
-        value = value.get("text", value.get("answer"))
-    if isinstance(value, list):
-        if not value:
+    if isinstance(value, (Mapping, list)):
+        if not (values := _all(value)):
             raise Unshaped("no answer")
-        return _first(value[0])
+        return _first(values[0])
     return text_of(value)

@@ -19,11 +19,11 @@ from bimo.device import seed_for
 from bimo.errors import DataError
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.engine import Engine
-from bimo.generate.native import NativeBackend, page_bytes
+from bimo.generate.native import NativeBackend, is_plain, page_bytes
 from bimo.generate.request import Request, Token
 from bimo.generate.sampling import Sampling
 from bimo.generate.torch_backend import TorchBackend
-from bimo.models import kernels, llama
+from bimo.models import kernels
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune import policy
 from bimo.tune.examples import Example, example
@@ -116,21 +116,13 @@ class Sampler:
         weight = self._model.output_weight
         if isinstance(self._backend, NativeBackend):
             self._backend.refresh(self._model)
-        elif self._backend is None and kernels.usable(weight.device) and _is_plain(self._model):
+        elif self._backend is None and kernels.usable(weight.device) and is_plain(self._model):
             dtype = "bfloat16" if self._model.compute_dtype == torch.bfloat16 else "float32"
             most = MOST_PAGE_BYTES // page_bytes(self._model.config, dtype)
             self._backend = NativeBackend(self._model, pages=max(1, min(self._pages, most)), dtype=dtype)
         elif self._backend is None:
             self._backend = TorchBackend(self._model, kv_bytes=MOST_PAGE_BYTES, sequences=self._together)
         return self._backend
-
-
-def _is_plain(model: Any) -> bool:
-    """Whether it is a Llama with its own weights alone: adapters beside them are what the C backend would not see."""
-    if not isinstance(model, llama.Model):
-        return False
-    with torch.device("meta"):
-        return model.state_dict().keys() == llama.Model(model.config).state_dict().keys()
 
 
 @contextlib.contextmanager

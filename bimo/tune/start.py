@@ -38,6 +38,7 @@ from bimo.train.probe import Machine
 from bimo.train.resume import go_on
 from bimo.train.start import set_up
 from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole, skipped
+from bimo.tune.answering import Writer, answered, chosen, questions_of, spread
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
@@ -156,8 +157,11 @@ def prepare(
     batches = make_batches(config, task, materials)
     patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, lineage.values["parent"]))
     lineage.values["doctor"] = doctor(patient, display)
+    questions, answering = chosen(task, materials, model.eval(), display, most=config.asked, seconds=budget.seconds)
+    materials = dataclasses.replace(materials, questions=questions)
+    materials.facts["asked"] = len(questions)
     evaluation_seconds, closing = _look_before(config, task, materials, model, lineage, display)
-    seconds = None if deadline is None else deadline - time.monotonic() - closing
+    seconds = None if deadline is None else deadline - time.monotonic() - closing - answering
     learned = sum(parameter.numel() for parameter in trained_parameters(model).values())
     most = plan_steps(plan, wanted, seconds, a_row, evaluation_seconds, learned, config.epochs)
     config = cast(TuneConfig, plan.config)
@@ -291,6 +295,8 @@ def _look_before(
                 model, materials.test, materials.tokenizer, length=config.model.context
             )
         tested = time.monotonic() - began
+        if config.asked_before and materials.questions:
+            lineage.values["before"] |= answered(Writer.of(task, materials, display), model, materials)
         if materials.test and (baselines := task.baselines(materials)):
             lineage.values["before"]["baselines"] = baselines
         measured = time.monotonic()
@@ -383,6 +389,8 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
     measured = lineage.values["data"].get("measured")
     if measured:
         materials = _again(materials, measured)
+    asked = lineage.values["data"].get("asked", 0)
+    materials = dataclasses.replace(materials, questions=spread(questions_of(rows.task, materials), asked))
     checkpoint = go_on(run, config, lineage, changes, display)
     begin(model, config)
     model = computing_as(model.train(), config)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bimo.config import setting
+from bimo.evaluate.extracts import central_sentence, first_sentence
 from bimo.tune.asking import Asking, filled
+from bimo.tune.rows import Row
 from bimo.tune.shapes import text_of
 from bimo.tune.task import Role
 
@@ -33,6 +35,17 @@ class Summarise(Asking):
     @property
     def roles(self) -> Sequence[Role]:
         return ROLES
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        return ("rouge1", "rouge2", "rougeL")
+
+    def rivals(self, train: Sequence[Row], asked: Sequence[Row]) -> Mapping[str, Sequence[str]]:
+        """The first sentence, and the most central one."""
+        texts = [text_of(row.values["document"]) for row in asked]
+        return {
+            "first sentence": [first_sentence(text) for text in texts],
+            "TextRank": [central_sentence(text) for text in texts],
+        }
 
     def question(self, values: Mapping[str, Any]) -> str:
         return self.asked(text_of(values["document"]))

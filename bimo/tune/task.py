@@ -136,6 +136,19 @@ class Comparing(Protocol):
 
 
 @runtime_checkable
+class Answering(Protocol):
+    """A task whose model is asked the questions of held-out rows, and measured by what it writes."""
+
+    def accepted(self, row: Row) -> Sequence[str]:
+        """The right answers of a row that :meth:`Task.texts` has taken."""
+        ...
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        """Names of ``bimo.evaluate.metrics`` for these right answers; none where the model is not to write."""
+        ...
+
+
+@runtime_checkable
 class Acting(Protocol):
     """A task whose batches are what the model itself does."""
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bimo.config import setting
+from bimo.evaluate.dictionary import Dictionary, parts_named, together, words_and_marks
+from bimo.evaluate.tfidf import Nearest
+from bimo.text.scripts import is_chinese
 from bimo.tune.asking import Asking, filled
+from bimo.tune.rows import Row
 from bimo.tune.shapes import text_of
 from bimo.tune.task import Role
 
@@ -34,6 +38,22 @@ class Translate(Asking):
         sources = (self.source.lower(),) if self.source else ("source", "src", "en", "english", "原文")
         targets = (self.target.lower(),) if self.target else ("target", "tgt", "translation", "zh", "fr", "de", "译文")
         return (Role("source", sources), Role("target", targets))
+
+    def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
+        chinese = is_chinese("\n".join(one for others in accepted for one in others))
+        return ("bleu_zh" if chinese else "bleu", "chrf++")
+
+    def rivals(self, train: Sequence[Row], asked: Sequence[Row]) -> Mapping[str, Sequence[str]]:
+        """The translation of the nearest text, and a dictionary's of each word."""
+        pairs = [(text_of(row.values["source"]), text_of(row.values["target"])) for row in train]
+        texts = [text_of(row.values["source"]) for row in asked]
+        memory = [pairs[place][1] for place in Nearest([source for source, _ in pairs]).of(texts)]
+        dictionary = Dictionary([(words_and_marks(source), words_and_marks(target)) for source, target in pairs])
+        part = parts_named("\n".join(text for pair in pairs for text in pair))
+        return {
+            "translation memory": memory,
+            f"dictionary, {part} by {part}": [together(dictionary.translate(words_and_marks(text))) for text in texts],
+        }
 
     def question(self, values: Mapping[str, Any]) -> str:
         return self.asked(text_of(values["source"]))

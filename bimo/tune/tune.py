@@ -13,7 +13,9 @@ import torch
 from bimo import files
 from bimo.config import to_yaml
 from bimo.report.card import write_card
+from bimo.report.facts import read_facts
 from bimo.report.page import write_page
+from bimo.report.task_figures import task_figures
 from bimo.run import Run
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor, preflight
@@ -22,6 +24,7 @@ from bimo.train.learn import Learner, learn
 from bimo.train.lineage import Stopwatch
 from bimo.train.loop import Progress
 from bimo.tune.adapting import base_of, finished, keep, tidy
+from bimo.tune.answering import ANSWERS, Writer, answered
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
 from bimo.tune.task import in_bits
 
@@ -122,6 +125,8 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     if materials.test:
         with display.bar("measuring held-out answers"):
             figures |= task.figures(model, materials.test, materials.tokenizer, length=config.model.context)
+    if materials.questions:
+        figures |= answered(Writer.of(task, materials, display), model, materials, run.path / ANSWERS)
     steps_of_epoch = getattr(session.batches, "labels_per_epoch", 0) or 1
     lineage.finish(
         model,
@@ -138,17 +143,11 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     write_card(run)
     write_page(run)
     tidy(config, run)
-    before = lineage.values.get("before") or {}
-    for name, label in (("test_bits_per_byte", "bits per byte of held-out answers"), ("test_accuracy", "accuracy")):
-        if name in figures:
-            old, new = (_value(one.get(name)) for one in (before, figures))
-            display.note(f"{label}: {old:.3f} before, {new:.3f} now")
-    for name, one in before.get("baselines", {}).items():
-        display.note(f"accuracy of {name}: {_value(one['accuracy']):.3f}")
+    if "test_bits_per_byte" in figures:
+        before = lineage.values["before"]["test_bits_per_byte"]["value"]
+        now = figures["test_bits_per_byte"]["value"]
+        display.note(f"bits per byte of held-out answers: {before:.3f} before, {now:.3f} now")
+    for one in task_figures(read_facts(run)):
+        display.note(one.line)
     command = f'classify {run.path} "TEXT"' if config.task == "classify" else f"chat {run.path}"
     display.note(f"the run is {run.path}; try it: bimo {command}")
-
-
-def _value(figure: Any) -> float:
-    found = figure.get("value") if isinstance(figure, Mapping) else figure
-    return math.nan if found is None else float(found)

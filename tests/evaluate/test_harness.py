@@ -148,12 +148,12 @@ def test_texts_are_those_the_model_writes_alone(run: Path, model: LanguageModel)
 def test_many_prompts_stop_texts_and_samples(model: LanguageModel) -> None:
     warm = Sampling(max_new_tokens=6, temperature=1.0, seed=4)
     prompts = [Prompt(model.prompt_ids(text), warm, 2) for text in ("To be", "天下", "question")]
-    found = dict(write(model, prompts, ends=model.conventions.ends))
+    found = dict(write(model.model, model.tokenizer, prompts, ends=model.conventions.ends))
     for number, text in enumerate(("To be", "天下", "question")):
         assert found[number] == model.generate(text, n=2, max_new_tokens=6, temperature=1.0, seed=4)
     whole = str(found[0][0])
     stopped = Sampling(max_new_tokens=6, temperature=1.0, seed=4, stop=(whole[2:4],))
-    (text,) = dict(write(model, [Prompt(model.prompt_ids("To be"), stopped)], ends=()))[0]
+    (text,) = dict(write(model.model, model.tokenizer, [Prompt(model.prompt_ids("To be"), stopped)], ends=()))[0]
     assert text == whole[: whole.index(whole[2:4])] and text.finish_reason == "stop"
 
 
@@ -166,7 +166,7 @@ def test_torch_writes_where_c_cannot(family: str, tmp_path: Path, monkeypatch: p
     model = load(write_folder(tmp_path, family.split()[0]))
     told: list[str] = []
     sampling = Sampling(max_new_tokens=5, temperature=0, seed=0)
-    found = dict(write(model, [Prompt([7, 8, 9], sampling)] * 3, ends=(), warn=told.append))
+    found = dict(write(model.model, model.tokenizer, [Prompt([7, 8, 9], sampling)] * 3, ends=(), warn=told.append))
     alone = [step.token for step in generate_ids(model.model, [7, 8, 9], sampling, seeds=[0])]
     assert [found[number][0].ids for number in range(3)] == [tuple(alone)] * 3
     assert told == (
@@ -175,15 +175,15 @@ def test_torch_writes_where_c_cannot(family: str, tmp_path: Path, monkeypatch: p
 
 
 def test_nothing_to_write(model: LanguageModel) -> None:
-    assert list(write(model, [], ends=())) == []
+    assert list(write(model.model, model.tokenizer, [], ends=())) == []
 
 
 def test_a_prompt_that_is_too_long_is_cut_at_its_beginning(model: LanguageModel) -> None:
     ids = model.tokenizer.encode("话说天下大势，分久必合，合久必分。" * 3)
     sampling = Sampling(max_new_tokens=4, temperature=0, seed=0)
     assert len(ids) > 24
-    (long,) = dict(write(model, [Prompt(ids, sampling)], ends=()))[0]
-    (cut,) = dict(write(model, [Prompt(ids[-20:], sampling)], ends=()))[0]
+    (long,) = dict(write(model.model, model.tokenizer, [Prompt(ids, sampling)], ends=()))[0]
+    (cut,) = dict(write(model.model, model.tokenizer, [Prompt(ids[-20:], sampling)], ends=()))[0]
     assert long.ids == cut.ids and len(long.ids) == 4
 
 

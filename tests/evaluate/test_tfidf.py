@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from bimo.evaluate.tfidf import FEWEST, TfIdf, features, majority
+from bimo.evaluate import tfidf
+from bimo.evaluate.tfidf import FEWEST, Nearest, TfIdf, features, majority
 
 WORDS = {
     "good": ["fine", "film", "great", "好", "赞", "happy"],
@@ -63,3 +64,22 @@ def test_a_text_may_have_no_feature_that_is_kept() -> None:
 
 def test_the_majority_is_the_commonest_class_and_the_first_of_equals() -> None:
     assert majority(["b", "a", "b"]) == "b" and majority(["b", "a"]) == "a"
+
+
+def test_the_nearest_text_is_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    known, asked = reviews(50)[0], reviews(9, seed=1)[0]
+    vectors = TfidfVectorizer(analyzer=lambda text: features(text).tolist())
+    cosines = vectors.fit_transform(known) @ vectors.transform(asked).T
+    nearest = Nearest(known)
+    found = nearest.of(asked)
+    best = cosines.toarray().max(axis=0)
+    assert [cosines[place, number] for number, place in enumerate(found)] == pytest.approx(best.tolist())
+    monkeypatch.setattr(tfidf, "LARGEST_TABLE", 1)
+    assert nearest.of(asked) == found and nearest.of(known[:7]) == list(range(7))
+
+
+def test_a_text_that_shares_nothing_gets_the_first_and_chinese_is_compared_by_characters() -> None:
+    assert Nearest(["月亮在天上", "太阳很大", "moon"]).of(["zzz", "天上的月", "很大", ""]) == [0, 0, 1, 0]
