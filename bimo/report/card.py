@@ -26,7 +26,7 @@ from bimo.report.facts import (
     text,
     whole,
 )
-from bimo.report.task_figures import BEFORE, OWN, TaskFigure, task_figures
+from bimo.report.task_figures import BEFORE, OWN, TaskFigure, compared, task_figures
 from bimo.report.words import FAMILIES, duration
 from bimo.run import Run
 
@@ -277,9 +277,8 @@ def _task_results(facts: Facts, told: Sequence[TaskFigure]) -> Iterator[str]:
         columns.append((one.name, one.shown))
         if one.values[OWN].interval is not None:
             columns.append(("95% interval", one.interval))
-    names = dict.fromkeys(who for one in told for who in one.values)
     known = {BEFORE: f"{BEFORE}, with a head of chance"} if classes else {}
-    rows = [[plain(known.get(who, who)), *(show(who) for _, show in columns)] for who in names]
+    rows = [[plain(known.get(who, who)), *(show(who) for _, show in columns)] for who in compared(told)]
     yield table(["", *(name for name, _ in columns)], rows)
     for one in told:
         if one.signature:

@@ -15,6 +15,7 @@ from bimo.report.coach import advise
 from bimo.report.curves import draw
 from bimo.report.facts import PARTS, Facts, read_facts
 from bimo.report.reality import predictions
+from bimo.report.task_figures import compared, task_figures
 from bimo.report.templates import load, rendered
 from bimo.report.words import FAMILIES, Said, translated
 from bimo.run import Run
@@ -69,6 +70,8 @@ def render(facts: Facts) -> str:
         lead=lead(facts),
         status=STATUS.get(facts.text("status"), STATUS["running"]),
         created=created(facts.text("created")),
+        tasks=(tasks := task_figures(facts)),
+        compared=compared(tasks),
         bars=bars(facts),
         best_baseline=best_baseline(facts),
         times=times(facts),

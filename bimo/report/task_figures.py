@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bimo.report.facts import Facts, Measured, figure
@@ -60,6 +60,11 @@ class TaskFigure:
 def task_figures(facts: Facts) -> list[TaskFigure]:
     """The metrics that were measured of the model, the likeliest to be looked for first."""
     return [one for one in (_of(facts, key) for key in NAMES) if OWN in one.values]
+
+
+def compared(told: Iterable[TaskFigure]) -> list[str]:
+    """Whose figures these are, this model first."""
+    return list(dict.fromkeys(who for one in told for who in one.values))
 
 
 def _of(facts: Facts, key: str) -> TaskFigure:

@@ -146,6 +146,8 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
         "conflicts": parts.conflicts,
         "moved_to_training": parts.moved,
         "shared_passages": parts.shared,
+        "documents_held_out": parts.documents,
+        "left_out": parts.left_out,
         "refused": {why: count for why, (count, _) in refused.items()},
         "skipped": [],
         "note": " ".join(f"{line}." for line in told),

@@ -3,6 +3,9 @@
 A passage is 13 words in a row, or 20 characters where words are not spaced, as in ``text/clean/decontaminate.py``. A
 held-out row that shares one with the training rows goes to training, so that nothing is lost and no figure is too good.
 
+Where rows name the document that they are from (the role ``group``), whole documents are held out. What training has
+too is then left out of them: in training it would put their document on both sides.
+
 Shapes: G passages.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +27,8 @@ from bimo.tune.task import Refused
 
 WORDS, CHARACTERS = 13, 20
 FORMULA = 10  # training rows with a passage from which it is a common phrase (Brown et al. 2020, appendix C)
-FEWEST_GROUPS = 8  # questions below which nothing is held out
+FEWEST_GROUPS = 8  # questions below which nothing is held out, documents below which they are not held out whole
+GROUP = "group"  # the role of the column that names the document of a row
 PASSES = 4  # what goes over to training may itself share passages with what is still held out
 
 Texts = Callable[[Row], "tuple[str, str] | Refused"]
@@ -39,6 +44,8 @@ class Parts:
         conflicts: questions with several answers, and one of them.
         moved: rows that would be held out but share a passage with training; they are in training.
         shared: held-out rows that still share one.
+        documents: that are held out whole; 0 where rows do not say which they are from.
+        left_out: rows of these that share a question or a passage with training.
     """
 
     train: list[Row]
@@ -51,6 +58,8 @@ class Parts:
     conflict: str = ""
     moved: int = 0
     shared: int = 0
+    documents: int = 0
+    left_out: int = 0
 
     def told(self) -> list[str]:
         """What the user should know, a line each."""
@@ -66,11 +75,13 @@ class Parts:
                 f"{self.moved:,} rows that share {WORDS} words or {CHARACTERS} characters in a row with training "
                 "went from held out to training"
             )
+        if self.left_out:
+            lines.append(f"{self.left_out:,} rows of held-out documents are left out, as training has their words too")
         return lines
 
 
 def split_rows(rows: Sequence[Row], texts: Texts, *, seed: int, validation: float, test: float, most: int) -> Parts:
-    """Drop duplicates and hold rows out, those with the same question together.
+    """Drop duplicates and hold rows out, those with the same question together, or of the same ``group``.
 
     Args:
         texts: question and answer of a row as plain text, or why it has none.
@@ -82,6 +93,7 @@ def split_rows(rows: Sequence[Row], texts: Texts, *, seed: int, validation: floa
     groups: dict[bytes, list[Row]] = defaultdict(list)
     answers: dict[bytes, set[bytes]] = defaultdict(set)
     said: dict[int, str] = {}
+    asked: dict[int, bytes] = {}
     duplicates, duplicate = 0, ""
     for row in rows:
         found = texts(row)
@@ -97,14 +109,43 @@ def split_rows(rows: Sequence[Row], texts: Texts, *, seed: int, validation: floa
         seen[question + answer] = row.where
         groups[question].append(row)
         answers[question].add(answer)
-        said[row.number] = "\n".join(found)
+        said[row.number], asked[row.number] = "\n".join(found), question
     conflicts = [groups[question] for question, known in answers.items() if len(known) > 1]
     conflict = " and ".join(row.where for row in conflicts[0][:2]) if conflicts else ""
-    sides, moved, shared = _sides(list(groups.values()), said, seed, (validation, test), most)
+    units = _by_document(groups)
+    sides, moved, shared = _sides(list((units or groups).values()), bool(units), said, seed, (validation, test), most)
+    documents = 0
+    if units:
+        sides = [sides[0], *_unseen(sides, asked, said)]
+        documents = sum(len({row.values.get(GROUP) for row in side} - {None}) for side in sides[1:])
     train, held_out, tested = sides
+    left_out = len(said) - sum(map(len, sides))
     return Parts(
-        train, held_out, tested, refused, duplicates, duplicate, len(conflicts), conflict, moved=moved, shared=shared
-    )
+        train, held_out, tested, refused, duplicates, duplicate, len(conflicts), conflict, moved=moved, shared=shared,
+        documents=documents, left_out=left_out,
+    )  # fmt: skip
+
+
+def _by_document(groups: Mapping[bytes, list[Row]]) -> dict[Any, list[Row]]:
+    """The rows by the document they are from, or by question where they do not say; empty where there are too few."""
+    units: dict[Any, list[Row]] = defaultdict(list)
+    for question, rows in groups.items():
+        for row in rows:
+            name = row.values.get(GROUP)
+            units[question if name is None else str(name)].append(row)
+    return units if sum(isinstance(name, str) for name in units) >= FEWEST_GROUPS else {}
+
+
+def _unseen(sides: Sequence[list[Row]], asked: Mapping[int, bytes], said: Mapping[int, str]) -> list[list[Row]]:
+    """The held-out rows of documents without those whose question or passage training, or the side before, has too."""
+    train, *held = sides
+    known = {asked[row.number] for row in train}
+    dirty = _contaminated([[row] for side in held for row in side], [[row] for row in train], said)
+    kept = []
+    for side in held:
+        kept.append([row for row in side if asked[row.number] not in known and row.number not in dirty])
+        known |= {asked[row.number] for row in side}
+    return kept
 
 
 def _folded(text: str) -> str:
@@ -112,9 +153,18 @@ def _folded(text: str) -> str:
 
 
 def _sides(
-    groups: list[list[Row]], said: Mapping[int, str], seed: int, shares: tuple[float, float], most: int
+    groups: list[list[Row]],
+    whole: bool,
+    said: Mapping[int, str],
+    seed: int,
+    shares: tuple[float, float],
+    most: int,
 ) -> tuple[list[list[Row]], int, int]:
-    """Training, validation and test rows in their original order, rows moved to training, and what is shared yet."""
+    """Training, validation and test rows in their original order, rows moved to training, and what is shared yet.
+
+    Args:
+        whole: the groups are documents, which stay where they are.
+    """
     total = sum(map(len, groups))
     if len(groups) < FEWEST_GROUPS:
         return [_in_order(groups), [], []], 0, 0
@@ -124,9 +174,14 @@ def _sides(
     for share in shares:
         wanted = min(most, max(1, round(share * total))) if share else 0
         taken: list[list[Row]] = []
-        while sum(map(len, taken)) < wanted and len(waiting) > 1:
+        large = [group for group in waiting if whole and len(group) > wanted]
+        waiting = [group for group in waiting if not (whole and len(group) > wanted)]
+        while sum(map(len, taken)) < wanted and len(waiting) + len(large) > 1 and waiting:
             taken.append(waiting.pop())
+        waiting = [*large, *waiting]
         held.append(taken)
+    if whole:
+        return [_in_order(waiting), *map(_in_order, held)], 0, 0
     moved = 0
     for _ in range(PASSES):
         dirty = _contaminated([group for side in held for group in side], waiting, said)

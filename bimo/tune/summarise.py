@@ -11,6 +11,7 @@ from bimo.evaluate.extracts import central_sentence, first_sentence
 from bimo.tune.asking import Asking, filled
 from bimo.tune.rows import Row
 from bimo.tune.shapes import text_of
+from bimo.tune.split import GROUP
 from bimo.tune.task import Role
 
 ROLES = (
@@ -19,6 +20,7 @@ ROLES = (
         ("document", "article", "text", "content", "body", "dialogue", "description", "正文", "原文", "文章"),
     ),
     Role("summary", ("summary", "highlights", "synopsis", "abstract", "headline", "title", "摘要", "标题", "总结")),
+    Role(GROUP, ("page", "path", "file", "url", "group", "doc_id", "文件", "网页", "文档"), False),
 )
 
 

@@ -13,8 +13,10 @@ from bimo.text.scripts import is_chinese
 from bimo.tune.asking import Asking, filled
 from bimo.tune.rows import Row
 from bimo.tune.shapes import text_of
+from bimo.tune.split import GROUP
 from bimo.tune.task import Role
 
+GROUPS = ("document", "page", "path", "file", "url", "group", "doc_id", "文件", "网页", "文档")
 LANGUAGES = {
     "en": "English", "zh": "Chinese", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian",
     "ja": "Japanese", "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "nl": "Dutch", "ar": "Arabic",
@@ -37,7 +39,7 @@ class Translate(Asking):
     def roles(self) -> Sequence[Role]:
         sources = (self.source.lower(),) if self.source else ("source", "src", "en", "english", "原文")
         targets = (self.target.lower(),) if self.target else ("target", "tgt", "translation", "zh", "fr", "de", "译文")
-        return (Role("source", sources), Role("target", targets))
+        return (Role("source", sources), Role("target", targets), Role(GROUP, GROUPS, False))
 
     def metrics(self, accepted: Sequence[Sequence[str]]) -> Sequence[str]:
         chinese = is_chinese("\n".join(one for others in accepted for one in others))

@@ -80,6 +80,9 @@ def test_the_card_and_the_terminal_say_it(run: Run) -> None:
     card = (run.path / "README.md").read_text(encoding="utf-8")
     assert "|  | BLEU (zh) | 95% interval | chrF++ | 95% interval |" in card
     assert f"| this model | {bleu.shown('this model')} |" in card and "On answers to 9 questions" in card
+    assert "| translation memory |" in card and "translation memory" in bleu.line and "by word" in chrf.line
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "What it can do" in page and "翻译记忆" in page and f"<td>{chrf.shown('this model')} <small>" in page
     assert "| bits per byte, before tuning |" in card and "tok:zh" in card and "was not measured here" not in card
 
 

@@ -85,3 +85,47 @@ def test_common_phrases_do_not_count_as_shared():
     phrase = "answer the following question in one short sentence and say nothing else at all please now"
     parts = split([(f"{phrase} {sentence(generator, False)}", "a") for _ in range(60)])
     assert parts.moved == 0 and len(parts.test) == 12
+
+
+def with_documents(rows: list[tuple[str, str, str | None]], **options: float) -> Parts:
+    found = [
+        Row(n, f"row {n + 1}", {"question": one, "answer": other} | ({} if name is None else {"group": name}))
+        for n, (one, other, name) in enumerate(rows)
+    ]
+    settings = {"seed": 0, "validation": 0.1, "test": 0.2, "most": 1000, **options}
+    return split_rows(found, texts, **settings)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from("xy"), st.integers(0, 14)), max_size=60),
+    st.integers(0, 3),
+)
+def test_no_document_and_no_question_is_on_two_sides(rows: list[tuple[str, str, int]], seed: int) -> None:
+    parts = with_documents([(one, other, f"page {name}") for one, other, name in rows], seed=seed)
+    sides = [parts.train, parts.validation, parts.test]
+    for key in ("question", *(["group"] if parts.documents else [])):
+        seen = [{row.values[key] for row in side} for side in sides]
+        assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+    numbers = [row.number for side in sides for row in side]
+    assert len(set(numbers)) == len(numbers) == len({(one, other) for one, other, _ in rows}) - parts.left_out
+
+
+def test_whole_documents_are_held_out() -> None:
+    generator = random.Random(0)
+    shared = sentence(generator, False)
+    rows: list[tuple[str, str, str | None]] = [(f"question {n}", "a", f"page {n // 7}") for n in range(210)]
+    rows += [(f"{shared} {n}", "b", f"page {n}") for n in range(0, 30, 4)]
+    parts = with_documents(rows)
+    held = {row.values["group"] for row in [*parts.validation, *parts.test]}
+    assert not held & {row.values["group"] for row in parts.train} and parts.documents == len(held) >= 8
+    assert parts.moved == 0 and parts.left_out > 0 and "of held-out documents" in " ".join(parts.told())
+    assert not [row for row in [*parts.validation, *parts.test] if shared in row.values["question"]]
+    assert 35 <= len(parts.test) <= 50
+
+
+def test_a_document_that_is_too_large_is_learned_from_and_few_documents_are_not_held_out_whole() -> None:
+    rows: list[tuple[str, str, str | None]] = [(f"question {n}", "a", f"page {max(0, n - 120)}") for n in range(200)]
+    parts = with_documents(rows)
+    assert {row.values["group"] for row in parts.train} >= {"page 0"} and len(parts.test) == 40
+    few = with_documents([(one, other, "page" if n % 2 else None) for n, (one, other, _) in enumerate(rows)])
+    assert few.documents == 0 and len(few.test) == 40
