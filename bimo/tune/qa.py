@@ -40,6 +40,14 @@ class QA(Asking):
     def roles(self) -> Sequence[Role]:
         return ROLES
 
+    @property
+    def shortened(self) -> str:
+        return "passage"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return (self.yes, self.no) if self.kind == "yes-no" else ()
+
     def question(self, values: Mapping[str, Any]) -> str:
         passage = values.get("passage")
         return self.asked(text_of(values["question"]), None if passage in (None, "") else text_of(passage))
@@ -60,6 +68,10 @@ class QA(Asking):
         if self.kind == "extractive" and said not in text_of(values.get("passage") or ""):
             raise Unshaped("an answer that does not stand in its passage")
         return said
+
+    def place(self, values: Mapping[str, Any], said: str) -> tuple[int, int] | None:
+        begin = -1 if self.kind == "free" or not said else text_of(values.get("passage") or "").find(said)
+        return None if begin < 0 else (begin, begin + len(said))
 
 
 def _first(value: Any) -> str:

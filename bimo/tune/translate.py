@@ -35,6 +35,14 @@ class Translate(Asking):
         targets = (self.target.lower(),) if self.target else ("target", "tgt", "translation", "zh", "fr", "de", "译文")
         return (Role("source", sources), Role("target", targets))
 
+    @property
+    def asked_roles(self) -> Sequence[Role]:
+        """In use, the column of the texts need not be named like their language."""
+        return [Role(role.name, (*role.usual, "text", "sentence", "文本")) for role in super().asked_roles]
+
+    def longest(self, question: int) -> int:
+        return max(super().longest(question), 2 * question)
+
     def question(self, values: Mapping[str, Any]) -> str:
         return self.asked(text_of(values["source"]))
 

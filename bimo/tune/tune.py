@@ -25,6 +25,13 @@ from bimo.tune.adapting import base_of, finished, keep, tidy
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
 from bimo.tune.task import in_bits
 
+TRY = {  # a tuned run, by task
+    "classify": 'classify {run} "TEXT"',
+    "translate": 'translate {run} "TEXT"',
+    "summarise": "summarise {run} FILE",
+    "qa": 'ask {run} "QUESTION"',
+}
+
 
 def tune(
     task: str = "chat",
@@ -145,7 +152,7 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
             display.note(f"{label}: {old:.3f} before, {new:.3f} now")
     for name, one in before.get("baselines", {}).items():
         display.note(f"accuracy of {name}: {_value(one['accuracy']):.3f}")
-    command = f'classify {run.path} "TEXT"' if config.task == "classify" else f"chat {run.path}"
+    command = TRY.get(config.task, "chat {run}").format(run=run.path)
     display.note(f"the run is {run.path}; try it: bimo {command}")
 
 
