@@ -231,6 +231,16 @@ def load_classifier(
     return model.eval()
 
 
+def is_classifier(folder: Path) -> bool:
+    """Whether a folder says that its model has a head for classes.
+
+    Raises:
+        ModelError: as ``load_model``.
+    """
+    names = map(str, read_config(folder, {**MODELS, **ENCODERS}).get("architectures") or [])
+    return any(name.endswith(tuple(ENDINGS)) for name in names)
+
+
 def _empty(folder: Path, values: Mapping[str, Any], labels: Sequence[str], kind: Kind) -> Classifier:
     """The model without weights."""
     module, config = architecture(folder, values)
