@@ -195,13 +195,11 @@ class Models:
         Raises:
             ApiError: 404, or 400 where it is for something else.
         """
-        found = self.any(name) if name is not None else None
-        fit = [one for one in self if one.engine.facts.purpose in (purposes or ("text",))]
-        if found is None and fit:
-            return fit[0]
-        if found in fit and found is not None:
-            return found
-        raise not_for((found or next(iter(self))).engine.facts)
+        asked = list(self) if name is None else [self.any(name)]
+        for served in asked:
+            if served.engine.facts.purpose in (purposes or ("text",)):
+                return served
+        raise not_for(asked[0].engine.facts)
 
     def any(self, name: str) -> Served:
         """The model of a name, whatever it is for.
