@@ -18,7 +18,7 @@ from bimo.commands.tune import columns_of
 from bimo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from bimo.tune.answering import Answer
+    from bimo.tune.tuned import Answer
     from bimo.tune.asking import Asking
     from bimo.tune.rows import Row
 
@@ -56,7 +56,7 @@ class Answering:
 
     @property
     def drawing(self) -> dict[str, Any]:
-        """The options of :func:`bimo.tune.answering.answers`."""
+        """The options of :func:`bimo.tune.tuned.answers`."""
         names = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -122,7 +122,7 @@ def answer_all(
 
     from bimo.generate.language_model import load
     from bimo.train.display import Display
-    from bimo.tune.answering import answers, open_task
+    from bimo.tune.tuned import answers, open_task
 
     model = load(run, device=given.device)
     task = open_task(model, task_name, settings or {}, warn)

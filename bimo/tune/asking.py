@@ -24,7 +24,7 @@ class Asking(Conversing):
     """A task that says how a row asks, and what the right answer is; the rest is that of a conversation.
 
     A subclass gives ``name``, ``roles`` (what is asked, what is answered, and what else there is), :meth:`question` and
-    :meth:`answer`. In use, :mod:`bimo.tune.answering` asks by the same :meth:`question` and :meth:`conversation`.
+    :meth:`answer`. In use, :mod:`bimo.tune.tuned` asks by the same :meth:`question` and :meth:`conversation`.
     """
 
     system: str = setting("", "what the model is told before every question")

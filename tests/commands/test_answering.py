@@ -79,7 +79,7 @@ def test_rows_in_their_order(bimo: Bimo, qa: Path, tmp_path: Path):
 def test_a_passage_from_a_file_and_where_the_answer_stands(bimo: Bimo, chat: Path, tmp_path: Path):
     (tmp_path / "page.html").write_text(f"<p>{PASSAGE}</p>", encoding="utf-8")
     from bimo.commands.answering import text_or_file, told_as
-    from bimo.tune.answering import Answer
+    from bimo.tune.tuned import Answer
     from bimo.tune.qa import QA
 
     assert text_or_file(str(tmp_path / "page.html")).strip() == PASSAGE

@@ -17,7 +17,7 @@ from bimo.errors import RunError, UsageError
 from bimo.generate.language_model import LanguageModel
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.doctor import no_doctor
-from bimo.tune.answering import Answer, _asked, answers, ask, open_task, summarise, translate, tuned_options
+from bimo.tune.tuned import Answer, _asked, answers, ask, open_task, summarise, translate, tuned_options
 from bimo.tune.config import TuneConfig
 from bimo.tune.qa import QA
 from bimo.tune.rows import Row
