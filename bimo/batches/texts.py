@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from bimo.tokenizer.tokenizer import Tokenizer
 
 TOKENS = 4096  # of a batch, padding included: enough for a core to be busy, little memory
 
@@ -30,6 +34,13 @@ class TextBatch:
     segment_ids: torch.Tensor
     first: torch.Tensor
     last: torch.Tensor
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
+    """The ids of each text with those that stand around it, ``longest`` together; the end of a longer text is cut."""
+    before, after = tokenizer.around
+    room = longest - len(before) - len(after)
+    return [[*before, *text[:room], *after] for text in tokenizer.encode_batch(texts)]
 
 
 def batches_of(texts: Sequence[Sequence[int]], tokens: int = TOKENS) -> Iterator[TextBatch]:

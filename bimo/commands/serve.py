@@ -99,10 +99,12 @@ def serve(
 
         bimo serve runs/shakespeare
         bimo serve runs/small runs/large --port 8001 --kv-memory 1GB
+        bimo serve runs/sentiment runs/assistant
         bimo serve runs/assistant --host 0.0.0.0 --api-keys keys.txt
 
     Args:
-        runs: run directories, Hugging Face folders or GGUF files, each with an engine of its own
+        runs: run directories, Hugging Face folders or GGUF files, each with an engine of its own; classifiers and
+            encoders too
         host: the address to listen on
         port: the port to listen on; 0 takes any that is free
         name: what clients call the model, once for each RUN; the folder's name if not given

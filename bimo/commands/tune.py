@@ -297,7 +297,7 @@ def run_task(
     """
     began = time.monotonic()  # importing torch is part of the budget
     given = common or Common()
-    named = {**(columns or {}), **_columns(given.columns or [])}
+    named = {**(columns or {}), **columns_of(given.columns or [])}
     from bimo.train import doctor
     from bimo.tune.tune import tune
 
@@ -323,7 +323,12 @@ def run_task(
             return
 
 
-def _columns(given: list[str]) -> dict[str, str]:
+def columns_of(given: list[str]) -> dict[str, str]:
+    """What ``--columns`` says: role -> column.
+
+    Raises:
+        UsageError: one of them says neither.
+    """
     columns = {}
     for one in given:
         role, equals, column = one.partition("=")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bimo.batches.texts import batches_of
+from bimo.batches.texts import batches_of, encoded
 from bimo.errors import ModelError
 from bimo.models.heads import Classifier, load_classifier
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -30,12 +30,13 @@ class TextClassifier:
         self.model, self.tokenizer, self.labels = model.eval(), tokenizer, model.labels
         self.longest: int = model.config.max_position_embeddings
 
-    @torch.inference_mode()
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Of each class, (N, L), in the order of the texts; a text without a token is as likely of any class."""
-        before, after = self.tokenizer.around
-        room = self.longest - len(before) - len(after)
-        ids = [[*before, *text[:room], *after] for text in self.tokenizer.encode_batch(texts)]
+        return self.probabilities_of(encoded(self.tokenizer, texts, self.longest))
+
+    @torch.inference_mode()
+    def probabilities_of(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The same of ids, those around each text included."""
         known = [place for place, text in enumerate(ids) if text]
         found = np.full((len(ids), len(self.labels)), 1 / len(self.labels), dtype=np.float32)
         device = self.model.output_weight.device

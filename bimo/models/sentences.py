@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from bimo import files
-from bimo.batches.texts import batches_of
+from bimo.batches.texts import batches_of, encoded
 from bimo.errors import ModelError
 from bimo.models import bert
 from bimo.models.heads import Pooling, load_encoder, pooled
@@ -35,12 +35,13 @@ class SentenceEncoder:
         self.model, self.tokenizer, self.pooling, self.longest = model.eval(), tokenizer, pooling, longest
         self.width: int = model.config.hidden_size
 
-    @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of length 1, (N, C), in the order of the texts."""
-        before, after = self.tokenizer.around
-        room = self.longest - len(before) - len(after)
-        ids = [[*before, *text[:room], *after] for text in self.tokenizer.encode_batch(texts)]
+        return self.vectors_of(encoded(self.tokenizer, texts, self.longest))
+
+    @torch.inference_mode()
+    def vectors_of(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The same of ids, those around each text included."""
         vectors = np.zeros((len(ids), self.width), dtype=np.float32)
         device = self.model.output_weight.device
         for batch in batches_of(ids):

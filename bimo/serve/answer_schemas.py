@@ -279,6 +279,36 @@ class Embeddings(Answer):
     usage: EmbeddingUsage
 
 
+class ClassFacts(Answer):
+    """The class of a text."""
+
+    index: int
+    label: str
+    probs: list[float] = Field(description="in the order of the model's labels")
+    num_classes: int
+    scores: dict[str, float] = Field(description="the same by label; not vLLM's")
+
+
+class ClassUsage(Answer):
+    """Tokens of the texts."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: Literal[0]
+    prompt_tokens_details: None
+
+
+class Classes(Answer):
+    """The classes of all texts."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[ClassFacts]
+    usage: ClassUsage
+
+
 class ModelFacts(Answer):
     """The model that is served."""
 
@@ -288,6 +318,8 @@ class ModelFacts(Answer):
     owned_by: str
     max_model_len: int = Field(description="positions of the longest text")
     chat: bool = Field(description="whether it can hold a conversation")
+    purpose: Literal["text", "classes", "vectors"] = Field(description="what it gives")
+    labels: list[str] = Field(description="of a classifier, in the order of its probabilities")
     engine: str
     lacks: list[str] = Field(description="what the engine cannot do, see docs/serving.md")
     precision: str

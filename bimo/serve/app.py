@@ -17,6 +17,7 @@ from bimo.errors import BimoError
 from bimo.serve import status
 from bimo.serve.answers import Gone
 from bimo.serve.chat import chats
+from bimo.serve.classifications import classifications
 from bimo.serve.completions import completions
 from bimo.serve.embeddings import embeddings
 from bimo.serve.errors import ApiError, from_bimo
@@ -57,6 +58,8 @@ def create_app(
                 "/v1/responses/{id}", _either(stored_response(store), forget_response(store)), methods=["GET", "DELETE"]
             ),
             Route("/v1/embeddings", embeddings(models), methods=["POST"]),
+            Route("/v1/classifications", classifications(models), methods=["POST"]),
+            Route("/classify", classifications(models), methods=["POST"]),
             Route("/tokenize", tokenize(models), methods=["POST"]),
             Route("/detokenize", detokenize(models), methods=["POST"]),
             Route("/health", status.health(models), methods=["GET"]),

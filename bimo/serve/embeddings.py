@@ -15,11 +15,10 @@ from starlette.responses import JSONResponse, Response
 from bimo.serve.answers import unless_gone
 from bimo.serve.bodies import read_body
 from bimo.serve.choices import Usage, count
-from bimo.serve.errors import ApiError, wrong
-from bimo.serve.fields import Body, Inputs, Name
+from bimo.serve.errors import ApiError
+from bimo.serve.fields import Body, Cut, Inputs, Name
+from bimo.serve.inputs import TOGETHER, input_ids
 from bimo.serve.served import Models, Served
-
-TOGETHER = 32  # texts computed at the same time
 
 
 class EmbeddingRequest(Body):
@@ -29,29 +28,13 @@ class EmbeddingRequest(Body):
 
     model: Name
     input: Inputs
+    truncate_prompt_tokens: Cut | None = None
     encoding_format: Literal["float", "base64"] | None = None
     user: Annotated[str, Field(description="accepted, not used")] | None = None
 
 
 def embeddings(models: Models) -> Any:
     """The endpoint."""
-
-    def read_ids(served: Served, body: EmbeddingRequest) -> list[Sequence[int]]:
-        found: list[Sequence[int]] = []
-        for place, text in enumerate(body.input):
-            param = f"input[{place}]" if len(body.input) > 1 else "input"
-            if text == "":
-                raise wrong(f"Invalid value for '{param}': it is empty.", param)
-            if isinstance(text, str):
-                ids: Sequence[int] = served.text_ids(text, param)
-            else:
-                ids = text
-                served.check_ids(ids, param)
-            if len(ids) > (most := served.engine.facts.context):
-                message = f"This model's maximum context length is {most} tokens. '{param}' has {len(ids)} tokens."
-                raise wrong(message, param, "context_length_exceeded")
-            found.append(ids)
-        return found
 
     async def embed(served: Served, body: EmbeddingRequest, texts: Sequence[Sequence[int]], caller: str) -> Response:
         usage = Usage(prompt=sum(map(len, texts)))
@@ -69,10 +52,10 @@ def embeddings(models: Models) -> Any:
 
     async def create(request: Request) -> Response:
         body = await read_body(request, EmbeddingRequest, models.shared.limits)
-        served = models.find(body.model)
+        served = models.find(body.model, "text", "vectors")
         if "embeddings" in served.engine.facts.lacks:
             raise ApiError(400, "This model's engine cannot give embeddings.", code="unsupported_endpoint")
-        texts = await asyncio.to_thread(read_ids, served, body)
+        texts = await asyncio.to_thread(input_ids, served, body.input, cut=body.truncate_prompt_tokens is not None)
         return await unless_gone(request.receive, embed(served, body, texts, request.scope["bimo.caller"]))
 
     return create

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
@@ -136,6 +136,7 @@ Prompts = Annotated[
 Inputs = Annotated[
     tuple[str | tuple[int, ...], ...], PlainValidator(read_inputs), WithJsonSchema(_several(limits.INPUTS))
 ]
+Cut = Annotated[Literal[-1], Field(description="vLLM's: -1 leaves out the end of a text that is too long")]
 Count = Annotated[int, Field(ge=1, le=limits.CHOICES)]
 Length = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 Temperature = Annotated[float, Field(ge=0, le=2)]

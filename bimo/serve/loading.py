@@ -15,9 +15,10 @@ from bimo.generate.watermark import Watermark
 from bimo.models.import_gguf import imported
 from bimo.serve.engines import Opened, open_engine
 from bimo.serve.engines.native import backend_of, native_engine
+from bimo.serve.engines.texts import open_texts, reads_texts
 from bimo.serve.limits import NAME_CHARACTERS
-from bimo.serve.memory import KV_SHARE, Need, need_of, read_size, require_memory
-from bimo.serve.served import Models, Served, Shared, now
+from bimo.serve.memory import KV_SHARE, Need, need_of, read_size, require_memory, texts_need
+from bimo.serve.served import Models, Served, ServedTexts, Shared, now
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.probe import free_memory
 
@@ -106,14 +107,28 @@ def load_models(
     Raises:
         BimoError: as :func:`bimo.generate.language_model.load`; or they do not fit into memory together.
     """
-    if computing.engine != "native":
-        return Models([_adapted(name, folder, computing, shared, watermark) for name, folder in folders.items()])
-    needs, guessing = _needs(folders, computing)
-    return Models([_served(name, need, computing, guessing, shared, watermark) for name, need in needs.items()])
+    texts = {name: folder for name, folder in folders.items() if reads_texts(folder)}
+    writing = {name: folder for name, folder in folders.items() if name not in texts}
+    needs, guessing = _needs(writing, list(texts.values()), computing) if computing.engine == "native" else ({}, None)
+
+    def served(name: str, folder: Path) -> Served:
+        if name in texts:
+            opened = open_texts(folder, device=computing.device, dtype=computing.dtype)
+            return _behind(opened, name, folder, shared, ServedTexts)
+        if name in needs:
+            return _served(name, needs[name], computing, guessing, shared, watermark)
+        return _adapted(name, folder, computing, shared, watermark)
+
+    return Models([served(name, folder) for name, folder in folders.items()])
 
 
-def _needs(folders: dict[str, Path], computing: Computing) -> tuple[dict[str, Need], Need | None]:
-    """What each model takes, and the one that guesses, after all of them were found to fit.
+def _needs(
+    folders: dict[str, Path], texts: Sequence[Path], computing: Computing
+) -> tuple[dict[str, Need], Need | None]:
+    """What each language model takes, and the one that guesses, after all models were found to fit.
+
+    Args:
+        texts: folders of further models, which only read texts.
 
     Raises:
         BimoError: one cannot be computed so, or they do not fit.
@@ -121,20 +136,21 @@ def _needs(folders: dict[str, Path], computing: Computing) -> tuple[dict[str, Ne
     device, dtype = computing.device, computing.dtype
     free = free_memory(resolve_device(device))
     stated = read_size(computing.kv_memory) if computing.kv_memory is not None else None
-    kv_bytes = free * KV_SHARE / len(folders) if stated is None else stated
+    kv_bytes = free * KV_SHARE / max(1, len(folders)) if stated is None else stated
     needs = {
         name: need_of(folder, device=device, dtype=dtype, kv_bytes=kv_bytes, stated=stated is not None)
         for name, folder in folders.items()
     }
     draft = None
     if computing.draft is not None and computing.speculate:
-        if len(needs) > 1:
+        if len(needs) != 1:
             raise UsageError("--draft is wrong.", expected="one model that it guesses for", got=f"{len(needs)} models")
         require_model(computing.draft)
         (need,) = needs.values()
         draft = need_of(computing.draft, device=device, dtype=dtype, kv_bytes=0, stated=False)
         draft = dataclasses.replace(draft, pages=need.pages)
-    require_memory([*([draft] if draft else []), *needs.values()], free)
+    reading = [texts_need(folder, device=device, dtype=dtype) for folder in texts]
+    require_memory([*([draft] if draft else []), *reading, *needs.values()], free)
     return needs, draft
 
 
@@ -158,9 +174,9 @@ def _adapted(name: str, folder: Path, computing: Computing, shared: Shared, wate
     return _behind(opened, name, folder, shared)
 
 
-def _behind(opened: Opened, name: str, folder: Path, shared: Shared) -> Served:
+def _behind(opened: Opened, name: str, folder: Path, shared: Shared, kind: type[Served] = Served) -> Served:
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
-    return Served(
+    return kind(
         name=name,
         created=int(max(weights, default=now())),
         engine=opened.engine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from bimo.errors import ModelError, UsageError
 from bimo.generate import native, torch_backend
 from bimo.generate.backend import PAGE
 from bimo.models import empty_model, llama
-from bimo.models.weights import stored_precision
+from bimo.models.weights import read_headers, stored_precision
 from bimo.report.facts import size
+from bimo.serve.engines.texts import precision_of
 
 SHARE = 0.9  # of the free memory that all models together may take
 KV_SHARE = 0.25  # of it that keys and values may take where nobody says how much
@@ -94,6 +96,17 @@ def need_of(folder: Path, *, device: str, dtype: str, kv_bytes: float, stated: b
         raise ModelError("int8 cannot be had here.", expected=expected, got=got, fix="Use --dtype bfloat16.")
     page = torch_backend.page_bytes(config, loaded)
     return Need(folder, 0, read, pages_of(page), page, precision)
+
+
+def texts_need(folder: Path, *, device: str, dtype: str) -> Need:
+    """What a model takes that only reads texts.
+
+    Raises:
+        BimoError: its weights are damaged.
+    """
+    precision = precision_of(folder, device=device, dtype=dtype)
+    numbers = sum(math.prod(shape) for header in read_headers(folder).values() for shape, _ in header.values())
+    return Need(folder, 0, numbers * precision.itemsize, 0, 0, str(precision).removeprefix("torch."))
 
 
 def _pages(folder: Path, page: int, context: int, kv_bytes: float, stated: bool) -> int:

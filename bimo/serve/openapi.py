@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from bimo import __version__
 from bimo.serve import answer_schemas as answers
 from bimo.serve.chat_request import ChatRequest
+from bimo.serve.classifications import ClassificationRequest
 from bimo.serve.completions import CompletionRequest
 from bimo.serve.embeddings import EmbeddingRequest
 from bimo.serve.response_request import ResponseRequest
@@ -56,6 +57,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/v1/responses/{id}"): Operation("Give an answer again", None, answers.Response),
     ("delete", "/v1/responses/{id}"): Operation("Forget an answer", None, answers.Forgotten),
     ("post", "/v1/embeddings"): Operation("Turn texts into vectors", EmbeddingRequest, answers.Embeddings),
+    ("post", "/v1/classifications"): Operation("Say which class texts are of", ClassificationRequest, answers.Classes),
+    ("post", "/classify"): Operation("The same, as vLLM calls it", ClassificationRequest, answers.Classes),
     ("post", "/tokenize"): Operation("Turn a text into token ids", TokenizeRequest, answers.Tokens),
     ("post", "/detokenize"): Operation("Turn token ids into a text", DetokenizeRequest, answers.Detokenized),
     ("get", "/health"): Operation("Say whether new work is taken", None, answers.Health),

@@ -40,7 +40,7 @@ def _shown(page: Page) -> Any:
 
 def _reported(models: Models) -> Any:
     async def answer(request: Request) -> Response:
-        report = models.find(request.path_params["model"]).report
+        report = models.any(request.path_params["model"]).report
         try:
             body = await run_in_threadpool(report.read_bytes) if report else None
         except OSError:

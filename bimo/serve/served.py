@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bimo.batches.texts import encoded
 from bimo.generate.conventions import Conventions
 from bimo.serve.admission import Admission
-from bimo.serve.engines import Engine
+from bimo.serve.engines import Engine, Purpose, not_for
 from bimo.serve.errors import ApiError
 from bimo.serve.guard import Guard, Stopped
 from bimo.serve.keys import Keys
@@ -89,6 +90,10 @@ class Served:
         ids = self.tokenizer.encode(text)
         return [*(self.conventions.prefix if ids else self.conventions.start), *ids]
 
+    def cut_ids(self, text: str) -> list[int]:
+        """The same without the end of the text, if it does not fit the context."""
+        return self.whole_text_ids(text)[: self.engine.facts.context]
+
     def text_ids(self, text: str, param: str) -> list[int]:
         """The same, of a text that may fit the context.
 
@@ -151,6 +156,21 @@ class Served:
         return left if wanted is None else wanted
 
 
+class ServedTexts(Served):
+    """A model that reads whole texts: ids stand on both sides of each."""
+
+    def whole_text_ids(self, text: str) -> list[int]:
+        before, after = self.tokenizer.around
+        return [*before, *self.tokenizer.encode(text), *after]
+
+    def cut_ids(self, text: str) -> list[int]:
+        (ids,) = encoded(self.tokenizer, [text], self.engine.facts.context)
+        return ids
+
+    def require_short(self, characters: int, param: str) -> None:
+        """Nothing can be said before: an unknown word of any length is one token."""
+
+
 class Models:
     """All models of a server, at least one, in the order in which they are listed.
 
@@ -166,14 +186,27 @@ class Models:
     def __iter__(self) -> Iterator[Served]:
         return iter(self._models.values())
 
-    def find(self, name: str | None) -> Served:
-        """The model of a name; the first one where none is named.
+    def find(self, name: str | None, *purposes: Purpose) -> Served:
+        """The model of a name; where none is named, the first that is for one of ``purposes``.
+
+        Args:
+            purposes: what it may be for; "text" if none is given.
+
+        Raises:
+            ApiError: 404, or 400 where it is for something else.
+        """
+        asked = list(self) if name is None else [self.any(name)]
+        for served in asked:
+            if served.engine.facts.purpose in (purposes or ("text",)):
+                return served
+        raise not_for(asked[0].engine.facts)
+
+    def any(self, name: str) -> Served:
+        """The model of a name, whatever it is for.
 
         Raises:
             ApiError: 404.
         """
-        if name is None:
-            return next(iter(self))
         if name not in self._models:
             known = ", ".join(f"'{one}'" for one in self._models)
             message = f"The model '{name}' does not exist. This server has {known}."

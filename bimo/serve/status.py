@@ -23,6 +23,8 @@ def described(served: Served) -> dict[str, Any]:
         "owned_by": "bimo",
         "max_model_len": facts.context,
         "chat": served.conventions.no_chat is None,
+        "purpose": facts.purpose,
+        "labels": list(facts.labels),
         "engine": facts.engine,
         "lacks": facts.missing,
         "precision": facts.precision,
@@ -43,7 +45,7 @@ def one(models: Models) -> Any:
     """The endpoint of one model."""
 
     async def answer(request: Request) -> Response:
-        return JSONResponse(described(models.find(request.path_params["model"])))
+        return JSONResponse(described(models.any(request.path_params["model"])))
 
     return answer
 

@@ -13,6 +13,7 @@ from bimo.serve import limits
 from bimo.serve.bodies import read_body
 from bimo.serve.chat import chat_ids
 from bimo.serve.chat_request import Message
+from bimo.serve.engines import PURPOSES
 from bimo.serve.errors import Refusal
 from bimo.serve.fields import Body, Name
 from bimo.serve.served import Models, Served
@@ -55,7 +56,7 @@ def tokenize(models: Models) -> Any:
 
     async def create(request: Request) -> Response:
         body = await read_body(request, TokenizeRequest, models.shared.limits)
-        served = models.find(body.model)
+        served = models.find(body.model, *PURPOSES)
         ids = await asyncio.to_thread(ids_of, served, body)
         names = [legacy_name(served.tokenizer, id) for id in ids] if body.return_token_strs else None
         answer = {"count": len(ids), "max_model_len": served.engine.facts.context, "tokens": ids, "token_strs": names}
@@ -69,7 +70,7 @@ def detokenize(models: Models) -> Any:
 
     async def create(request: Request) -> Response:
         body = await read_body(request, DetokenizeRequest, models.shared.limits)
-        served = models.find(body.model)
+        served = models.find(body.model, *PURPOSES)
         served.check_ids(body.tokens, "tokens")
         text = await asyncio.to_thread(served.tokenizer.decode, body.tokens, skip_special=False)
         return JSONResponse({"prompt": text})

@@ -14,12 +14,13 @@ from bimo.tune.examples import Example
 from bimo.tune.language import Conversing
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Conversation, Unshaped, text_of
-from bimo.tune.task import Refused
+from bimo.tune.task import Refused, Role
 
 if TYPE_CHECKING:
     from bimo.tune.materials import Materials
 
 MOST_KNOWN = 50_000  # training rows that a rival learns from
+ANSWER_TOKENS = 256
 UNUSABLE: tuple[Any, ...] = (None, "", [])
 
 
@@ -27,10 +28,35 @@ UNUSABLE: tuple[Any, ...] = (None, "", [])
 class Asking(Conversing):
     """A task that says how a row asks, and what the right answer is; the rest is that of a conversation.
 
-    A subclass gives ``name``, ``roles``, :meth:`question` and :meth:`answer`.
+    A subclass gives ``name``, ``roles`` (what is asked, what is answered, and what else there is), :meth:`question` and
+    :meth:`answer`. In use, :mod:`bimo.tune.tuned` asks by the same :meth:`question` and :meth:`conversation`.
     """
 
     system: str = setting("", "what the model is told before every question")
+
+    @property
+    def asked_roles(self) -> Sequence[Role]:
+        """What is read of a row in use: all but the answer."""
+        return [role for role in self.roles if role.name != self.answered]  # type: ignore[attr-defined]
+
+    @property
+    def answered(self) -> str:
+        """The role that the model gives, in use."""
+        return self.roles[1].name  # type: ignore[attr-defined]
+
+    @property
+    def shortened(self) -> str:
+        """The role whose text loses its end where a question is too long for the model, in use."""
+        return self.roles[0].name  # type: ignore[attr-defined]
+
+    def longest(self, question: int) -> int:
+        """Tokens that the answer to a question of so many may have in use, unless the user says otherwise."""
+        return ANSWER_TOKENS
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only answers there are, which are then weighed in use instead of written; none where any text may be."""
+        return ()
 
     def question(self, values: Any) -> str:
         """What the model is asked, from the values of a row by role.
@@ -68,6 +94,10 @@ class Asking(Conversing):
         learned = spread([rows[example.row] for example in materials.train], MOST_KNOWN)
         rivals = self.rivals(learned, [rows[one.row] for one in materials.questions])
         return {name: figures(self, answers, accepted) for name, answers in rivals.items()}
+
+    def place(self, values: Any, said: str) -> tuple[int, int] | None:
+        """Where an answer stands in what was asked, in characters: begin and end; None where that means nothing."""
+        return None
 
     def conversation(self, question: str) -> list[dict[str, str]]:
         """The messages before the answer, in training and in use alike."""

@@ -62,6 +62,14 @@ class QA(Asking):
         known = {one.strip().lower() for one in said}
         return dataclasses.replace(self, kind="yes-no") if known and known <= {self.yes, self.no} else self
 
+    @property
+    def shortened(self) -> str:
+        return "passage"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return (self.yes, self.no) if self.kind == "yes-no" else ()
+
     def question(self, values: Mapping[str, Any]) -> str:
         passage = values.get("passage")
         return self.asked(text_of(values["question"]), None if passage in (None, "") else text_of(passage))
@@ -134,6 +142,10 @@ class QA(Asking):
         chosen = [self.yes if found[n][0] > found[n][1] else self.no for n in range(len(examples))]
         right = [self.yes if one.ids[one.counts].tolist() == continuations[0] else self.no for one in examples]
         return {**figures, "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
+
+    def place(self, values: Mapping[str, Any], said: str) -> tuple[int, int] | None:
+        begin = -1 if self.kind == "free" or not said else text_of(values.get("passage") or "").find(said)
+        return None if begin < 0 else (begin, begin + len(said))
 
 
 def _all(value: Any) -> list[Any]:

@@ -57,6 +57,14 @@ class Translate(Asking):
             f"dictionary, {part} by {part}": [together(dictionary.translate(words_and_marks(text))) for text in texts],
         }
 
+    @property
+    def asked_roles(self) -> Sequence[Role]:
+        """In use, the column of the texts need not be named like their language."""
+        return [Role(role.name, (*role.usual, "text", "sentence", "文本")) for role in super().asked_roles]
+
+    def longest(self, question: int) -> int:
+        return max(super().longest(question), 2 * question)
+
     def question(self, values: Mapping[str, Any]) -> str:
         return self.asked(text_of(values["source"]))
 

@@ -28,6 +28,13 @@ from bimo.tune.answering import ANSWERS, Writer, answered
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
 from bimo.tune.task import in_bits
 
+TRY = {  # a tuned run, by task
+    "classify": 'classify {run} "TEXT"',
+    "translate": 'translate {run} "TEXT"',
+    "summarise": "summarise {run} FILE",
+    "qa": 'ask {run} "QUESTION"',
+}
+
 
 def tune(
     task: str = "chat",
@@ -149,5 +156,5 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
         display.note(f"bits per byte of held-out answers: {before:.3f} before, {now:.3f} now")
     for one in task_figures(read_facts(run)):
         display.note(one.line)
-    command = f'classify {run.path} "TEXT"' if config.task == "classify" else f"chat {run.path}"
+    command = TRY.get(config.task, "chat {run}").format(run=run.path)
     display.note(f"the run is {run.path}; try it: bimo {command}")

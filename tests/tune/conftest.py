@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from bimo.models import llama, save_model
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tokenizer.train import train_tokenizer
+from tests.tune.chat_folder import chat_folder
 
 TEXTS = ["where is the moon? the moon is up there, say it again. 月亮在哪里？月亮在天上。再说一遍。"] * 3
 
@@ -25,18 +24,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def model_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a chat template and fresh weights."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    tokenizer.save(folder)
-    config = llama.Config(
-        vocab_size=tokenizer.vocab_size, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
-        num_attention_heads=3, num_key_value_heads=1, head_dim=8, max_position_embeddings=160, model_type="qwen3",
-        eos_token_id=tokenizer.eos_id, bos_token_id=tokenizer.eos_id,
-    )  # fmt: skip
-    model = llama.Model(config)
-    model.init_weights(torch.Generator().manual_seed(0))
-    save_model(model, folder)
-    return folder
+    return chat_folder(tmp_path_factory.mktemp("models") / "tiny", tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bimo.generate.engine import Stats
+from bimo.serve.errors import ApiError
 
 if TYPE_CHECKING:
     from bimo.generate.conventions import Conventions
@@ -20,6 +21,9 @@ ENGINES = {
     "openvino": "bimo.serve.engines.openvino",
     "vllm": "bimo.serve.engines.vllm",
 }
+# What a model is for: it writes text, gives the classes of texts, or their vectors.
+Purpose = Literal["text", "classes", "vectors"]
+PURPOSES: tuple[Purpose, ...] = ("text", "classes", "vectors")
 Feature = Literal["batch_invariance", "cached_tokens", "embeddings"]
 
 
@@ -37,6 +41,7 @@ class Facts:
         constrains: whether it can hold an answer to a rule, such as a JSON schema.
         lacks: what else it cannot do, for clients to see; what is asked for nevertheless is refused. Without
             ``batch_invariance``, what is computed beside a request can change its last bits.
+        labels: of a classifier, in the order of its probabilities.
     """
 
     engine: str
@@ -47,6 +52,8 @@ class Facts:
     fingerprint: str
     constrains: bool = False
     lacks: frozenset[Feature] = frozenset()
+    purpose: Purpose = "text"
+    labels: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[str]:
@@ -139,6 +146,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop all work and give back what it holds."""
+
+
+def not_for(facts: Facts) -> ApiError:
+    """The refusal of what a model is not for."""
+    use = {"classes": "/v1/classifications", "vectors": "/v1/embeddings", "text": "/v1/completions"}[facts.purpose]
+    gives = {"classes": "gives the classes of texts", "vectors": "gives vectors of texts", "text": "writes text"}
+    return ApiError(400, f"This model {gives[facts.purpose]}: use {use}.", param="model", code="unsupported_endpoint")
 
 
 class Opened(NamedTuple):

@@ -50,7 +50,8 @@ async function refusal(answer) {
 /** The models: {id, context (tokens) or null, chat: whether they can; null when not said, precision and report: a path; or null}. */
 export async function models() {
   const { data } = await (await ask("/v1/models")).json();
-  return data.map((model) => ({
+  const writing = data.filter(({ purpose }) => (purpose ?? "text") === "text");
+  return (writing.length ? writing : data).map((model) => ({
     id: model.id,
     context: model.max_model_len ?? model.context_length ?? null,
     chat: model.chat ?? null,
