@@ -14,6 +14,7 @@ from bimo.tune.examples import Example
 from bimo.tune.language import Conversing
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Conversation, Unshaped, text_of
+from bimo.tune.split import GROUP
 from bimo.tune.task import Refused, Role
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Asking(Conversing):
 
     @property
     def asked_roles(self) -> Sequence[Role]:
-        """What is read of a row in use: all but the answer."""
-        return [role for role in self.roles if role.name != self.answered]  # type: ignore[attr-defined]
+        """What is read of a row in use: all but the answer and the document it is from."""
+        return [role for role in self.roles if role.name not in (self.answered, GROUP)]  # type: ignore[attr-defined]
 
     @property
     def answered(self) -> str:

@@ -60,7 +60,8 @@ class Translate(Asking):
     @property
     def asked_roles(self) -> Sequence[Role]:
         """In use, the column of the texts need not be named like their language."""
-        return [Role(role.name, (*role.usual, "text", "sentence", "文本")) for role in super().asked_roles]
+        (source,) = super().asked_roles
+        return [Role(source.name, (*source.usual, "text", "sentence", "文本"))]
 
     def longest(self, question: int) -> int:
         return max(super().longest(question), 2 * question)
