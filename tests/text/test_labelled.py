@@ -111,6 +111,16 @@ def test_options_become_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert rows == {"test": [{"question": "天气？", "choices": ["晴", "雨, e.g. A. rain", "wind"], "answer": 1}]}
 
 
+def test_answers_to_one_conversation_are_on_one_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = [{"from": "human", "value": "三国里谁最勇敢?"}]
+    pairs = [
+        {"conversations": asked, "chosen": {"from": "gpt", "value": better}, "rejected": {"from": "gpt", "value": "?"}}
+        for better in ("赵云", "关羽", "Zhang Fei")
+    ]
+    content = tar({"llamafactory-0.9.5/data/dpo_zh_demo.json": json.dumps(pairs)})
+    assert offered(monkeypatch, tmp_path, "preferences-zh", content) == {split_of("三国里谁最勇敢?"): pairs}
+
+
 def test_pages_of_two_languages_are_paired_by_paragraph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     english = """<h1 id="hd_id1" dir="auto">One two three</h1><p id="par_id2" class="p">Save &amp; close
         <b>the</b> file<span hidden="true"> never</span>.</p><p id="par_id3">Not translated at all</p><p>No name</p>"""
