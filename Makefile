@@ -13,12 +13,13 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 PEERS := .venv-peers
 TEXT_PEERS := .venv-text-peers
 SERVE_PEERS := .venv-serve-peers
+TUNE_PEERS := .venv-tune-peers
 
 # Two busy cores: two test processes, each with one arithmetic thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint bench bench-train bench-text bench-serve docs clean
+.PHONY: help quickstart test test-slow lint bench bench-train bench-text bench-serve bench-tune docs clean
 
 help: ## list these commands
 	@echo "make COMMAND [PYTHON=python3.12] [LANGUAGE=en|zh] [BUDGET=3m]"
@@ -38,7 +39,7 @@ lint: $(VENV)/.dev ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev $(PEERS)/.made $(TEXT_PEERS)/.made $(SERVE_PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
+bench: $(VENV)/.dev $(PEERS)/.made $(TEXT_PEERS)/.made $(SERVE_PEERS)/.made $(TUNE_PEERS)/.made ## run the comparisons in benchmarks/, one program after the other
 	set -e; for program in benchmarks/*.py; do $(BIN)/python "$$program"; done
 
 bench-train: $(VENV)/.dev $(PEERS)/.made ## bimo against other trainers: hours, or 20 minutes with QUICK=1; goes on where it stopped
@@ -49,6 +50,9 @@ bench-text: $(VENV)/.dev $(TEXT_PEERS)/.made ## preparing text, datatrove and ot
 
 bench-serve: $(VENV)/.dev $(SERVE_PEERS)/.made ## answering, llama.cpp and Hugging Face beside it: half an hour, and long to compile llama.cpp
 	$(BIN)/python benchmarks/serve.py
+
+bench-tune: $(VENV)/.dev $(TUNE_PEERS)/.made ## tuning, Trainer with PEFT and TRL beside it: an hour or two, or minutes with QUICK=1
+	$(BIN)/python benchmarks/tune.py $(if $(QUICK),--quick)
 
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python docs/generate.py
@@ -80,6 +84,11 @@ $(TEXT_PEERS)/.made: benchmarks/peers/text-constraints.txt
 $(SERVE_PEERS)/.made: benchmarks/peers/serve-constraints.txt
 	$(PYTHON) -m venv $(SERVE_PEERS)
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(SERVE_PEERS)/bin/python -m pip install --constraint $< 'llama-cpp-python[server]'
+	@touch $@
+
+$(TUNE_PEERS)/.made: benchmarks/peers/tune-constraints.txt
+	$(PYTHON) -m venv $(TUNE_PEERS)
+	$(TUNE_PEERS)/bin/python -m pip install --constraint $< torch transformers accelerate datasets peft trl
 	@touch $@
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.made

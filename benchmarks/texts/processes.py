@@ -50,7 +50,7 @@ def run_tree(command: list[str], name: str) -> Ran:
     Raises:
         SystemExit: it failed.
     """
-    log, tree = WORK / "logs" / f"{name}.log", _Tree()
+    log, tree = WORK / "logs" / f"{name}.log", Tree()
     try:
         code, seconds, largest = spawn(command, environment(), log, tree.follow)
     finally:
@@ -82,7 +82,7 @@ def peers_version(package: str) -> str:
     return found.stdout.strip()
 
 
-class _Tree:
+class Tree:
     """Samples the resident memory of a process and of all that descend from it."""
 
     def __init__(self) -> None:

@@ -228,7 +228,7 @@ def _demo(name: str) -> Callable[[Sequence[Path]], Rows]:
             assert member is not None
             for row in json.load(member):
                 said = row.get("conversations") or row.get("messages")
-                asked = json.dumps(said[0]) if said else row["instruction"] + row["input"]
+                asked = json.dumps(said) if said else row["instruction"] + row["input"]
                 yield split_of(asked), row
 
     return parse

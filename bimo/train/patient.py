@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bimo.batches.loader import Batch
 from bimo.batches.shards import Tokens
-from bimo.models import load_model, save_model
+from bimo.models import copy_sharing_frozen, load_model, save_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.config import TrainConfig
@@ -32,6 +32,7 @@ ROWS, LENGTH = 4, 32  # of the slice that most proofs compute on
 PASS_LENGTH = 128  # of a pass on examples
 TINY_ROWS, TINY_LENGTH = 2, 16  # of the batch that is to be overfitted
 OVERFIT_STEPS, OVERFIT_SECONDS = 120, 8.0
+OVERFIT_FEWEST = 2  # steps, however slow: A of LoRA has no gradient before the first
 OVERFIT_RATE = 0.45  # divided by the width: measured from 24 to 448, see docs/experiments.md
 OVERFITTED = 0.03  # share of the first loss that counts as near zero, above what the text itself leaves open
 MOST_BATCHES = 1024  # of an epoch that are read
@@ -164,8 +165,9 @@ class Patient:
 
     @functools.cached_property
     def fresh(self) -> Any:
-        """A copy as training begins, in float32 and eager; nothing changes it."""
-        return exact(copy.deepcopy(self.model))
+        """The model as training begins, in float32 and eager; nothing changes it, so that it shares what is float32."""
+        shared = {id(p): p for p in self.model.parameters() if p.dtype == torch.float32}
+        return exact(copy.deepcopy(self.model, shared))
 
     @functools.cached_property
     def epoch(self) -> Epoch:
@@ -204,7 +206,13 @@ class Patient:
     @functools.cached_property
     def overfitted(self) -> Overfitted:
         """A copy that was trained on a tiny batch, whose layers therefore all have something to say."""
-        return _overfit(copy.deepcopy(self.fresh), self.loss, best_rows(self.slice, TINY_ROWS, TINY_LENGTH))
+        return _overfit(copy_sharing_frozen(self.fresh), self.loss, best_rows(self.slice, TINY_ROWS, TINY_LENGTH))
+
+    def take_gradients(self) -> dict[str, Tensor | None]:
+        """The :attr:`gradients` for the last time, to be changed: of a large model they are not held twice."""
+        found = self.gradients
+        del self.gradients
+        return found
 
 
 def exact(model: Any) -> Any:
@@ -348,7 +356,8 @@ def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:
         before = value if steps == 0 else before
         in_time = time.perf_counter() - began < OVERFIT_SECONDS
         enough = value <= floor + OVERFITTED * before
-        if optimizer is None or enough or steps == OVERFIT_STEPS or not in_time or value != value:
+        late = not in_time and steps >= OVERFIT_FEWEST
+        if optimizer is None or enough or steps == OVERFIT_STEPS or late or value != value:
             break
         optimizer.zero_grad()
         result.backward()

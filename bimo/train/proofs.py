@@ -5,7 +5,6 @@ Shapes: B rows, T positions, V vocabulary. Tolerances are stated beside what the
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from bimo.batches.loader import Batch
 from bimo.errors import BimoError
+from bimo.models import copy_sharing_frozen, trained_parameters
 from bimo.optim import INSIDE_LAYERS
 from bimo.train.patient import (
     TINY_LENGTH,
@@ -121,14 +121,13 @@ def _layer_norms(found: dict[str, Tensor | None]) -> str:
 
 def optimizer(patient: Patient) -> Finding:
     """Take one step on a copy and see who moved."""
-    model = copy.deepcopy(patient.fresh)
+    model, grads = copy_sharing_frozen(patient.fresh), patient.take_gradients()
+    learning = [name for name, grad in grads.items() if grad is not None and bool(grad.any())]
     step = patient.make_optimizer(model)
     for name, parameter in model.named_parameters():
-        grad = patient.gradients[name]
-        parameter.grad = None if grad is None else grad.clone()
+        parameter.grad = grads.pop(name)
     norm = step.step(1.0)
     before = dict(patient.fresh.named_parameters())
-    learning = [name for name, grad in patient.gradients.items() if grad is not None and bool(grad.any())]
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     still = [name for name in learning if name not in moved]
     measured = f"{len(learning) - len(still)} of {len(learning)} parameters moved, gradient norm {norm:.3g}"
@@ -214,14 +213,16 @@ def accumulation(patient: Patient) -> Finding:
 
 
 def precision(patient: Patient) -> Finding:
-    """Compare the loss as configured with float32, at the first weights and at those of the overfitted copy."""
+    """Compare the loss as configured with float32, at the first weights and at those of the overfitted copy.
+
+    Where that copy was left half way, its weights are wild, and no precision makes the same of them.
+    """
     fast = {"kernels": getattr(patient.model, "fused", False), "compiled": patient.compile is not None}
     how = [patient.config.dtype, *(name for name, on in fast.items() if on)]
     if how == ["float32"]:
         return Finding(None, "float32, neither kernels nor compiled: nothing to compare")
-    plain = copy.deepcopy(patient.fresh)
+    plain, model = copy_sharing_frozen(patient.fresh), copy_sharing_frozen(patient.model).eval()
     plain.fused = False
-    model = copy.deepcopy(patient.model).eval()
     if hasattr(model, "dropout"):
         model.dropout = 0.0
     if hasattr(model, "compute_dtype"):
@@ -229,12 +230,14 @@ def precision(patient: Patient) -> Finding:
     if patient.compile:
         patient.compile(model.train())  # as it was compiled when a step was measured
     losses = [(_loss_with_gradients(patient, model), value_of(patient.loss, plain, patient.pass_batch))]
-    with torch.no_grad():
-        for one in (model, plain):
-            for parameter, learned in zip(one.parameters(), patient.overfitted.model.parameters(), strict=True):
-                parameter.copy_(learned)
-    expected = value_of(patient.loss, plain, patient.pass_batch)
-    losses.append((_loss_with_gradients(patient, model), expected))
+    if patient.overfitted.in_time:
+        learned = trained_parameters(patient.overfitted.model)
+        with torch.no_grad():
+            for one in (model, plain):
+                for name, parameter in trained_parameters(one).items():
+                    parameter.copy_(learned[name])
+        expected = value_of(patient.loss, plain, patient.pass_batch)
+        losses.append((_loss_with_gradients(patient, model), expected))
     errors = [abs(loss - right) / right for loss, right in losses]
     worst = max(errors)
     (loss, right) = losses[errors.index(worst)]

@@ -23,6 +23,7 @@ from bimo.batches.shards import encode_documents, write_tokens
 from bimo.config import from_mapping
 from bimo.errors import TrainingError
 from bimo.models import load_model, save_model
+from bimo.models.lora import LoraConfig, adapt
 from bimo.optim import Optimizer
 from bimo.text.document import Document
 from bimo.tokenizer.train import train_tokenizer
@@ -144,6 +145,15 @@ def test_compiled_layers_are_compared(english: Materials, tmp_path: Path) -> Non
     assert fine.ok and "compiled" in fine.measured
     wrong = dataclasses.replace(examined, compile=compile_wrongly)
     assert failed(doctor.examine(wrong)) == {"precision"}
+
+
+def test_low_rank_on_a_slow_machine(english: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A has no gradient before B has moved, and weights left half way are no measure of precision."""
+    monkeypatch.setattr(patient, "OVERFIT_SECONDS", -math.inf)
+    adapt((one := healthy(english, tmp_path, settings(dtype="bfloat16"))).model, LoraConfig(rank=3))
+    one.frozen = frozenset(name for name, parameter in one.model.named_parameters() if not parameter.requires_grad)
+    one.skips = dict.fromkeys(("save and load", "transformers"), "an adapter is saved apart")
+    assert failed(doctor.examine(one)) == set() and one.overfitted.steps == patient.OVERFIT_FEWEST
 
 
 def test_nothing_moves(english: Materials, tmp_path: Path) -> None:
