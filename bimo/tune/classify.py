@@ -106,8 +106,8 @@ class Classify(Packed):
             return Refused("no text")
         return (text, label) if label else Refused("no label")
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Classifier, Tokenizer]:
-        generator = torch.Generator().manual_seed(seed_for(0, "head"))
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Classifier, Tokenizer]:
+        generator = torch.Generator().manual_seed(seed_for(seed, "head"))
         model = new_classifier(folder, self.classes, generator=generator, device=device)
         return self._frozen(model), Tokenizer.load(folder)
 

@@ -114,9 +114,9 @@ class Reinforce(Conversing):
         settings = {name: value for name, value in vars(self).items() if name != "prompt"}
         return Ready(**settings, prompt=found["prompt"], rewards=tuple(zip(opened, weights, strict=True)))
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Model, Tokenizer]:
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Model, Tokenizer]:
         if not self.plain:
-            return super().open(folder, device)
+            return super().open(folder, device, seed=seed)
         origin = opened(folder)
         return origin.model.to(device), origin.tokenizer
 

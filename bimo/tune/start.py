@@ -127,7 +127,7 @@ def prepare(
     task = rows.task
     device, machine = set_up(config, display)
     with display.bar("loading the model"):
-        model, tokenizer = task.open(folder, device)
+        model, tokenizer = task.open(folder, device, seed=config.seed)
     plan, materials = _materials(config, given, rows, model, tokenizer, display, device, machine)
     tokenizer.save(run.path)
     with display.bar("keeping its weights"):

@@ -69,8 +69,11 @@ class Task(Protocol):
         """Question and answer of a row as plain text, by which equal and conflicting rows are found."""
         ...
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Any, Tokenizer]:
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Any, Tokenizer]:
         """The model to begin with, float32, and its tokenizer, both as the run will save them.
+
+        Args:
+            seed: of weights that the folder has not, such as a fresh head's.
 
         Raises:
             BimoError: the folder holds nothing that this task can begin with.

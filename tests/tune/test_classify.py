@@ -275,6 +275,19 @@ def test_a_fresh_head_is_drawn_from_its_generator(folder: Path) -> None:
     assert not torch.equal(first.head.weight, second.head.weight)
 
 
+def test_the_seed_of_a_run_draws_its_head(
+    encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path
+) -> None:
+    heads = []
+    for place, seed in enumerate((0, 1, 1)):
+        config = fast | {"seed": seed, "steps": 1, "evaluate_every": 1}
+        run = tune(
+            "classify", encoder_folder, reviews, tmp_path / f"{place}", config=config, quiet=True, doctor=no_doctor
+        )
+        heads.append(load_classifier(run.checkpoints / "start").head.weight)
+    assert torch.equal(heads[1], heads[2]) and not torch.equal(heads[0], heads[1])
+
+
 def test_the_first_batch_shows_the_names_of_classes(
     encoder_folder: Path, reviews: Path, tmp_path: Path, capsys: Any
 ) -> None:
