@@ -62,6 +62,8 @@ class Classify(Packed):
     classes: tuple[str, ...] = setting((), "the classes in their order; those of the data if not given")
     counts: tuple[int, ...] = setting((), "rows of each class, which the data say")
 
+    unit = "label"  # that the bits of training are of
+
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise ConfigError("smoothing is wrong.", expected="a share from 0 to below 1", got=str(self.smoothing))

@@ -160,6 +160,16 @@ def rate_of(task: Task) -> float:
     return float(getattr(task, "rate", 1.0))
 
 
+def fewest_rows(task: Task) -> int:
+    """Rows of a step that the plan does not go below, where the task says so."""
+    return int(getattr(task, "prompts", 1))
+
+
+def unit_of(task: Task) -> str:
+    """What the bits that training shows are of."""
+    return str(getattr(task, "unit", "byte"))
+
+
 def in_bits(task: Task) -> bool:
     """Whether the loss is nats of text, which can be told in bits per byte."""
     return bool(getattr(task, "in_bits", True))

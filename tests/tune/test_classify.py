@@ -93,6 +93,9 @@ def test_the_run_has_learned_is_calibrated_and_stands_beside_baselines(made: Run
     assert baselines["majority"]["accuracy"]["value"] < 0.6
     assert baselines["TF-IDF + logistic regression"]["accuracy"]["value"] > 0.9
     assert not [one for one in lineage["doctor"] if one["ok"] is False]
+    page = (made.path / "report.html").read_text(encoding="utf-8")
+    assert "Bits per label by step" in page and "Bits per byte by step" not in page
+    assert "validation_bits_per_label" in figures and "validation_bits_per_byte" not in figures
     card = (made.path / "README.md").read_text(encoding="utf-8")
     assert "pipeline_tag: text-classification" in card and "bimo classify made" in card
     assert (
