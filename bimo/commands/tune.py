@@ -251,6 +251,7 @@ def reinforce(
     prompt: str | None = None,
     plain: Annotated[bool | None, Parameter(negative=())] = None,
     answers: int | None = None,
+    prompts: int | None = None,
     longest: int | None = None,
     temperature: float | None = None,
     kl: float | None = None,
@@ -276,6 +277,7 @@ def reinforce(
         prompt: the column of the prompts, texts or messages; found by its name if not given
         plain: continue prompts as texts, without a chat template
         answers: to each prompt in a step; 8 if not given
+        prompts: of a step at least; 8 if not given
         longest: tokens of an answer at most; 128 if not given
         temperature: of the draws; 1 if not given
         kl: weight of the divergence from the model before training, which is then held in memory; 0 if not given

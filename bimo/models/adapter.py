@@ -271,9 +271,13 @@ def check_base(adapter: Adapter, folder: Path) -> bool:
         return False
     found = weights_hash(folder)
     if found != adapter.base.weights:
-        raise _wrong_base(
-            adapter, f"{folder}, whose weights are {found[:12]}", 1, f"weights {adapter.base.weights[:12]}"
-        )
+        got, expected = f"{folder}, whose weights are {found[:12]}", f"weights {adapter.base.weights[:12]}"
+        if adapter.base.folder and Path(adapter.base.folder).resolve() == folder.resolve():
+            fix = "They were changed since the adapter was learned: put them back, or tune again."
+            raise ModelError(
+                f"The adapter in {adapter.folder} was learned on other weights.", expected=expected, got=got, fix=fix
+            )
+        raise _wrong_base(adapter, got, 1, expected)
     return True
 
 

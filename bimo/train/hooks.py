@@ -96,6 +96,7 @@ class Report:
         bits_per_nat: turns the loss into bits per byte of the training text; None for a loss of another kind.
         peak_share: share of the machine's matmul peak that one token a second takes.
         rates: peak learning rates, by the name that their present values get in the record.
+        unit: what the bits are shown for: bytes of text, or labels.
 
     Attributes:
         record: the newest line.
@@ -110,9 +111,10 @@ class Report:
         bits_per_nat: float | None,
         peak_share: float,
         rates: Mapping[str, float] | None = None,
+        unit: str = "byte",
     ) -> None:
         self._run, self._bar, self._validate = run, bar, validate
-        self._bits_per_nat, self._rates = bits_per_nat, rates or {}
+        self._bits_per_nat, self._rates, self._unit = bits_per_nat, rates or {}, unit
         self._pace = Pace(peak_share)
         self._smooth = math.nan
         self.record: dict[str, Any] = {}
@@ -141,7 +143,7 @@ class Report:
         if not math.isnan(self._pace.tokens_per_second):
             pace = f"  {self._pace.tokens_per_second:,.0f} tokens/s  {self._pace.utilisation:.0%} of peak"
         held_out = f"  validation {self._validate.last[1]:.3f}" if self._validate.last else ""
-        told = f"{self._smooth:.3f} bits/byte" if in_bits else _told(progress.metrics)
+        told = f"{self._smooth:.3f} bits/{self._unit}" if in_bits else _told(progress.metrics)
         facts = f"loss {progress.loss:.3f}  {told}{held_out}{pace}"
         self._bar.show(progress.step, progress.steps, facts)
 

@@ -36,6 +36,7 @@ class Learner:
         measure: the held-out bits per byte, or loss of another kind, of the model as it is.
         keep: saves the weights as the run's, at each new best.
         bits_per_nat: turns the loss into bits per byte of the training text; None for a loss of another kind.
+        unit: what these bits are of, where that is no byte.
         peak_share: share of the machine's matmul peak that one token a second takes.
         text: says which documents a batch is from.
         watch: further hooks, called after each step's record, from the step where training begins.
@@ -50,6 +51,7 @@ class Learner:
     peak_share: float
     text: Named
     watch: Callable[[hooks.Validate, hooks.Report, int], Sequence[Hook]] = _nothing_more
+    unit: str = "byte"
 
 
 def learn(
@@ -91,7 +93,9 @@ def learn(
     validate = hooks.Validate(learner.measure, learner.keep, every=every, patience=patience, best=best, average=average)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         rates, share = peak_rates(config), learner.peak_share
-        report = hooks.Report(run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=share, rates=rates)
+        report = hooks.Report(
+            run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=share, rates=rates, unit=learner.unit
+        )
         after: list[Hook] = [average, validate, report, guard]
         after += [*learner.watch(validate, report, progress.step), interruption]
         if lineage.training_seconds is not None:

@@ -62,6 +62,8 @@ class Classify(Packed):
     classes: tuple[str, ...] = setting((), "the classes in their order; those of the data if not given")
     counts: tuple[int, ...] = setting((), "rows of each class, which the data say")
 
+    unit = "label"  # that the bits of training are of
+
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise ConfigError("smoothing is wrong.", expected="a share from 0 to below 1", got=str(self.smoothing))
@@ -106,8 +108,8 @@ class Classify(Packed):
             return Refused("no text")
         return (text, label) if label else Refused("no label")
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Classifier, Tokenizer]:
-        generator = torch.Generator().manual_seed(seed_for(0, "head"))
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Classifier, Tokenizer]:
+        generator = torch.Generator().manual_seed(seed_for(seed, "head"))
         model = new_classifier(folder, self.classes, generator=generator, device=device)
         return self._frozen(model), Tokenizer.load(folder)
 

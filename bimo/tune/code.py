@@ -65,7 +65,7 @@ class Code(Packed):
             return Refused("an empty file")
         return text, ""
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Model, Tokenizer]:
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Model, Tokenizer]:
         origin = opened(folder)
         model, tokenizer = origin.model, origin.tokenizer
         if _names(tokenizer) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from bimo.tune.rows import Row, Rows
 
 if TYPE_CHECKING:
     from bimo.tune.task import Role
+
+NEAR = 0.7  # likeness of two names from which one may be the other misspelt
 
 
 def find_columns(rows: Rows, roles: Sequence[Role], named: Mapping[str, str]) -> dict[str, str]:
@@ -38,7 +41,8 @@ def find_columns(rows: Rows, roles: Sequence[Role], named: Mapping[str, str]) ->
     missing = [role for role in roles if role.needed and role.name not in found]
     if missing:
         names = " and ".join(role.name for role in missing)
-        example = " ".join(f"{role.name}=NAME" for role in missing)
+        free = [column for column in rows.columns if column not in taken]
+        example = " ".join(f"{role.name}={_nearest(free, role) or 'NAME'}" for role in missing)
         raise UsageError(
             f"No column of {rows.name} is called like the {names}.",
             expected=f"one called {' or '.join(missing[0].usual[:4])}",
@@ -58,6 +62,17 @@ def _likely(columns: Sequence[str], role: Role) -> list[str]:
     """The columns that may be the role's: those of a usual name, the likeliest first."""
     plain = {column.strip().lower().replace("-", "_").replace(" ", "_"): column for column in reversed(columns)}
     return [plain[name] for name in role.usual if name in plain]
+
+
+def _nearest(columns: Sequence[str], role: Role) -> str:
+    """The column whose name is written most like a usual one; empty where none is near."""
+    plain = {column.strip().lower(): column for column in columns}
+    likeness = {
+        column: max(difflib.SequenceMatcher(None, name, usual).ratio() for usual in role.usual)
+        for name, column in plain.items()
+    }
+    best = max(likeness, key=likeness.__getitem__, default="")
+    return best if likeness.get(best, 0.0) >= NEAR else ""
 
 
 def _listed(names: Sequence[str]) -> str:

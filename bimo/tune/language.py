@@ -91,7 +91,7 @@ class Conversing(Packed):
         "auto", "chat template: auto is the model's own, or chatml where it has none"
     )
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Model, Tokenizer]:
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Model, Tokenizer]:
         """The model with a chat template whose answers can be found, and that stops where they end.
 
         Raises:

@@ -79,11 +79,18 @@ def wanted_rows(config: TuneConfig, budget: Budget, examples: Sequence[Example],
 
 
 def plan_batch(
-    plan: Plan, rows: float, rows_per_epoch: int, examples: int, seconds: float | None, row_seconds: float
+    plan: Plan,
+    rows: float,
+    rows_per_epoch: int,
+    examples: int,
+    seconds: float | None,
+    row_seconds: float,
+    fewest: int = 1,
 ) -> None:
     """Choose the rows of a step: about so many examples, but enough steps.
 
     Args:
+        fewest: rows below which steps of this task learn noise; fewer steps are taken instead.
         rows: to learn from in all.
         seconds: of training, where the budget is a time.
         row_seconds: that a step of one row takes.
@@ -91,10 +98,14 @@ def plan_batch(
     affordable = rows if seconds is None else min(rows, max(0.0, seconds) / row_seconds)
     by_examples = round(EXAMPLES_A_STEP * rows_per_epoch / examples)
     size = max(1, min(by_examples, int(affordable / STEPS_WANTED)))
+    least = min(fewest, rows_per_epoch)
     accumulate = plan.config.batch.accumulate
-    size = -(-size // accumulate) * accumulate
     a_row = examples / rows_per_epoch
-    plan.choose("batch.size", size, f"rows of a step, with {a_row:.1f} examples each")
+    reason = f"rows of a step, with {a_row:.1f} examples each"
+    if size < least:
+        reason = f"prompts of a step: with fewer than {least}, the noise of single ones leads (prompts={fewest})"
+    size = -(-max(size, least) // accumulate) * accumulate
+    plan.choose("batch.size", size, reason)
 
 
 def plan_steps(

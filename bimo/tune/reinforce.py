@@ -66,6 +66,10 @@ class Reinforce(Conversing):
     prompt: str = setting("", "the column of the prompts; found by its name if not given")
     plain: bool = setting(False, "continue prompts as texts, without a chat template")
     answers: int = setting(8, "to each prompt in a step")
+    # R1 takes 32 prompts a step, DeepSeekMath 16, Dr. GRPO 128: half the least of them, as machines here are small.
+    prompts: int = setting(
+        8, "of a step at least, where the plan chooses: those whose answers are all worth the same teach nothing"
+    )
     longest: int = setting(128, "tokens of an answer at most")
     temperature: float = setting(1.0, "of the draws")
     updates: int = setting(1, "steps that are learned from the same answers")
@@ -105,6 +109,8 @@ class Reinforce(Conversing):
             raise UsageError(
                 "There is no reward.", fix="Add --reward FILE.py:function, or one of those that come along."
             )
+        if self.prompts < 1:
+            raise UsageError("prompts is wrong.", expected="at least 1", got=str(self.prompts))
         if self.answers < 2:
             raise UsageError("answers is wrong.", expected="at least 2, which are compared", got=str(self.answers))
         weights = self.weights or (1.0,) * len(self.reward)
@@ -114,9 +120,9 @@ class Reinforce(Conversing):
         settings = {name: value for name, value in vars(self).items() if name != "prompt"}
         return Ready(**settings, prompt=found["prompt"], rewards=tuple(zip(opened, weights, strict=True)))
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Model, Tokenizer]:
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Model, Tokenizer]:
         if not self.plain:
-            return super().open(folder, device)
+            return super().open(folder, device, seed=seed)
         origin = opened(folder)
         return origin.model.to(device), origin.tokenizer
 

@@ -44,7 +44,7 @@ from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
 from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_rule, plan_steps, wanted_rows
 from bimo.tune.rollout import Repeated
-from bimo.tune.task import Acting, Comparing, Task, rate_of
+from bimo.tune.task import Acting, Comparing, Task, fewest_rows, rate_of
 from bimo.tune.tasks import make_task
 
 DEFAULT_BUDGET = "10m"
@@ -128,7 +128,7 @@ def prepare(
     task = rows.task
     device, machine = set_up(config, display)
     with display.bar("loading the model"):
-        model, tokenizer = task.open(folder, device)
+        model, tokenizer = task.open(folder, device, seed=config.seed)
     plan, materials = _materials(config, given, rows, model, tokenizer, display, device, machine)
     tokenizer.save(run.path)
     with display.bar("keeping its weights"):
@@ -148,7 +148,7 @@ def prepare(
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
-    plan_batch(plan, wanted, rows_per_epoch, len(materials.train), left, a_row)
+    plan_batch(plan, wanted, rows_per_epoch, len(materials.train), left, a_row, fewest_rows(task))
     assert plan.config.batch.size
     a_step = len(materials.train) * plan.config.batch.size / rows_per_epoch
     plan_rates(plan, given, model.config.hidden_size, a_step, rate_of(task))

@@ -69,8 +69,11 @@ class Task(Protocol):
         """Question and answer of a row as plain text, by which equal and conflicting rows are found."""
         ...
 
-    def open(self, folder: Path, device: torch.device) -> tuple[Any, Tokenizer]:
+    def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Any, Tokenizer]:
         """The model to begin with, float32, and its tokenizer, both as the run will save them.
+
+        Args:
+            seed: of weights that the folder has not, such as a fresh head's.
 
         Raises:
             BimoError: the folder holds nothing that this task can begin with.
@@ -168,6 +171,16 @@ class Acting(Protocol):
 def rate_of(task: Task) -> float:
     """What the task's learning rates are, as a share of those of chat."""
     return float(getattr(task, "rate", 1.0))
+
+
+def fewest_rows(task: Task) -> int:
+    """Rows of a step that the plan does not go below, where the task says so."""
+    return int(getattr(task, "prompts", 1))
+
+
+def unit_of(task: Task) -> str:
+    """What the bits that training shows are of."""
+    return str(getattr(task, "unit", "byte"))
 
 
 def in_bits(task: Task) -> bool:

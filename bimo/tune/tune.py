@@ -26,7 +26,7 @@ from bimo.train.loop import Progress
 from bimo.tune.adapting import base_of, finished, keep, tidy
 from bimo.tune.answering import ANSWERS, Writer, answered
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
-from bimo.tune.task import in_bits
+from bimo.tune.task import in_bits, unit_of
 
 TRY = {  # a tuned run, by task
     "classify": 'classify {run} "TEXT"',
@@ -103,6 +103,7 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
         bits_per_nat=bits_per_nat,
         peak_share=passes * model.forward_flops(config.model.context) / session.machine.peak[config.dtype],
         text=materials,
+        unit=unit_of(task),
     )
     progress, best = learn(run, display, config, session.lineage, learner, session.checkpoint)
     _finish(run, session, display, progress, best)
@@ -139,7 +140,7 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
         model,
         {
             **figures,
-            "validation_bits_per_byte" if in_bits(task) else "validation_loss": best.bits_per_byte,
+            f"validation_bits_per_{unit_of(task)}" if in_bits(task) else "validation_loss": best.bits_per_byte,
             "best_step": best.step,
             "steps": progress.step,
             "tokens": progress.tokens,

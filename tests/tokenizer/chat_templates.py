@@ -72,7 +72,53 @@ NO_SYSTEM = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
 """
+LLAMA2 = """\
+{%- set start = 1 if messages[0].role == 'system' else 0 -%}
+{%- for m in messages[start:] -%}
+{%- if m.role == 'user' -%}
+{{- bos_token + '[INST] ' -}}
+{%- if start and loop.first -%}{{- '<<SYS>>\\n' + messages[0].content + '\\n<</SYS>>\\n\\n' -}}{%- endif -%}
+{{- m.content | trim + ' [/INST]' -}}
+{%- else -%}{{- ' ' + m.content | trim + ' ' + eos_token -}}{%- endif -%}
+{%- endfor -%}
+"""
+GEMMA = """\
+{{- bos_token -}}
+{%- set start = 1 if messages[0].role == 'system' else 0 -%}
+{%- for m in messages[start:] -%}
+{{- '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\\n' -}}
+{%- if start and loop.first -%}{{- messages[0].content + '\\n\\n' -}}{%- endif -%}
+{{- m.content | trim + '<end_of_turn>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
+"""
+PHI3 = """\
+{%- for m in messages -%}
+{{- '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' -}}
+{%- endfor -%}
+{{- '<|assistant|>\\n' if add_generation_prompt else eos_token -}}
+"""
+PHI4 = """\
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '<|im_sep|>' + m.content + '<|im_end|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant<|im_sep|>' -}}{%- endif -%}
+"""
+DEEPSEEK = """\
+{{- bos_token -}}
+{%- for m in messages -%}
+{%- if m.role == 'system' -%}{{- m.content -}}
+{%- elif m.role == 'user' -%}{{- '<｜User｜>' + m.content -}}
+{%- else -%}{{- '<｜Assistant｜>' + m.content.split('</think>')[-1] + '<｜end▁of▁sentence｜>' -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<｜Assistant｜>' -}}{%- endif -%}
+"""
 TEMPLATES = {
+    "llama2": LLAMA2,
+    "gemma": GEMMA,
+    "phi3": PHI3,
+    "phi4": PHI4,
+    "deepseek": DEEPSEEK,
     "chatml": CHATML,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
@@ -84,9 +130,11 @@ TEMPLATES = {
 }
 CONTROL = (
     "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]",
-    "<start_of_turn>", "<end_of_turn>",
+    "<start_of_turn>", "<end_of_turn>", "<|im_sep|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>",
+    "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
 END = {"llama3": "<|eot_id|>", "mistral": "<|endoftext|>", "zephyr": "<|endoftext|>", "no-system": "<end_of_turn>"}
+END |= {"llama2": "<|endoftext|>", "gemma": "<end_of_turn>", "phi3": "<|end|>", "deepseek": "<｜end▁of▁sentence｜>"}
 
 
 def end_of(name: str) -> str:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from bimo.errors import TokenizerError
+from bimo.evaluate.harness import _pairs
+from bimo.evaluate.lm_eval_model import rendered_chat
 from bimo.generate.conventions import Conventions
 from bimo.generate.language_model import LanguageModel
 from bimo.serve.chat import chat_ids as served_ids
@@ -71,12 +73,19 @@ def test_training_chat_server_and_transformers_have_the_same_ids(tmp_path: Path,
         options = {"sanitize_control_tokens": True} if "<|im_end|>" in str(before) else {}
         wanted = stock.apply_chat_template(before, add_generation_prompt=True, return_dict=False, **options)
         assert tokenizer.decode(prompt, False) == stock.decode(wanted)
+        if "<|im_end|>" not in str(before):  # lm-eval's prompts are texts, which may spell control tokens
+            assert prompt == tokenizer.encode(tokenizer.meaning_control(rendered_chat(chat, before)))
         content = messages[place]["content"]
-        said = content.strip() if name in ("llama3", "no-system") else content
-        wanted_text = {"qwen3": f"<think>\n\n</think>\n\n{said}", "mistral": f" {said}"}.get(name, said)
+        said = content.strip() if name in ("llama2", "llama3", "gemma", "no-system") else content
+        written = {"qwen3": f"<think>\n\n</think>\n\n{said}", "mistral": f" {said}", "llama2": f" {said} "}
+        wanted_text = written.get(name, said)
         assert tokenizer.decode(answer, False) == wanted_text + end_of(name)
         assert answer[-1] == tokenizer.special[end_of(name)] == Answers(tokenizer).end_id
         assert not set(answer[:-1]) & set(tokenizer.special.values())
+    asked = [{"role": "user", "content": "Where?"}]
+    example = cast(Any, SimpleNamespace(prompt="Where?"))
+    ((context, after),) = _pairs(chat, example, ["there"], True)
+    assert context + after == tokenizer.encode_chat(asked) + tokenizer.encode("there")
 
 
 def test_a_template_that_rewrites_what_was_said_gives_a_stretch_an_answer():

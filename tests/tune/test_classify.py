@@ -93,6 +93,9 @@ def test_the_run_has_learned_is_calibrated_and_stands_beside_baselines(made: Run
     assert baselines["majority"]["accuracy"]["value"] < 0.6
     assert baselines["TF-IDF + logistic regression"]["accuracy"]["value"] > 0.9
     assert not [one for one in lineage["doctor"] if one["ok"] is False]
+    page = (made.path / "report.html").read_text(encoding="utf-8")
+    assert "Bits per label by step" in page and "Bits per byte by step" not in page
+    assert "validation_bits_per_label" in figures and "validation_bits_per_byte" not in figures
     card = (made.path / "README.md").read_text(encoding="utf-8")
     assert "pipeline_tag: text-classification" in card and "bimo classify made" in card
     assert (
@@ -273,6 +276,19 @@ def test_baselines_need_no_second_class_in_training() -> None:
 def test_a_fresh_head_is_drawn_from_its_generator(folder: Path) -> None:
     first, second = (new_classifier(folder, ["a", "b"], generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     assert not torch.equal(first.head.weight, second.head.weight)
+
+
+def test_the_seed_of_a_run_draws_its_head(
+    encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path
+) -> None:
+    heads = []
+    for place, seed in enumerate((0, 1, 1)):
+        config = fast | {"seed": seed, "steps": 1, "evaluate_every": 1}
+        run = tune(
+            "classify", encoder_folder, reviews, tmp_path / f"{place}", config=config, quiet=True, doctor=no_doctor
+        )
+        heads.append(load_classifier(run.checkpoints / "start").head.weight)
+    assert torch.equal(heads[1], heads[2]) and not torch.equal(heads[0], heads[1])
 
 
 def test_the_first_batch_shows_the_names_of_classes(

@@ -124,6 +124,8 @@ def test_a_wrong_column_gets_the_nearest_name():
         find_columns(of_columns("text", "label"), ROLES, {"label": "lable"})
     with pytest.raises(UsageError, match="No column of r.csv is called like the label.*--columns label=NAME"):
         find_columns(of_columns("text", "stars"), ROLES, {})
+    with pytest.raises(UsageError, match="--columns text=Txet label=labels"):
+        find_columns(of_columns("id", "Txet", "labels"), ROLES, {})
 
 
 def test_values_come_by_role_and_empty_ones_are_left_out():
