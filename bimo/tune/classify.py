@@ -144,7 +144,7 @@ class Classify(Packed):
     def measure(self, model: Any, batches: list[Batch]) -> dict[str, float]:
         """Nats a text without weights and smoothing, and the share of texts whose class is found.
 
-        Where the model will be calibrated, they are those at the best temperature. Otherwise training on few texts would
+        Where the model will be calibrated, they are those at the best temperature. Else training on few texts would
         stop at the first overconfidence, long before fewer classes are found.
         """
         scores, labels = _all_scores(model, batches)
