@@ -289,7 +289,7 @@ def pretrained(language: str) -> Path:
     texts = [json.loads(line)["text"] for line in rows_of(language, "train")]
     assert not {*texts} & {json.loads(line)["text"] for line in rows_of(language, "test")}, "a test text was read"
     lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts]
-    sources = [*TEXTS[language], written(f"texts-{language}.jsonl", lines)]
+    sources: list[str | Path] = [*TEXTS[language], written(f"texts-{language}.jsonl", lines)]
     data = [part for source in sources for part in ("--data", source)]
     bimo("train", *data, "--budget", BUDGETS[language], "--out", folder, "--resume", "--set", *BASE)
     return folder
