@@ -33,7 +33,7 @@ from bimo.tune.materials import Materials
 from bimo.tune.packing import packed_once
 from bimo.tune.rows import Row
 from bimo.tune.task import Refused, Role
-from bimo.tune.temperature import best_temperature, calibration_error
+from bimo.tune.temperature import best_temperature, calibration_error, fitted_temperature
 
 ROLES = (
     Role(
@@ -144,9 +144,15 @@ class Classify(Packed):
 
     @torch.no_grad()
     def measure(self, model: Any, batches: list[Batch]) -> dict[str, float]:
-        """Nats a text without weights and smoothing, and the share of texts whose class is found."""
+        """Nats a text without weights and smoothing, and the share of texts whose class is found.
+
+        Where the model will be calibrated, they are those at the best temperature. Else training on few texts would
+        stop at the first overconfidence, long before fewer classes are found.
+        """
         scores, labels = _all_scores(model, batches)
         right = (scores.argmax(dim=-1) == labels).double().mean()
+        if self.calibrate:
+            scores = scores / fitted_temperature(scores, labels)
         return {"loss": float(F.cross_entropy(scores, labels)), "accuracy": float(right)}
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:

@@ -29,11 +29,9 @@ def calibration_error(scores: Tensor, labels: Tensor, bins: int = BINS) -> float
 
 
 def best_temperature(scores: Tensor, labels: Tensor) -> float:
-    """What to divide the scores by, for the lowest cross-entropy (§4.2).
+    """What to divide the scores by for honest probabilities: 1 where the texts are too few to tell another from it.
 
-    It is 1 where the texts are too few to tell it from 1, by a likelihood-ratio test at 5%: a temperature that is
-    fitted to chance makes probabilities worse.
-    The cross-entropy is convex in 1 / T, so that halving the bracket of its logarithm's slope finds the lowest.
+    That is a likelihood-ratio test at 5%: a temperature that is fitted to chance makes probabilities worse.
 
     Args:
         scores: logits (N, L).
@@ -41,13 +39,26 @@ def best_temperature(scores: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         return 1.0
+    found, scores = fitted_temperature(scores, labels), scores.double()
+    gain = F.cross_entropy(scores, labels) - F.cross_entropy(scores / found, labels)
+    return found if 2 * len(labels) * float(gain) > LIKELIHOOD_RATIO else 1.0
+
+
+def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
+    """What to divide the scores by, for the lowest cross-entropy on these texts (§4.2).
+
+    The cross-entropy is convex in 1 / T, so that halving the bracket of its logarithm's slope finds the lowest.
+
+    Args:
+        scores: logits (N, L), N > 0.
+        labels: int (N,).
+    """
     scores = scores.double()
     low, high = 1 / HIGHEST, 1 / LOWEST
     for _ in range(STEPS):
         sharpness = torch.tensor((low * high) ** 0.5, dtype=torch.double, device=scores.device, requires_grad=True)
-        (slope,) = torch.autograd.grad(F.cross_entropy(scores * sharpness, labels), sharpness)
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(F.cross_entropy(scores * sharpness, labels), sharpness)
         middle = float(sharpness.detach())
         low, high = (middle, high) if slope < 0 else (low, middle)
-    found = 1 / (low * high) ** 0.5
-    gain = F.cross_entropy(scores, labels) - F.cross_entropy(scores / found, labels)
-    return found if 2 * len(labels) * float(gain) > LIKELIHOOD_RATIO else 1.0
+    return float(1 / (low * high) ** 0.5)

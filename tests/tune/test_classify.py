@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import random
 import re
@@ -15,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bimo.batches.loader import Batch
 from bimo.errors import BimoError, ConfigError, DataError
 from bimo.models.classifier import load_text_classifier
 from bimo.models.heads import load_classifier, new_classifier
@@ -194,8 +196,34 @@ def test_packed_texts_have_the_loss_of_each_alone(folder: Path) -> None:
         total += weight[label] * float(F.cross_entropy(model(ids, at).detach(), target, label_smoothing=0.1))
     assert float(task.loss(model, batch)[0]) == pytest.approx(total / 3, abs=1e-5)
     scores, labels = scores_of(model, batch)
-    measured = task.measure(model, [batch])
+    measured = dataclasses.replace(task, calibrate=False).measure(model, [batch])
     assert measured["loss"] == pytest.approx(float(F.cross_entropy(scores, labels)))
+
+
+def test_overconfidence_alone_does_not_look_worse(folder: Path) -> None:
+    """Else training on few texts would stop while more and more classes are still found."""
+    task = Classify().settled(rows_of(("the cat", "a"), ("is good film", "b"), ("the mat", "b")))
+    model, tokenizer = task.open(folder, torch.device("cpu"))
+    model.eval()
+    said = ("the cat", "film", "the mat", "cat", "is good")
+
+    def batches(labels: list[int]) -> list[Batch]:
+        rows = [
+            row(text, task.classes[label], number)
+            for number, (text, label) in enumerate(zip(said, labels, strict=True))
+        ]
+        return packed_once([one for each in rows for one in task.prepare(each, tokenizer, 40)], 8, 40)
+
+    scores, _ = scores_of(model, batches([0] * len(said))[0])
+    labels = scores.argmax(dim=-1).tolist()
+    labels[2] = 1 - labels[2]  # one is wrong, so that some temperature is the best
+    model.divide_scores(float(scores.diff().abs().max()) / 3)
+    plain = dataclasses.replace(task, calibrate=False)
+    before, usual = plain.measure(model, batches(labels)), task.measure(model, batches(labels))
+    model.divide_scores(0.2)
+    surer = task.measure(model, batches(labels))
+    assert surer == pytest.approx(usual, rel=1e-3) and usual["loss"] <= before["loss"]
+    assert plain.measure(model, batches(labels))["loss"] > before["loss"]
 
 
 def test_labels_of_any_type_are_the_same_classes() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bimo.tune.temperature import best_temperature, calibration_error
+from bimo.tune.temperature import best_temperature, calibration_error, fitted_temperature
 
 
 def test_calibration_error_by_hand() -> None:
@@ -44,3 +44,9 @@ def test_extremes_stay_finite() -> None:
     assert best_temperature(scores, torch.tensor([1, 0] * 20)) == pytest.approx(20, rel=1e-3)
     assert best_temperature(scores[:2], torch.tensor([0, 1])) == 1.0, "two texts say nothing"
     assert best_temperature(scores[:0], torch.zeros(0, dtype=torch.long)) == 1.0
+
+
+def test_a_temperature_is_fitted_to_few_texts_too() -> None:
+    scores, labels = torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1, 1])
+    found = fitted_temperature(scores, labels)
+    assert float((scores[0] / found).softmax(dim=-1)[0]) == pytest.approx(2 / 3, rel=1e-4)
