@@ -95,6 +95,7 @@ class Report:
     Args:
         bits_per_nat: turns the loss into bits per byte of the training text; None for a loss of another kind.
         peak_share: share of the machine's matmul peak that one token a second takes.
+        read: tokens that are read for each that is learned.
         rates: peak learning rates, by the name that their present values get in the record.
         unit: what the bits are shown for: bytes of text, or labels.
 
@@ -110,12 +111,13 @@ class Report:
         *,
         bits_per_nat: float | None,
         peak_share: float,
+        read: float = 1.0,
         rates: Mapping[str, float] | None = None,
         unit: str = "byte",
     ) -> None:
         self._run, self._bar, self._validate = run, bar, validate
         self._bits_per_nat, self._rates, self._unit = bits_per_nat, rates or {}, unit
-        self._pace = Pace(peak_share)
+        self._pace = Pace(peak_share, read)
         self._smooth = math.nan
         self.record: dict[str, Any] = {}
 

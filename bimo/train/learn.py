@@ -38,6 +38,7 @@ class Learner:
         bits_per_nat: turns the loss into bits per byte of the training text; None for a loss of another kind.
         unit: what these bits are of, where that is no byte.
         peak_share: share of the machine's matmul peak that one token a second takes.
+        read: tokens that are read for each that is learned.
         text: says which documents a batch is from.
         watch: further hooks, called after each step's record, from the step where training begins.
     """
@@ -52,6 +53,7 @@ class Learner:
     text: Named
     watch: Callable[[hooks.Validate, hooks.Report, int], Sequence[Hook]] = _nothing_more
     unit: str = "byte"
+    read: float = 1.0
 
 
 def learn(
@@ -92,10 +94,10 @@ def learn(
     every, patience = config.evaluate_every, config.patience
     validate = hooks.Validate(learner.measure, learner.keep, every=every, patience=patience, best=best, average=average)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
-        rates, share = peak_rates(config), learner.peak_share
         report = hooks.Report(
-            run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=share, rates=rates, unit=learner.unit
-        )
+            run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=learner.peak_share, read=learner.read,
+            rates=peak_rates(config), unit=learner.unit,
+        )  # fmt: skip
         after: list[Hook] = [average, validate, report, guard]
         after += [*learner.watch(validate, report, progress.step), interruption]
         if lineage.training_seconds is not None:

@@ -18,13 +18,14 @@ class Pace:
 
     Args:
         peak_share: share of the machine's matmul peak that one token a second takes.
+        read: tokens that are read for each that is learned, which is what progress counts.
 
     Attributes:
         tokens_per_second: median of the newest steps, NaN before the second one.
     """
 
-    def __init__(self, peak_share: float) -> None:
-        self._peak_share = peak_share
+    def __init__(self, peak_share: float, read: float = 1.0) -> None:
+        self._peak_share, self._read = peak_share, read
         self._speeds: deque[float] = deque(maxlen=STEPS_SEEN)
         self._begin: tuple[int, float, float] | None = None  # step, wall-clock and processor seconds
         self._last: tuple[int, float] | None = None
@@ -44,7 +45,7 @@ class Pace:
             return {}
         tokens, seconds = self._last
         self._last = (progress.tokens, progress.seconds)
-        self._speeds.append((progress.tokens - tokens) / max(1e-9, progress.seconds - seconds))
+        self._speeds.append(self._read * (progress.tokens - tokens) / max(1e-9, progress.seconds - seconds))
         self.tokens_per_second = statistics.median(self._speeds)
         step, began, used = self._begin
         left = (progress.steps - progress.step) / max(1, progress.step - step)

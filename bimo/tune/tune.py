@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bimo.train.lineage import Stopwatch
 from bimo.train.loop import Progress
 from bimo.tune.adapting import base_of, finished, keep, tidy
 from bimo.tune.answering import ANSWERS, Writer, answered
+from bimo.tune.examples import Example
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
 from bimo.tune.task import in_bits, unit_of
 
@@ -104,10 +105,17 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
         peak_share=passes * model.forward_flops(config.model.context) / session.machine.peak[config.dtype],
         text=materials,
         unit=unit_of(task),
+        read=_read(materials.train),
     )
     progress, best = learn(run, display, config, session.lineage, learner, session.checkpoint)
     _finish(run, session, display, progress, best)
     return run
+
+
+def _read(examples: Sequence[Example]) -> float:
+    """Tokens that are read for each that is learned; 1 where the model itself will say what is."""
+    learned = sum(one.learned for one in examples)
+    return sum(one.size for one in examples) / learned if learned else 1.0
 
 
 def _validation(session: Session, bits_per_nat: float | None) -> Callable[[], float]:
