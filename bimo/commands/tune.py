@@ -26,6 +26,7 @@ class Common:
         model: a run or Hugging Face folder to begin with
         data: a file or folder of csv, tsv, json, jsonl or parquet, or the name of a labelled set that bimo corpora list
             shows; can be given several times
+        test: rows to measure on, given as --data is, instead of a share of those
         out: the run directory, which must not exist yet
         budget: wall-clock time, everything included (90s, 10m, 2h), or 500-examples, 200k-tokens, 3-epochs; 10m if
             not given
@@ -48,6 +49,7 @@ class Common:
 
     model: Path | None = None
     data: list[str] | None = None
+    test: list[str] | None = None
     out: Path = Path("runs/tuned")
     budget: str | None = None
     config: Path | None = None
@@ -319,8 +321,9 @@ def run_task(
         out = Path(scratch) / "run" if given.show_batch else given.out
         try:
             tune(
-                task, given.model, given.data, out, given.budget, options=said, columns=named, config=given.config,
-                overrides=overrides, resume=given.resume and not given.show_batch, began=began, doctor=examiner,
+                task, given.model, given.data, out, given.budget, test=given.test, options=said, columns=named,
+                config=given.config, overrides=overrides, resume=given.resume and not given.show_batch, began=began,
+                doctor=examiner,
             )  # fmt: skip
         except doctor.Examined:
             return

@@ -87,12 +87,15 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     return folder
 
 
-def training_file(name: str, progress: Progress | None = None) -> Path:
-    """The rows of a set to learn from; those of its test split are left to ``bimo eval --task``.
+def file_of(name: str, *, tested: bool, progress: Progress | None = None) -> Path:
+    """The rows of a set to learn from, or those to measure on.
 
     Raises:
-        DataError: as :func:`fetch`; or the set is for measuring only.
+        DataError: as :func:`fetch`; or rows to learn from are wanted of a set that is for measuring only.
     """
+    if tested:
+        folder = fetch(name, progress)
+        return next(path for one in ("test", "validation") if (path := folder / f"{one}.jsonl").is_file())
     if SETS[name].test_only:
         fix = "Give rows of your own, or another set: `bimo corpora list` shows them."
         raise DataError(f"The set {name} is for measuring only.", fix=fix)

@@ -23,6 +23,7 @@ class TuneConfig(TrainConfig):
     task: str = setting("chat", "what is learned: a name of bimo.tune.tasks.TASKS")
     options: Mapping[str, Any] = setting(dict, "settings of the task")
     columns: Mapping[str, str] = setting(dict, "the column of each thing the task reads, where its name does not say")
+    test: list[str] = setting(list, "rows to measure on, as data; a share of the data if there are none")
     epochs: float = setting(3.0, "times that every example is seen at most, where the budget is a time")
     asked: int = setting(200, "held-out questions that the tuned model answers itself at most; fewer in a short budget")
     asked_before: bool = setting(False, "let the model answer them before training too, which takes as long again")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bimo.config import from_mapping, read_yaml
@@ -15,8 +16,8 @@ from bimo.train.patient import Finding
 from bimo.tune.columns import by_role, find_columns
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example, Question
-from bimo.tune.rows import Row, read_rows
-from bimo.tune.split import Parts, split_rows
+from bimo.tune.rows import Row, Rows, read_rows
+from bimo.tune.split import Parts, split_rows, with_test
 from bimo.tune.task import Refused, Task
 from bimo.tune.tasks import make_task
 
@@ -71,19 +72,44 @@ def read_given(config: TuneConfig, task: Task, display: Display) -> Given:
         DataError: there is no row that can be used.
         UsageError: a column is not there.
     """
+    reading = config.reading
     with display.bar("reading") as advance:
-        rows = read_rows(config.data, encoding=config.reading.encoding, documents=task.documents, progress=advance)
+        rows, *tests = (
+            read_rows(names, encoding=reading.encoding, documents=task.documents, tested=bool(place), progress=advance)
+            for place, names in enumerate((config.data, config.test))
+            if names
+        )
     columns = find_columns(rows, task.roles, config.columns)
     if columns:
         shown = ", ".join(f"{role} = {column}" for role, column in columns.items())
         display.note(f"columns: {shown}   (another: --columns ROLE=COLUMN)")
-    named = [by_role(row, columns) for row in rows.rows] if columns else rows.rows
-    task = task.settled(named)
-    reading = config.reading
+    learned, tested = _named(rows.rows, columns), [_named(_numbered(one, len(rows.rows)), columns) for one in tests]
+    task = task.settled([*learned, *(row for one in tested for row in one)])
+    share = 0.0 if tests else reading.test
     parts = split_rows(
-        named, task.texts, seed=config.seed, validation=reading.validation, test=reading.test, most=config.most_held_out
+        learned, task.texts, seed=config.seed, validation=reading.validation, test=share, most=config.most_held_out
     )
-    return Given(rows.name, rows.hash, columns, task, parts, rows.told())
+    broken, digest = rows.told(), rows.hash
+    for one, found in zip(tests, tested, strict=True):
+        parts = with_test(parts, found, task.texts)
+        broken = "; ".join(filter(None, (broken, one.told())))
+        digest = hashlib.sha256((digest + one.hash).encode()).hexdigest()
+        if not parts.test:
+            expected = " and ".join(columns.values()) or "texts"
+            got = "; ".join(why for why, _ in parts.refused.items()) or "none"
+            fix = "Let its columns be called as those of the data."
+            raise DataError(f"No row to measure on is in {one.name}.", expected=expected, got=got, fix=fix)
+    return Given(rows.name, digest, columns, task, parts, broken)
+
+
+def _named(rows: list[Row], columns: Mapping[str, str]) -> list[Row]:
+    """The rows with their values under the names of their roles, where the task has any."""
+    return [by_role(row, columns) for row in rows] if columns else rows
+
+
+def _numbered(rows: Rows, first: int) -> list[Row]:
+    """The rows of a test file, whose numbers go on where those of the data end."""
+    return [replace(row, number=first + row.number) for row in rows.rows]
 
 
 def rows_read(run: Run) -> list[tuple[str, str]] | None:

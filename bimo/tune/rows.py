@@ -18,7 +18,7 @@ from typing import Any
 from bimo.errors import DataError
 from bimo.text.decode import COMPRESSED_SUFFIXES, ByteStream, Unreadable, decompressed, text_chunks, text_lines
 from bimo.text.document import Progress
-from bimo.text.labelled import SETS, training_file
+from bimo.text.labelled import SETS, file_of
 from bimo.text.listing import File, list_inputs, open_regular
 from bimo.text.readers.record import Bad
 from bimo.text.readers.streams import damage_reported, whole
@@ -72,20 +72,27 @@ class Rows:
 
 
 def read_rows(
-    names: Iterable[str | Path], *, encoding: str = "auto", documents: bool = False, progress: Progress | None = None
+    names: Iterable[str | Path],
+    *,
+    encoding: str = "auto",
+    documents: bool = False,
+    tested: bool = False,
+    progress: Progress | None = None,
 ) -> Rows:
     """Read files, folders and labelled sets (``bimo.text.labelled``), one after the other.
 
     Args:
-        names: what is no file or folder, but the name of a set, gives the rows of that set to learn from.
         encoding: of files without a byte order mark; ``auto`` finds it out for each.
         documents: every file is one text, with the columns ``text`` and ``path``.
+        tested: of sets, the rows to measure on, not those to learn from.
 
     Raises:
         DataError: a name is not there, or there is no row that can be read.
     """
     wanted, broken = [str(name) for name in names], list[Bad]()
-    found = _documents(wanted, encoding, broken) if documents else _records(wanted, encoding, broken, progress)
+    sets = [name for name in wanted if name in SETS and not Path(name).exists()]
+    paths = [str(file_of(name, tested=tested)) if name in sets else name for name in wanted]
+    found = _documents(paths, encoding, broken) if documents else _records(paths, encoding, broken, progress)
     rows, columns, digest = list[Row](), dict[str, None](), hashlib.sha256()
     for where, values in found:
         rows.append(Row(len(rows), where, values))
@@ -110,9 +117,7 @@ def _documents(names: list[str], encoding: str, broken: list[Bad]) -> Found:
 
 
 def _records(names: list[str], encoding: str, broken: list[Bad], progress: Progress | None) -> Found:
-    known = [name in SETS and not Path(name).exists() for name in names]
-    paths = [str(training_file(name)) if one else name for name, one in zip(names, known, strict=True)]
-    listing = list_inputs(paths, progress)
+    listing = list_inputs(names, progress)
     broken += [Bad(skipped.file, skipped.reason) for skipped in listing.skipped]
     for file in listing.files:
         suffixes = [suffix.lower() for suffix in PurePath(file.name).suffixes]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Parts:
         shared: held-out rows that still share one.
         documents: that are held out whole; 0 where rows do not say which they are from.
         left_out: rows of these that share a question or a passage with training.
+        known: rows that ask what the rows of a test file ask, and are not learned.
     """
 
     train: list[Row]
@@ -60,6 +61,7 @@ class Parts:
     shared: int = 0
     documents: int = 0
     left_out: int = 0
+    known: int = 0
 
     def told(self) -> list[str]:
         """What the user should know, a line each."""
@@ -77,6 +79,8 @@ class Parts:
             )
         if self.left_out:
             lines.append(f"{self.left_out:,} rows of held-out documents are left out, as training has their words too")
+        if self.known:
+            lines.append(f"{self.known:,} rows are not learned, as the test file asks the same")
         return lines
 
 
@@ -124,6 +128,34 @@ def split_rows(rows: Sequence[Row], texts: Texts, *, seed: int, validation: floa
         train, held_out, tested, refused, duplicates, duplicate, len(conflicts), conflict, moved=moved, shared=shared,
         documents=documents, left_out=left_out,
     )  # fmt: skip
+
+
+def with_test(parts: Parts, rows: Sequence[Row], texts: Texts) -> Parts:
+    """The parts of some data with all ``rows`` of a test file as their test; what these ask is not learned.
+
+    Rows that share a passage with training stay, for it is their owner's choice to measure on them; they are counted.
+    """
+    found = split_rows(rows, texts, seed=0, validation=0.0, test=0.0, most=0)
+    asked = {_question(row, texts) for row in found.train}
+    train, validation = (
+        [row for row in side if _question(row, texts) not in asked] for side in (parts.train, parts.validation)
+    )
+    said = {row.number: "\n".join(cast("tuple[str, str]", texts(row))) for row in (*train, *validation, *found.train)}
+    shared = _contaminated([[row] for row in (*validation, *found.train)], [[row] for row in train], said)
+    refused = dict(parts.refused)
+    for why, (count, first) in found.refused.items():
+        before, where = refused.get(why, (0, first))
+        refused[why] = before + count, where
+    return replace(
+        parts, train=train, validation=validation, test=found.train, refused=refused, shared=len(shared),
+        duplicates=parts.duplicates + found.duplicates, duplicate=parts.duplicate or found.duplicate,
+        known=len(parts.train) + len(parts.validation) - len(train) - len(validation),
+    )  # fmt: skip
+
+
+def _question(row: Row, texts: Texts) -> str:
+    """What a row that can be used asks, as equal questions are told."""
+    return _folded(cast("tuple[str, str]", texts(row))[0])
 
 
 def _by_document(groups: Mapping[bytes, list[Row]]) -> dict[Any, list[Row]]:

@@ -44,6 +44,7 @@ def tune(
     out: str | Path = "runs/tuned",
     budget: str | None = None,
     *,
+    test: str | Path | Iterable[str | Path] | None = None,
     options: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
@@ -61,6 +62,7 @@ def tune(
         data: files or folders of rows.
         out: the run directory; it must not exist yet, unless ``resume``.
         budget: "10m" of wall-clock time, everything included; or "500-examples", "200k-tokens", "3-epochs".
+        test: files or folders of rows to measure on, instead of a share of the data.
         options: settings of the task.
         columns: role -> column, where the names of the columns do not say.
         config: a YAML file or plain values of :class:`TuneConfig`; the arguments above go before it.
@@ -75,9 +77,12 @@ def tune(
         KeyboardInterrupt: training was stopped by a signal, after a checkpoint.
     """
     stopwatch, display = Stopwatch(began), Display(quiet=quiet)
-    names = None if data is None else [str(data)] if isinstance(data, (str, Path)) else [str(one) for one in data]
+    names, tests = (
+        None if given is None else [str(given)] if isinstance(given, (str, Path)) else [str(one) for one in given]
+        for given in (data, test)
+    )
     start = None if model is None else str(model)
-    said = {"start": start, "data": names, "budget": budget, "options": options, "columns": columns}
+    said = {"start": start, "data": names, "test": tests, "budget": budget, "options": options, "columns": columns}
     given, wanted = configure(task, said, config, overrides)
     if resume and Run(out).config.exists():
         run = Run.open(out)

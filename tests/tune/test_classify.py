@@ -106,6 +106,21 @@ def test_the_run_has_learned_is_calibrated_and_stands_beside_baselines(made: Run
     )
 
 
+def test_a_test_file_takes_the_place_of_a_share(
+    encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path
+) -> None:
+    tests, out = tmp_path / "test.csv", tmp_path / "run"
+    given: dict[str, Any] = {"test": tests, "config": {**fast, "steps": 2}, "quiet": True, "doctor": no_doctor}
+    tests.write_text("text,label\nso it was never 好 at all,好评\n", encoding="utf-8")
+    with pytest.raises(DataError, match="No row to measure on"):
+        tune("classify", encoder_folder, reviews, out, **given)
+    tests.write_text("review,标签\nso it was never 好 at all,好评\nno label,\n", encoding="utf-8")
+    lineage = tune("classify", encoder_folder, reviews, out, **given).read_lineage()
+    assert lineage["data"]["test"]["documents"] == 1 and lineage["data"]["refused"] == {"no label": 1}
+    assert lineage["data"]["train"]["documents"] + lineage["data"]["validation"]["documents"] > 250
+    assert "test_accuracy" in lineage["metrics"]
+
+
 def test_it_is_used_as_it_was_measured_and_by_transformers(made: Run) -> None:
     from transformers import pipeline
 

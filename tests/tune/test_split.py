@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.tune.rows import Row
-from bimo.tune.split import Parts, split_rows
+from bimo.tune.split import Parts, split_rows, with_test
 from bimo.tune.task import Refused
 
 
@@ -56,6 +57,18 @@ def test_shares_are_kept_and_bounded():
     assert [len(side) for side in numbers(split(pairs, most=7))] == [186, 7, 7]
     assert [len(side) for side in numbers(split(pairs[:3]))] == [3, 0, 0]
     assert numbers(split(pairs, seed=1)) != numbers(split(pairs)) == numbers(split(pairs))
+
+
+def test_a_test_file_is_kept_whole_and_not_learned_from():
+    learned = [(f"question {n}", "a") for n in range(40)]
+    pairs = [("Question 7", "b"), ("新问题", "答"), ("新问题", "答"), ("empty", "")]
+    tests = [replace(row, number=40 + row.number, where=f"test {row.where}") for row in rows_of(pairs)]
+    parts = with_test(split(learned, test=0.0), tests, texts)
+    assert [row.where for row in parts.test] == ["test row 1", "test row 2"] and parts.known == 1
+    kept = [row.values["question"] for side in (parts.train, parts.validation) for row in side]
+    assert len(kept) == 39 and "question 7" not in kept and parts.validation
+    assert parts.refused == {"an empty answer": (1, "test row 4")} and parts.duplicates == 1
+    assert "1 rows are not learned, as the test file asks the same" in parts.told()
 
 
 def test_what_cannot_be_used_is_counted_and_shown():
