@@ -12,11 +12,9 @@ pretrained once, into data/bench-reach/; runs are kept there too.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,6 @@ from benchmarks.reaching.witnesses import classes_by
 from benchmarks.training.processes import machine
 from benchmarks.training.table import replace_between
 from bimo import files
-from bimo.evaluate.tfidf import TfIdf
 from bimo.run import Run
 
 SEEDS = (0, 1, 2)
@@ -39,12 +36,12 @@ SEEDS = (0, 1, 2)
 def measure(row: Row, seed: int) -> dict[str, Any]:
     """Tune as a user would, or go on where that was cut off, and read what came of it."""
     start, folder = material.model(row.start), CACHE / "runs" / f"{row.name}-{seed}"
-    data = [part for path in material.data(row.data) for part in ("--data", str(path))]
-    command = ["tune", row.command[0], "--model", str(start), *data, "--out", str(folder), "--seed", str(seed)]
+    command = ["tune", row.command[0], "--model", str(start), *material.data(row)]
+    command += ["--out", str(folder), "--seed", str(seed)]
     command += row.command[1:]
     if folder.exists():
         command.append("--resume")
-    bimo(*command)
+    subprocess.run([sys.executable, "-m", "bimo", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     lineage = Run.open(folder).read_lineage()
     cell = {
         "row": row.name,
@@ -56,16 +53,10 @@ def measure(row: Row, seed: int) -> dict[str, Any]:
         "versions": lineage["versions"],
         "machine": machine(),
         "pretraining": _pretraining(start),
-        **(_classes(row, folder) if row.kind == "classes" else _figures(row, lineage)),
+        **_figures(row, lineage),
     }
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return cell
-
-
-def bimo(*command: str) -> str:
-    """What a command of bimo prints on standard output."""
-    run = [sys.executable, "-m", "bimo", *command]
-    return subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def _pretraining(start: Path) -> dict[str, Any] | None:
@@ -76,10 +67,11 @@ def _pretraining(start: Path) -> dict[str, Any] | None:
 
 
 def _figures(row: Row, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """The figure of the run's own held-out rows, before and after, and the same of its baselines."""
+    """The figure on the rows to measure on, before and after, and the same of its baselines."""
     before = lineage["before"]
     name = row.figure.removeprefix("test_")
     baselines = {rival: one[name]["value"] for rival, one in before.get("baselines", {}).items() if name in one}
+    baselines |= {rival: _rival(rival, row) for rival in row.rivals}
     return {
         "value": _value(lineage["metrics"][row.figure]),
         "interval": lineage["metrics"][row.figure],
@@ -93,26 +85,11 @@ def _value(figure: Any) -> float:
     return float(figure["value"] if isinstance(figure, dict) else figure)
 
 
-def _classes(row: Row, folder: Path) -> dict[str, Any]:
-    """The accuracy on the whole test split of the labelled set, and that of rivals on the same rows."""
-    test, train = (material.read(material.split(row.data, part)) for part in ("test", "train"))
-    path = str(material.split(row.data, "test"))
-    found = [json.loads(line)["label"] for line in bimo("classify", str(folder), "--data", path, "--json").splitlines()]
-    truth, texts = [one["label"] for one in test], [one["text"] for one in test]
-    commonest = Counter(one["label"] for one in train).most_common(1)[0][0]
-    classifier = TfIdf([one["text"] for one in train], [one["label"] for one in train])
-    rivals = {"commonest class": [commonest] * len(truth), "TF-IDF + LR": classifier.predict(texts)}
-    rivals |= {name: classes_by(name, texts) for name in row.rivals}
-    return {
-        "value": _share(found, truth),
-        "before": None,
-        "baselines": {name: _share(said, truth) for name, said in rivals.items()},
-        "test_rows": len(truth),
-    }
-
-
-def _share(found: list[str], truth: list[str]) -> float:
-    return sum(one == label for one, label in zip(found, truth, strict=True)) / len(truth)
+def _rival(name: str, row: Row) -> float:
+    """The accuracy of another classifier on the same rows."""
+    rows = [one for data in row.data for one in material.rows_of(data, tested=True)]
+    found = classes_by(name, [one["text"] for one in rows])
+    return sum(one == row["label"] for one, row in zip(found, rows, strict=True)) / len(rows)
 
 
 def main() -> None:

@@ -10,30 +10,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reaching.rows import CACHE, ROOT
+from benchmarks.reaching.rows import CACHE, ROOT, Row
 from bimo import files
-from bimo.text.labelled import fetch
 from bimo.tune.arithmetic import problems
+from bimo.tune.rows import read_rows
 
 SUMS, LARGEST = 9_000, 99
 FORMS = ("{prompt} {answer}", "{prompt} let me see, {answer} I think", "{prompt} the result is {answer}.")
 SHARES = (0.2, 0.4, 0.4)  # of the forms above, in the text that the model of sums reads
 
 
-def split(name: str, part: str) -> Path:
-    """The file of a split of a labelled set."""
-    return fetch(name) / f"{part}.jsonl"
-
-
-def data(name: str) -> list[Path]:
-    """What ``--data`` is given."""
-    if name == "preferences":
-        return [split(one, part) for one in ("dpo-en", "dpo-zh") for part in ("train", "test")]
-    if name == "sums":
-        return [_kept("sums.jsonl", lambda: _sums()[SUMS // 2 :])]
-    if name in ("alpaca-en", "alpaca-zh"):
-        return [split(name, part) for part in ("train", "test")]
-    return [split(name, "train")]
+def data(row: Row) -> list[str]:
+    """What ``bimo tune`` is told of a row's data."""
+    if not row.data:
+        return ["--data", str(_kept("sums.jsonl", lambda: _sums()[SUMS // 2 :]))]
+    return [word for name in row.data for word in ("--data", name, "--test", name)]
 
 
 def model(name: str) -> Path:
@@ -62,13 +53,13 @@ def _kept(name: str, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> Path:
     return path
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def rows_of(name: str, *, tested: bool) -> list[Mapping[str, Any]]:
+    """The rows of a labelled set to measure on, or those to learn from."""
+    return [row.values for row in read_rows([name], tested=tested).rows]
 
 
 def _reviews() -> Iterator[dict[str, str]]:
-    for row in read(split("reviews-zh", "train")):
+    for row in rows_of("reviews-zh", tested=False):
         yield {"text": row["text"]}
 
 
@@ -77,7 +68,7 @@ def _help(language: str) -> Callable[[], Iterator[dict[str, str]]]:
 
     def rows() -> Iterator[dict[str, str]]:
         pages: dict[tuple[str, str], list[str]] = {}
-        for row in read(split(f"office-en-{language}", "train")):
+        for row in rows_of(f"office-en-{language}", tested=False):
             for one in ("en", language):
                 pages.setdefault((row["document"], one), []).append(row[one])
         for paragraphs in pages.values():

@@ -29,7 +29,7 @@ def best_baseline(cell: Mapping[str, Any]) -> float:
 def reached(row: Row, cell: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether the goal is met, and what it comes to in this cell."""
     value, before = cell["value"], cell["before"]
-    if row.kind == "text":
+    if row.kind == "best":
         ratio = value / best_baseline(cell)
         return ratio >= row.goal, f"{ratio:.2f} x"
     if row.kind == "doubled":
@@ -41,9 +41,8 @@ def reached(row: Row, cell: Mapping[str, Any]) -> tuple[bool, str]:
 
 def _goal(row: Row) -> str:
     return {
-        "classes": f">= {row.goal:g}",
-        "better": f">= {row.goal:g}",
-        "text": f">= {row.goal:g} x the best",
+        "itself": f">= {row.goal:g}",
+        "best": f">= {row.goal:g} x the best",
         "doubled": f">= {row.goal:g} x before",
         "smaller": "lower than before",
     }[row.kind]
@@ -65,7 +64,7 @@ def _line(row: Row, cells: Sequence[Mapping[str, Any]]) -> str:
     )
     met = [reached(row, cell)[0] for cell in cells]
     verdict = f"{'**met**' if all(met) else 'MISSED'} ({sum(met)} of {len(met)} seeds)"
-    if row.kind == "text":
+    if row.kind == "best":
         verdict += f", {statistics.median(cell['value'] / best_baseline(cell) for cell in cells):.2f} x"
     minutes = statistics.median(cell["cost"]["cpu_seconds"] / 60 for cell in cells)
     wall = statistics.median(cell["cost"]["wall_seconds"] / 60 for cell in cells)
