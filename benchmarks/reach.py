@@ -60,7 +60,7 @@ def measure(row: Row, seed: int) -> dict[str, Any]:
 
 
 def _pretraining(start: Path) -> dict[str, Any] | None:
-    lineage = Run.open(start).read_lineage()
+    lineage = Run(start).read_lineage()
     if lineage["kind"] != "pretrain":
         return None
     return {**lineage["cost"], "parameters": lineage["model"]["parameters"]}
