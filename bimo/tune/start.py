@@ -13,7 +13,7 @@ import torch
 
 from bimo.batches.loader import Batch
 from bimo.config import differences, from_mapping, merged, part_like, read_yaml, with_overrides
-from bimo.device import resolve_device
+from bimo.device import resolve_device, return_memory
 from bimo.errors import ConfigError, RunError
 from bimo.generate.conventions import read_conventions
 from bimo.models import count_parameters, trained_parameters
@@ -22,7 +22,7 @@ from bimo.optim import Optimizer
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.budget import Budget, parse_tuning_budget
-from bimo.train.build import computing_as, measure_step
+from bimo.train.build import MEASURED_SECONDS, computing_as, measure_step
 from bimo.train.checkpoint import Checkpoint
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor
@@ -143,8 +143,10 @@ def prepare(
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        a_step = measure_step(model, first_batches, config, task.loss, repeats=2)
+        repeats, at_least = (1, 0.0) if deadline is None else (2, MEASURED_SECONDS)  # only a time must be kept
+        a_step = measure_step(model, first_batches, config, task.loss, repeats, at_least)
         a_row = (a_step + drawing_seconds(task, first_batches)) / plan.config.batch.accumulate
+    return_memory()
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
@@ -157,6 +159,8 @@ def prepare(
     batches = make_batches(config, task, materials)
     patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, lineage.values["parent"]))
     lineage.values["doctor"] = doctor(patient, display)
+    del patient  # with its copies
+    return_memory()
     questions, answering = chosen(task, materials, model.eval(), display, most=config.asked, seconds=budget.seconds)
     materials = dataclasses.replace(materials, questions=questions)
     materials.facts["asked"] = len(questions)
