@@ -24,6 +24,7 @@ from bimo.batches.loader import Batch
 from bimo.batches.shards import Tokens
 from bimo.models import copy_sharing_frozen, load_model, save_model
 from bimo.optim import Optimizer
+from bimo.optim.adamw import AdamW
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.config import TrainConfig
 from bimo.train.loop import Loss
@@ -349,7 +350,7 @@ def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:
     alive: set[str] = set()
     value, before, steps = 0.0, float("nan"), 0
     rate = OVERFIT_RATE / model.output_weight.shape[1]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0) if parameters else None
+    optimizer = AdamW(parameters, rate, eps=1e-8) if parameters else None
     while True:
         result = loss(model, batch)[0]
         value = float(result.detach())
@@ -359,7 +360,7 @@ def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:
         late = not in_time and steps >= OVERFIT_FEWEST
         if optimizer is None or enough or steps == OVERFIT_STEPS or late or value != value:
             break
-        optimizer.zero_grad()
+        model.zero_grad(set_to_none=True)
         result.backward()
         alive |= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimizer.step()
