@@ -79,6 +79,7 @@ def examine(patient: Patient, chosen: Sequence[Proof] = PROOFS) -> list[Finding]
     devices = [patient.device] if patient.device.type == "cuda" else []
     failed: set[str] = set()
     findings = []
+    return_memory()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         for proof in chosen:

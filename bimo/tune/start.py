@@ -13,7 +13,7 @@ import torch
 
 from bimo.batches.loader import Batch
 from bimo.config import differences, from_mapping, merged, part_like, read_yaml, with_overrides
-from bimo.device import resolve_device, return_memory
+from bimo.device import resolve_device
 from bimo.errors import ConfigError, RunError
 from bimo.generate.conventions import read_conventions
 from bimo.models import count_parameters, trained_parameters
@@ -37,7 +37,7 @@ from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
 from bimo.train.probe import Machine
 from bimo.train.resume import go_on
 from bimo.train.start import set_up
-from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole, skipped
+from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole
 from bimo.tune.answering import Writer, answered, chosen, questions_of, spread
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
@@ -53,6 +53,7 @@ LONGEST = 1024  # tokens of a row unasked, as in pretraining
 CLOSING_SECONDS = 4.0  # reading the best weights again, and the report, for a small model
 EVALUATION_SHARE = 0.04  # of a wall-clock budget, for each look at the test answers
 VALIDATION_SHARE = 0.01  # likewise, of a validation
+ONCE, TIMED = (1, 0.0), (2, MEASURED_SECONDS)  # steps that are measured, and seconds of them: a time must be kept
 SHOWN = (1500, 40)  # labels and lines of the first row that are printed before step 1
 
 
@@ -143,10 +144,8 @@ def prepare(
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        repeats, at_least = (1, 0.0) if deadline is None else (2, MEASURED_SECONDS)  # only a time must be kept
-        a_step = measure_step(model, first_batches, config, task.loss, repeats, at_least)
+        a_step = measure_step(model, first_batches, config, task.loss, *(ONCE if deadline is None else TIMED))
         a_row = (a_step + drawing_seconds(task, first_batches)) / plan.config.batch.accumulate
-    return_memory()
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
@@ -159,8 +158,6 @@ def prepare(
     batches = make_batches(config, task, materials)
     patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, lineage.values["parent"]))
     lineage.values["doctor"] = doctor(patient, display)
-    del patient  # with its copies
-    return_memory()
     questions, answering = chosen(task, materials, model.eval(), display, most=config.asked, seconds=budget.seconds)
     materials = dataclasses.replace(materials, questions=questions)
     materials.facts["asked"] = len(questions)
@@ -351,7 +348,7 @@ def patient_of(
         frozen=frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad),
         ends=task.ends(materials.tokenizer),
         shared=overlap_finding(rows.parts),
-        skips=skipped(task, config),
+        skips=task.skips,
         shown=SHOWN,
         classes=getattr(task, "classes", ()),
         save=lambda one, folder: keep(task, one, whole, base, folder),

@@ -94,6 +94,7 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
     config, task, materials, model = session.config, session.task, session.materials, session.model
     assert config.model.context
     model.dropout = config.model.dropout or 0.0
+    return_memory()
     bits_per_nat = 1 / (math.log(2) * materials.bytes_per_token) if in_bits(task) else None
     passes = 3 if config.lora is None else 2  # frozen weights need no gradient
     learner = Learner(
