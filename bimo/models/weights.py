@@ -149,9 +149,7 @@ def _read_tensors(
     places: Mapping[str, tuple[Path, str]], device: torch.device, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     tensors = {}
-    for path in sorted({path for path, _ in places.values()}):
-        with safe_open(path, framework="pt") as file:
-            for name, (owner, stored) in places.items():
-                if owner == path:  # copied, so that nothing depends on the file once the model is loaded
-                    tensors[name] = file.get_tensor(stored).to(device, dtype, copy=True)
+    for name, (path, stored) in sorted(places.items(), key=lambda place: place[1][0]):
+        with safe_open(path, framework="pt") as file:  # anew each time: what was read stays mapped
+            tensors[name] = file.get_tensor(stored).to(device, dtype, copy=True)
     return tensors

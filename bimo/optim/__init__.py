@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from bimo.config import setting
 from bimo.errors import RunError
 from bimo.models import trained_parameters
+from bimo.optim.adamw import AdamW
 from bimo.optim.muon import Muon
+from bimo.optim.rule import Stepping
 
 INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers?|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
 HEADWISE_FROM = 256  # rows and columns from which Muon goes head by head: it is cheaper, and as good
@@ -33,30 +35,26 @@ class OptimizerConfig:
     clip: float = setting(1.0, "largest norm of the whole gradient; above it the gradient is scaled down")
 
 
-def _muon(matrices: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _muon(matrices: list[dict[str, Any]], config: OptimizerConfig) -> Stepping:
     return Muon(matrices, config.learning_rate, config.momentum, config.weight_decay)
 
 
-def _adamw(matrices: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    return _torch_adamw(
+def _adamw(matrices: list[dict[str, Any]], config: OptimizerConfig) -> Stepping:
+    return _adamw_of(
         [p for group in matrices for p in group["params"]], config, config.learning_rate, config.weight_decay
     )
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimizerConfig], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimizerConfig], Stepping]] = {
     "muon": _muon,
     "adamw": _adamw,
 }
 
 
-def _torch_adamw(
+def _adamw_of(
     parameters: list[nn.Parameter], config: OptimizerConfig, learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    fused = parameters[0].device.type in ("cpu", "cuda", "mps")  # one pass over memory
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=betas, eps=1e-10, weight_decay=weight_decay, fused=fused
-    )
+) -> Stepping:
+    return AdamW(parameters, learning_rate, betas=(config.beta1, config.beta2), weight_decay=weight_decay)
 
 
 def _by_kind(matrices: Mapping[str, nn.Parameter], head_dim: int) -> list[dict[str, Any]]:
@@ -83,7 +81,7 @@ class Optimizer:
         others = [parameter for name, parameter in self._named.items() if name not in matrices]
         groups = _by_kind(matrices, getattr(getattr(model, "config", None), "head_dim", 0))
         self._parts = [OPTIMIZERS[config.name](groups, config)] if matrices else []
-        self._parts += [_torch_adamw(others, config, config.adamw_learning_rate, 0.0)] if others else []
+        self._parts += [_adamw_of(others, config, config.adamw_learning_rate, 0.0)] if others else []
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
 
     def step(self, multiplier: float) -> float:

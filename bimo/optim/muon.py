@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bimo.optim.rule import Rule
+
 # Quintic polynomials that drive singular values towards 1, fastest first (Amsel et al. 2025, Polar Express, Alg. 2).
 POLYNOMIALS = (
     (8.2051, -22.9019, 16.4607),
@@ -54,7 +56,7 @@ def orthogonalize_heads(matrices: Tensor, head_dim: int, *, columns: bool) -> Te
     return orthogonalize(matrices.reshape(-1, head_dim, C)).view(N, R, C)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Rule):
     """Nesterov momentum, orthogonalised, with decoupled weight decay (Jordan et al. 2024).
 
     The update of a matrix (R, C) is scaled by sqrt(max(1, R / C)), so that one learning rate fits all shapes. A
@@ -73,9 +75,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **heads})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Update the matrices; those of one shape are orthogonalised together."""
-        assert closure is None
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:

@@ -107,12 +107,18 @@ def compile_layers(model: Model) -> None:
 
 
 def measure_step(
-    model: Model, batches: Batches, config: TrainConfig, loss: Loss = next_token_loss, repeats: int = 6
+    model: Model,
+    batches: Batches,
+    config: TrainConfig,
+    loss: Loss = next_token_loss,
+    repeats: int = 6,
+    at_least: float = MEASURED_SECONDS,
 ) -> float:
     """Seconds of one training step, on a copy of the model; nothing moves.
 
     Args:
         repeats: steps at least.
+        at_least: seconds of them, but no larger share of a budget than it can spare.
 
     Raises:
         RuntimeError: the compiler failed.
@@ -133,7 +139,7 @@ def measure_step(
         optimizer.step(0.0)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        at_least = min(MEASURED_SECONDS, MEASURED_SHARE * seconds_of_budget(config.budget))
+        at_least = min(at_least, MEASURED_SHARE * seconds_of_budget(config.budget))
         return seconds_of(step, device, repeats=repeats, at_least=at_least)
 
 

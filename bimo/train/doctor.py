@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bimo.device import return_memory
 from bimo.errors import TrainingError
 from bimo.train import data_proofs, proofs
 from bimo.train.display import LOG_WIDTH, Display
@@ -78,6 +79,7 @@ def examine(patient: Patient, chosen: Sequence[Proof] = PROOFS) -> list[Finding]
     devices = [patient.device] if patient.device.type == "cuda" else []
     failed: set[str] = set()
     findings = []
+    return_memory()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         for proof in chosen:
@@ -87,6 +89,7 @@ def examine(patient: Patient, chosen: Sequence[Proof] = PROOFS) -> list[Finding]
             findings.append(dataclasses.replace(found, name=proof.name))
             if found.ok is False or causes:
                 failed.add(proof.name)
+            return_memory()
     return findings
 
 

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from bimo.batches.loader import Batch
 from bimo.batches.shards import Tokens
 from bimo.models import copy_sharing_frozen, load_model, save_model
+from bimo.models.lora import LowRank
 from bimo.optim import Optimizer
+from bimo.optim.adamw import AdamW
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.config import TrainConfig
 from bimo.train.loop import Loss
@@ -34,6 +36,7 @@ TINY_ROWS, TINY_LENGTH = 2, 16  # of the batch that is to be overfitted
 OVERFIT_STEPS, OVERFIT_SECONDS = 120, 8.0
 OVERFIT_FEWEST = 2  # steps, however slow: A of LoRA has no gradient before the first
 OVERFIT_RATE = 0.45  # divided by the width: measured from 24 to 448, see docs/experiments.md
+LOW_RANK = 6  # times the rate for updates of low rank, which begin at zero, divided by their scale
 OVERFITTED = 0.03  # share of the first loss that counts as near zero, above what the text itself leaves open
 MOST_BATCHES = 1024  # of an epoch that are read
 SEARCHED = 16  # batches in which the roomiest beginning of a document is looked for
@@ -206,7 +209,14 @@ class Patient:
     @functools.cached_property
     def overfitted(self) -> Overfitted:
         """A copy that was trained on a tiny batch, whose layers therefore all have something to say."""
-        return _overfit(copy_sharing_frozen(self.fresh), self.loss, best_rows(self.slice, TINY_ROWS, TINY_LENGTH))
+        model, batch = copy_sharing_frozen(self.fresh), best_rows(self.slice, TINY_ROWS, TINY_LENGTH)
+        rate = OVERFIT_RATE / model.output_weight.shape[1]
+        return _overfit(model, self.loss, batch, rate * (LOW_RANK / self.low_rank if self.low_rank else 1))
+
+    @functools.cached_property
+    def low_rank(self) -> float:
+        """The scale of the updates of low rank that are learned beside frozen weights; 0 where there are none."""
+        return max((module.scale for module in self.model.modules() if isinstance(module, LowRank)), default=0.0)
 
     def take_gradients(self) -> dict[str, Tensor | None]:
         """The :attr:`gradients` for the last time, to be changed: of a large model they are not held twice."""
@@ -341,15 +351,14 @@ def _from(batch: Batch, row: int, column: int, starts: Tensor) -> tuple[int, boo
     return length, bool(batch.loss_mask[row, column : column + length].any())
 
 
-def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:
+def _overfit(model: Any, loss: Loss, batch: Batch, rate: float) -> Overfitted:
     """Train on one batch by plain AdamW until it is known by heart, the steps are used up, or the time is."""
     began = time.perf_counter()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     floor = _floor(batch)
     alive: set[str] = set()
     value, before, steps = 0.0, float("nan"), 0
-    rate = OVERFIT_RATE / model.output_weight.shape[1]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0) if parameters else None
+    optimizer = AdamW(parameters, rate, eps=1e-8) if parameters else None
     while True:
         result = loss(model, batch)[0]
         value = float(result.detach())
@@ -359,7 +368,7 @@ def _overfit(model: Any, loss: Loss, batch: Batch) -> Overfitted:
         late = not in_time and steps >= OVERFIT_FEWEST
         if optimizer is None or enough or steps == OVERFIT_STEPS or late or value != value:
             break
-        optimizer.zero_grad()
+        model.zero_grad(set_to_none=True)
         result.backward()
         alive |= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimizer.step()

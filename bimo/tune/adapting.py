@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,6 @@ def plan_whole(plan: Plan, model: Any) -> None:
         whole = tuple(dict.fromkeys(new))
         plan.config = dataclasses.replace(config, lora=dataclasses.replace(config.lora, whole=whole))
         plan.reasons.append(("lora.whole", ", ".join(whole), f"new, or of another size than in {config.start}"))
-
-
-def skipped(task: Task, config: TuneConfig) -> Mapping[str, str]:
-    """The proofs of the doctor that say nothing about this training, each with the reason."""
-    low = {"overfits": "beside weights that know nothing yet, updates of low rank learn no batch by heart"}
-    return task.skips if config.lora is None else {**task.skips, **low}
 
 
 def begin(model: Any, config: TuneConfig) -> None:

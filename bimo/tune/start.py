@@ -22,7 +22,7 @@ from bimo.optim import Optimizer
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.budget import Budget, parse_tuning_budget
-from bimo.train.build import computing_as, measure_step
+from bimo.train.build import MEASURED_SECONDS, computing_as, measure_step
 from bimo.train.checkpoint import Checkpoint
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor
@@ -37,7 +37,7 @@ from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
 from bimo.train.probe import Machine
 from bimo.train.resume import go_on
 from bimo.train.start import set_up
-from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole, skipped
+from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole
 from bimo.tune.answering import Writer, answered, chosen, questions_of, spread
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
@@ -53,6 +53,7 @@ LONGEST = 1024  # tokens of a row unasked, as in pretraining
 CLOSING_SECONDS = 4.0  # reading the best weights again, and the report, for a small model
 EVALUATION_SHARE = 0.04  # of a wall-clock budget, for each look at the test answers
 VALIDATION_SHARE = 0.01  # likewise, of a validation
+ONCE, TIMED = (1, 0.0), (2, MEASURED_SECONDS)  # steps that are measured, and seconds of them: a time must be kept
 SHOWN = (1500, 40)  # labels and lines of the first row that are printed before step 1
 
 
@@ -143,7 +144,7 @@ def prepare(
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        a_step = measure_step(model, first_batches, config, task.loss, repeats=2)
+        a_step = measure_step(model, first_batches, config, task.loss, *(ONCE if deadline is None else TIMED))
         a_row = (a_step + drawing_seconds(task, first_batches)) / plan.config.batch.accumulate
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
@@ -349,7 +350,7 @@ def patient_of(
         frozen=frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad),
         ends=task.ends(materials.tokenizer),
         shared=overlap_finding(rows.parts),
-        skips=skipped(task, config),
+        skips=task.skips,
         shown=SHOWN,
         classes=getattr(task, "classes", ()),
         save=lambda one, folder: keep(task, one, whole, base, folder),

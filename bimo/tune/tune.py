@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from bimo import files
 from bimo.config import to_yaml
+from bimo.device import return_memory
 from bimo.report.card import write_card
 from bimo.report.facts import read_facts
 from bimo.report.page import write_page
@@ -98,6 +100,7 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
     config, task, materials, model = session.config, session.task, session.materials, session.model
     assert config.model.context
     model.dropout = config.model.dropout or 0.0
+    return_memory()
     bits_per_nat = 1 / (math.log(2) * materials.bytes_per_token) if in_bits(task) else None
     passes = 3 if config.lora is None else 2  # frozen weights need no gradient
     learner = Learner(
@@ -113,6 +116,7 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
         read=_read(materials.train),
     )
     progress, best = learn(run, display, config, session.lineage, learner, session.checkpoint)
+    return_memory()
     _finish(run, session, display, progress, best)
     return run
 
@@ -130,7 +134,7 @@ def _validation(session: Session, bits_per_nat: float | None) -> Callable[[], fl
 
     def measure() -> float:
         model.eval()
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager") if session.config.compile else nullcontext():  # imports much
             return task.measure(model, batches)["loss"] * (bits_per_nat or 1.0)
 
     return measure
