@@ -36,8 +36,9 @@ TINY_ROWS, TINY_LENGTH = 2, 16  # of the batch that is to be overfitted
 OVERFIT_STEPS, OVERFIT_SECONDS = 120, 8.0
 OVERFIT_FEWEST = 2  # steps, however slow: A of LoRA has no gradient before the first
 OVERFIT_RATE = 0.45  # divided by the width: measured from 24 to 448, see docs/experiments.md
-LOW_RANK = 6  # times the rate for updates of low rank, which begin at zero, divided by their scale
+LOW_RANK, LOW_RANK_MOST = 12, 2  # times the rate for updates of low rank, divided by scale and rank; and at most
 OVERFITTED = 0.03  # share of the first loss that counts as near zero, above what the text itself leaves open
+SOME = 0.8  # likewise for updates of low rank: how much they can learn depends on the rank, that they do is the proof
 MOST_BATCHES = 1024  # of an epoch that are read
 SEARCHED = 16  # batches in which the roomiest beginning of a document is looked for
 
@@ -211,12 +212,17 @@ class Patient:
         """A copy that was trained on a tiny batch, whose layers therefore all have something to say."""
         model, batch = copy_sharing_frozen(self.fresh), best_rows(self.slice, TINY_ROWS, TINY_LENGTH)
         rate = OVERFIT_RATE / model.output_weight.shape[1]
-        return _overfit(model, self.loss, batch, rate * (LOW_RANK / self.low_rank if self.low_rank else 1))
+        if self.low_rank:
+            return _overfit(model, self.loss, batch, rate * min(LOW_RANK_MOST, LOW_RANK / self.low_rank), SOME)
+        return _overfit(model, self.loss, batch, rate, OVERFITTED)
 
     @functools.cached_property
     def low_rank(self) -> float:
-        """The scale of the updates of low rank that are learned beside frozen weights; 0 where there are none."""
-        return max((module.scale for module in self.model.modules() if isinstance(module, LowRank)), default=0.0)
+        """Scale times rank of the updates of low rank that are learned beside frozen weights; 0 if there are none."""
+        return max(
+            (one.scale * one.lora_A.out_features for one in self.model.modules() if isinstance(one, LowRank)),
+            default=0.0,
+        )
 
     def take_gradients(self) -> dict[str, Tensor | None]:
         """The :attr:`gradients` for the last time, to be changed: of a large model they are not held twice."""
@@ -351,8 +357,8 @@ def _from(batch: Batch, row: int, column: int, starts: Tensor) -> tuple[int, boo
     return length, bool(batch.loss_mask[row, column : column + length].any())
 
 
-def _overfit(model: Any, loss: Loss, batch: Batch, rate: float) -> Overfitted:
-    """Train on one batch by plain AdamW until it is known by heart, the steps are used up, or the time is."""
+def _overfit(model: Any, loss: Loss, batch: Batch, rate: float, share: float) -> Overfitted:
+    """Train on one batch by plain AdamW until a share of the loss is left, the steps are used up, or the time is."""
     began = time.perf_counter()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     floor = _floor(batch)
@@ -364,7 +370,7 @@ def _overfit(model: Any, loss: Loss, batch: Batch, rate: float) -> Overfitted:
         value = float(result.detach())
         before = value if steps == 0 else before
         in_time = time.perf_counter() - began < OVERFIT_SECONDS
-        enough = value <= floor + OVERFITTED * before
+        enough = value <= floor + share * before
         late = not in_time and steps >= OVERFIT_FEWEST
         if optimizer is None or enough or steps == OVERFIT_STEPS or late or value != value:
             break

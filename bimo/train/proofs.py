@@ -19,6 +19,7 @@ from bimo.errors import BimoError
 from bimo.models import copy_sharing_frozen, trained_parameters
 from bimo.optim import INSIDE_LAYERS
 from bimo.train.patient import (
+    SOME,
     TINY_LENGTH,
     Finding,
     Patient,
@@ -78,7 +79,7 @@ def first_loss(patient: Patient) -> Finding:
 
 
 def overfits(patient: Patient) -> Finding:
-    """Let a copy learn a tiny batch by heart; of updates of low rank it is enough that they learn most of it.
+    """Let a copy learn a tiny batch by heart; of updates of low rank it is enough that they learn a fifth of it.
 
     Beside frozen weights that know nothing yet they cannot: what is frozen leaves no word likely.
     """
@@ -91,7 +92,7 @@ def overfits(patient: Patient) -> Finding:
     measured = f"{done.before:.3f} -> {done.after:.3f} nats in {done.steps} steps{floor}"
     if not done.in_time:
         return Finding(None, f"{measured}, when the time for it was over")
-    left = 0.5 if patient.low_rank else 0.3 if patient.trained else 0.1  # what was learned is in the way at first
+    left = SOME if patient.low_rank else 0.3 if patient.trained else 0.1  # what was learned is in the way at first
     wanted = done.floor + left * done.before
     fix = "Something keeps the model from learning: look at the failed proofs above, the architecture and the labels."
     return Finding(done.after <= wanted, measured, f"at most {wanted:.2f}", fix)
