@@ -1,15 +1,20 @@
-"""``bimo classify``: the classes of texts, by a model that was tuned for them."""
+"""``bimo classify``: the classes of texts, or the labels of their words, by a model that was tuned for them."""
 
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bimo.commands import Device
 from bimo.commands.results import print_json, print_table, text_argument, visible
 from bimo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bimo.models.classifier import TextClassifier
+    from bimo.models.token_classifier import Found, TokenClassifier
 
 ROWS_AT_ONCE = 512
 
@@ -24,20 +29,22 @@ def classify(
     json: bool = False,
     device: Device = "auto",
 ) -> None:
-    """Say which class a text is of, and how surely.
+    """Say which class a text is of, or which entities are in it, and how surely.
 
-    Of the rows of a file, one line each: the class, its probability, the text.
+    Of the rows of a file, one line each: the class, its probability, the text;
+    or the entities or words, each with its label.
 
         bimo classify runs/sentiment "What a film!"
         bimo classify runs/sentiment - < letter.txt
         bimo classify runs/sentiment --data reviews.csv --json > labelled.jsonl
+        bimo classify runs/entities "Ada Lovelace lived in London."
 
     Args:
-        run: a run of `bimo tune classify`, or a Hugging Face folder with such a head
+        run: a run of `bimo tune classify` or `bimo tune label`, or a Hugging Face folder with such a head
         text: the text; - reads it from standard input
         data: files with a text in each row: csv, tsv, json, jsonl or parquet
         text_column: the column of the texts, where its name does not say
-        json: print JSON, of rows one object a line
+        json: print JSON, of rows one object a line; places of entities count characters
         device: where to compute; auto takes the best device present
     """
     if (text is None) == (data is None):
@@ -45,29 +52,54 @@ def classify(
         raise UsageError("There is nothing to classify.", expected="a text, or --data FILE", got=got)
     from bimo.device import resolve_device
     from bimo.models.classifier import load_text_classifier
+    from bimo.models.heads import head_kind
+    from bimo.models.token_classifier import load_token_classifier
 
-    model = load_text_classifier(run, device=resolve_device(device))
+    load = load_token_classifier if head_kind(run) == "tokens" else load_text_classifier
+    model = load(run, device=resolve_device(device))
     if data is not None:
-        for row in _rows(data, text_column):
-            texts = [str(one.values["text"]) for one in row]
-            for one, said, found in zip(row, texts, model.probabilities(texts), strict=True):
-                named = _named(model.labels, found)
-                label = next(iter(named))
+        for rows in _rows(data, text_column):
+            texts = [str(one.values["text"]) for one in rows]
+            for one, said, (found, line) in zip(rows, texts, _answers(model, texts), strict=True):
                 if json:
-                    line: dict[str, Any] = {"row": one.number, "where": one.where, "text": said, "label": label}
-                    print(json_module.dumps(line | {"probabilities": named}, ensure_ascii=False))
+                    values = {"row": one.number, "where": one.where, "text": said, **found}
+                    print(json_module.dumps(values, ensure_ascii=False))
                 else:
-                    print(f"{visible(label)}\t{named[label]:.3f}\t{visible(said)}")
+                    print(line)
         return
     said = text_argument(text or "")
     if not said.strip():
         raise UsageError("There is nothing to classify.", expected="a text", got="an empty one")
-    named = _named(model.labels, model.probabilities([said])[0])
+    ((found, _),) = _answers(model, [said])
     if json:
-        print_json({"text": said, "label": next(iter(named)), "probabilities": named})
+        print_json({"text": said, **found})
+    elif "labels" in found:
+        shown = ((visible(one["text"]), visible(one["label"]), f"{one['probability']:.1%}") for one in found["labels"])
+        print_table(("text", "label", "probability"), shown, right=("probability",))
+    else:
+        classes = ((visible(label), f"{share:.1%}") for label, share in found["probabilities"].items())
+        print_table(("class", "probability"), classes, right=("probability",))
+
+
+def _answers(model: TextClassifier | TokenClassifier, texts: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """What JSON says of each text, and a line for people."""
+    from bimo.models.classifier import TextClassifier
+
+    if not isinstance(model, TextClassifier):
+        for found in model.label(texts):
+            yield (
+                {"labels": [_values(one) for one in found]},
+                "\t".join(f"{visible(one.text)}/{visible(one.label)}" for one in found),
+            )
         return
-    shown = ((visible(label), f"{share:.1%}") for label, share in named.items())
-    print_table(("class", "probability"), shown, right=("probability",))
+    for said, found in zip(texts, model.probabilities(texts), strict=True):
+        named = _named(model.labels, found)
+        label = next(iter(named))
+        yield {"label": label, "probabilities": named}, f"{visible(label)}\t{named[label]:.3f}\t{visible(said)}"
+
+
+def _values(found: Found) -> dict[str, Any]:
+    return asdict(found) | {"probability": round(found.probability, 6)}
 
 
 def _named(labels: tuple[str, ...], probabilities: Any) -> dict[str, float]:

@@ -127,6 +127,40 @@ def classify(
 
 
 @app.command
+def label(
+    *,
+    names: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    weights: Literal["none", "balanced"] | None = None,
+    smoothing: float | None = None,
+    freeze: int | None = None,
+    no_calibration: bool = False,
+    common: Common | None = None,
+) -> None:
+    """Learn labels of words: named entities, parts of speech.
+
+    Reads rows with lists of tokens and of labels (labels, ner_tags, pos_tags,
+    tags), or texts with spans (start, end and label, in characters). Beside
+    what it reaches on texts held out stand each word's commonest label and the
+    longest entities that are known.
+
+        bimo import minilm --out runs/minilm
+        bimo tune label --model runs/minilm --data entities.jsonl --budget 5m
+        bimo classify runs/tuned "Ada Lovelace lived in London."
+
+    Args:
+        names: names of labels that are numbers, from 0: O B-PER I-PER
+        weights: balanced to let rare labels count more; none if not given
+        smoothing: share of each label that is spread over all
+        freeze: layers from the bottom, and the embedding, that stay as they are: faster, and less is forgotten
+        no_calibration: leave out the temperature that makes probabilities honest
+        common: what all tasks have
+    """
+    calibrate = False if no_calibration else None
+    options = {"names": names, "weights": weights, "smoothing": smoothing, "freeze": freeze, "calibrate": calibrate}
+    run_task("label", common, options)
+
+
+@app.command
 def prefer(
     *,
     method: Literal["dpo", "ipo", "orpo", "kto"] | None = None,

@@ -19,8 +19,9 @@ from bimo.errors import DataError
 
 Sums = NDArray[np.float64]
 # What of an example's outcome a metric reads: the text written, the label chosen (by likelihood as it is, or for each
-# character), the probability of every label, which of several programs passed, the bits of the text.
-Reads = Literal["text", "label", "label_norm", "probabilities", "passed", "likelihood"]
+# character), the labels of its words, the probability of every label, which of several programs passed, the bits of
+# the text.
+Reads = Literal["text", "label", "label_norm", "labels", "probabilities", "passed", "likelihood"]
 
 
 @dataclass(frozen=True, slots=True)

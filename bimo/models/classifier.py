@@ -62,5 +62,6 @@ def load_text_classifier(
     """
     model = load_classifier(folder, device=device, dtype=dtype)
     if model.kind != "text":
-        raise ModelError(f"{folder} labels tokens.", expected="a model that classifies whole texts", got=model.kind)
+        expected, fix = "a model that classifies whole texts", f'Use it with: bimo classify {folder} "TEXT"'
+        raise ModelError(f"{folder} labels the words of a text.", expected=expected, got=model.kind, fix=fix)
     return TextClassifier(model, Tokenizer.load(folder))

@@ -231,13 +231,18 @@ def load_classifier(
     return model.eval()
 
 
-def has_head(folder: str | Path) -> bool:
-    """Whether the model in a folder gives texts or tokens a class instead of writing.
+def head_kind(folder: str | Path) -> Kind | None:
+    """What the model in a folder gives a class, texts or their tokens; None where it writes, or makes vectors.
 
     Raises:
         ModelError: its configuration cannot be read, or is of an unknown family.
     """
-    return _kind(read_config(Path(folder), {**MODELS, **ENCODERS})) is not None
+    return _kind(read_config(Path(folder), {**MODELS, **ENCODERS}))
+
+
+def has_head(folder: str | Path) -> bool:
+    """Whether the model in a folder gives texts or tokens a class; otherwise as :func:`head_kind`."""
+    return head_kind(folder) is not None
 
 
 def _kind(values: Mapping[str, Any]) -> Kind | None:

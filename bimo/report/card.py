@@ -11,6 +11,7 @@ import yaml
 
 from bimo import files
 from bimo.report import classifier_card
+from bimo.report.classifier_card import KINDS
 from bimo.report.facts import (
     PARTS,
     Facts,
@@ -160,8 +161,8 @@ def render(facts: Facts) -> str:
     """The card as Markdown with YAML front matter; nothing that the run says can become markup."""
     parts = [front_matter(facts), *_introduction(facts), *_results(facts), *_data(facts), *_training(facts)]
     name = facts.name if re.fullmatch(r"\w[\w.-]*", facts.name) else "FOLDER"  # nothing that ends a code block
-    if facts.text("kind") == classifier_card.KIND:
-        return "\n".join([*parts, classifier_card.USE.format(name=name), classifier_card.LIMITS])
+    if classifier := KINDS.get(facts.text("kind")):
+        return "\n".join([*parts, classifier.use(name), classifier_card.LIMITS])
     if facts.text("kind") not in ("", "base"):
         limits = LIMITS_TUNED.format(measured=ANSWERS if task_figures(facts) else LIKELIHOODS)
         return "\n".join([*parts, USE_TUNED.format(name=name), limits])
@@ -179,10 +180,10 @@ def front_matter(facts: Facts) -> str:
         values["language"] = facts.language
     if licence := _licence(facts):
         values["license"] = licence
-    family = facts.setting("model.family")
+    family, classifier = facts.setting("model.family"), KINDS.get(facts.text("kind"))
     values |= {
         "library_name": "transformers",
-        "pipeline_tag": classifier_card.TASK if facts.text("kind") == classifier_card.KIND else "text-generation",
+        "pipeline_tag": classifier.task if classifier else "text-generation",
         "tags": ["bimo", *([family] if family else []), *(["base-model"] if facts.text("kind") == "base" else [])],
     }
     metrics = [
@@ -223,7 +224,8 @@ def _introduction(facts: Facts) -> Iterator[str]:
     yield f"# {plain(facts.name)}\n"
     parameters, source = facts.number("model.parameters"), plain(facts.text("data.source"))
     what = f"of {count(parameters)} parameters" if parameters is not None else "of unrecorded size"
-    kind = "text classifier" if facts.text("kind") == classifier_card.KIND else "language model"
+    classifier = KINDS.get(facts.text("kind"))
+    kind = classifier.name if classifier else "language model"
     yield f"A {kind} {what}, trained {f'on {source}' if source else 'on text without a name'} with bimo.\n"
     if not facts.finished:
         yield "**This run has not come to its end.** What follows is what it has recorded so far.\n"
@@ -267,7 +269,7 @@ def _results(facts: Facts) -> Iterator[str]:
 
 def _task_results(facts: Facts, told: Sequence[TaskFigure]) -> Iterator[str]:
     """A row for the model and for each of what it must beat; a column for each metric, and its intervals."""
-    classes = facts.text("kind") == classifier_card.KIND
+    classes = facts.text("kind") in KINDS
     looked_at = facts.number("data.measured.test_examples") or facts.number("data.test.documents")
     asked = facts.number("data.asked")
     what = f"answers to {whole(asked)} questions" if asked else f"{whole(looked_at)} rows"
@@ -301,7 +303,7 @@ def _data(facts: Facts) -> Iterator[str]:
         f"- SHA-256 of the text: `{re.sub('[^0-9a-zA-Z]', '', facts.text('data.data_hash')) or '–'}`\n"
     )
     sides = [(name, f"data.{name}") for name in PARTS] + [("all", "data")]
-    columns = ("documents",) if facts.text("kind") == classifier_card.KIND else ("documents", "bytes")
+    columns = ("documents",) if facts.text("kind") in KINDS else ("documents", "bytes")
     rows = [[name, *(whole(facts.number(f"{path}.{column}")) for column in columns)] for name, path in sides]
     yield table(["part", *columns], rows)
     if note := plain(facts.text("data.note")):

@@ -1,11 +1,11 @@
-"""What a model card says of a text classifier alone: what its probabilities are worth, and how to use it."""
+"""What a model card says of a classifier alone, of texts or of words: what it is worth, and how to use it."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from bimo.report.facts import Facts
 
-KIND = "classify"
-TASK = "text-classification"
 USE = """\
 ## Use
 
@@ -19,22 +19,47 @@ bimo classify {name} --data reviews.csv --json
 From Python, with bimo or with `transformers` alone:
 
 ```python
-from bimo.models.classifier import load_text_classifier
-
-print(load_text_classifier("{name}").classify(["What a film!"]))
+{python}
 ```
 
 ```python
 from transformers import pipeline
 
-print(pipeline("text-classification", "{name}")("What a film!"))
+print(pipeline("{task}", "{name}")("What a film!"))
 ```
 """
+OF_TEXTS = """\
+from bimo.models.classifier import load_text_classifier
+
+print(load_text_classifier("{name}").classify(["What a film!"]))"""
+OF_WORDS = """\
+from bimo.models.token_classifier import load_token_classifier
+
+print(load_token_classifier("{name}").label(["What a film!"]))"""
+
+
+class Kind(NamedTuple):
+    """A kind of classifier: what people call it, what model hubs do, and how Python uses it."""
+
+    name: str
+    task: str
+    python: str
+
+    def use(self, name: str) -> str:
+        """The part of the card about using it."""
+        return USE.format(name=name, task=self.task, python=self.python.format(name=name))
+
+
+# By the kind of the run in its lineage.
+KINDS = {
+    "classify": Kind("text classifier", "text-classification", OF_TEXTS),
+    "label": Kind("labeller of words", "token-classification", OF_WORDS),
+}
 
 LIMITS = """\
 ## Intended use and limits
 
-It gives every text one of its classes, also a text that fits none. Before you rely on it, know that
+It gives every text, or word, one of its classes, also one that fits none. Before you rely on it, know that
 
 - the figures above are of held-out rows of the same data; of texts from elsewhere, or later, they say nothing;
 - it learned what the labels say, with the mistakes and the prejudices of whoever gave them;

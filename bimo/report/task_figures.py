@@ -11,6 +11,11 @@ from bimo.report.facts import Facts, Measured, figure
 NAMES = {
     "accuracy": ("accuracy", 3),
     "macro_f1": ("macro F1", 3),
+    "entity_f1": ("entity F1", 3),
+    "entity_precision": ("precision", 3),
+    "entity_recall": ("recall", 3),
+    "word_accuracy": ("accuracy of words", 3),
+    "word_macro_f1": ("macro F1 of words", 3),
     "bleu": ("BLEU", 1),
     "bleu_zh": ("BLEU (zh)", 1),
     "chrf++": ("chrF++", 1),

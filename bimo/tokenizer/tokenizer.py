@@ -113,6 +113,11 @@ class Tokenizer:
         """The ids of ``text``, in which control tokens are ordinary characters; a lone surrogate becomes U+FFFD."""
         return self._plain.encode(without_surrogates(text), add_special_tokens=False).ids
 
+    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of ``text`` as :meth:`encode` gives them, and the characters that each stands for: first, and end."""
+        encoding = self._plain.encode(without_surrogates(text), add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, as :meth:`encode` gives them, on all cores."""
         cleaned = [without_surrogates(text) for text in texts]

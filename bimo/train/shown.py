@@ -35,7 +35,7 @@ def coloured(
         most: labels after which the row is cut off with an ellipsis.
         classes: what the labels that count are numbers of, where they are no tokens.
     """
-    ids, counts = _labels(batch, row)
+    ids, counts = _shown(batch, row, by_class=bool(classes))
     special = {id: name for name, id in tokenizer.special.items()}
     pieces: list[tuple[str, str]] = []
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -74,10 +74,13 @@ def coloured(
     return text.append("⟧") if inside else text
 
 
-def _labels(batch: Batch, row: int) -> tuple[list[int], list[bool]]:
+def _shown(batch: Batch, row: int, *, by_class: bool) -> tuple[list[int], list[bool]]:
     """The ids of a row that are shown, and which count; padding behind the last example is not.
 
     An example that begins inside the row has a first input that is no label; it is shown after ``NEXT_EXAMPLE``.
+
+    Args:
+        by_class: labels that count are classes, which stand behind what they are of; the text is the inputs'.
     """
     inputs, labels, counts = (field[row].tolist() for field in (batch.input_ids, batch.labels, batch.loss_mask))
     segments, end = batch.segment_ids[row].tolist(), len(labels)
@@ -89,8 +92,12 @@ def _labels(batch: Batch, row: int) -> tuple[list[int], list[bool]]:
         if column and segments[column] != segments[column - 1] and inputs[column] != labels[column - 1]:
             ids += [NEXT_EXAMPLE, inputs[column]]
             shown += [False, False]
-        ids.append(labels[column])
-        shown.append(counts[column])
+        if counts[column] or not by_class:
+            ids.append(labels[column])
+            shown.append(counts[column])
+        if by_class and column + 1 < end and segments[column + 1] == segments[column]:
+            ids.append(inputs[column + 1])
+            shown.append(False)
     return ids, shown
 
 

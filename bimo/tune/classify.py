@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from bimo.config import setting
 from bimo.device import seed_for
 from bimo.errors import ConfigError, DataError
 from bimo.evaluate.tfidf import TfIdf, majority
-from bimo.models.heads import Classifier, load_classifier, new_classifier
+from bimo.models.heads import Classifier, Kind, load_classifier, new_classifier
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune.examples import Example
 from bimo.tune.language import Packed
@@ -42,7 +42,7 @@ ROLES = (
     ),
     Role("label", ("label", "sentiment", "class", "category", "target", "topic", "rating", "标签", "类别", "情感")),
 )
-NO_LANGUAGE_MODEL = "the labels are classes of texts, not the tokens that follow"
+NO_LANGUAGE_MODEL = "the labels are classes, not the tokens that follow"
 SKIPPED = ("labels", "end of text", "loss", "first loss", "causality", "packing", "padding", "accumulation")
 MOST_CLASSES = 1000
 LARGEST_SHARE = 0.5  # of the rows that may have a label of their own
@@ -65,6 +65,10 @@ class Classify(Packed):
     rate, dropout = 0.5, 0.1  # of the learning rate of chat; of activations: see docs/experiments.md
 
     unit = "label"  # that the bits of training are of
+    kind: ClassVar[Kind] = "text"
+    wanted: ClassVar[str] = "text and label"
+    labelled: ClassVar[str] = "rows"
+    label_role: ClassVar[str] = "label"
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
@@ -82,37 +86,46 @@ class Classify(Packed):
     def skips(self) -> Mapping[str, str]:
         return {**dict.fromkeys(SKIPPED, NO_LANGUAGE_MODEL), "transformers": "the tests compare heads with it"}
 
-    def settled(self, rows: Sequence[Row]) -> Classify:
+    def settled(self, rows: Sequence[Row]) -> Self:
         """With the classes of the data.
 
         Raises:
             DataError: there are none, only one, or as many as there are rows; or one that was not named.
         """
         found = [said for row in rows if not isinstance(said := self.texts(row), Refused)]
-        counts = Counter(label for _, label in found)
+        return self.knowing(Counter(label for _, label in found))
+
+    def knowing(self, counts: Counter[str]) -> Self:
+        """With these classes, as common as that.
+
+        Raises:
+            DataError: as :meth:`settled`.
+        """
+        total = sum(counts.values())
         if self.classes and (others := sorted(counts.keys() - {*self.classes})):
             got = f"{others[0]} and {len(others) - 1} more" if len(others) > 1 else others[0]
             raise DataError("The data has a class that was not named.", expected=", ".join(self.classes), got=got)
         if len(counts) < 2:
-            got = f"{len(found):,} with the class {next(iter(counts))}" if counts else "no row with text and label"
-            fix = "Add rows of other classes, or name the columns: --columns text=COLUMN label=COLUMN."
+            got = f"{total:,} with the class {next(iter(counts))}" if counts else f"no row with {self.wanted}"
+            names = " ".join(f"{role.name}=COLUMN" for role in self.roles)
+            fix = f"Add rows of other classes, or name the columns: --columns {names}."
             raise DataError("There is nothing to tell apart.", expected="rows of two classes or more", got=got, fix=fix)
-        if len(counts) > MOST_CLASSES or len(counts) > max(20, LARGEST_SHARE * len(found)):
-            got = f"{len(counts):,} different ones in {len(found):,} rows, such as {next(iter(counts))[:60]}"
-            fix = "Name the column that holds the classes: --columns label=COLUMN."
+        if len(counts) > MOST_CLASSES or len(counts) > max(20, LARGEST_SHARE * total):
+            got = f"{len(counts):,} different ones in {total:,} {self.labelled}, such as {next(iter(counts))[:60]}"
+            fix = f"Name the column that holds the classes: --columns {self.label_role}=COLUMN."
             raise DataError("The labels are no classes.", expected="a few values that recur", got=got, fix=fix)
         classes = self.classes or tuple(sorted(counts, key=_order))
         return dataclasses.replace(self, classes=classes, counts=tuple(counts[name] for name in classes))
 
     def texts(self, row: Row) -> tuple[str, str] | Refused:
-        text, label = row.values.get("text"), _label(row.values.get("label"))
+        text, label = row.values.get("text"), label_text(row.values.get("label"))
         if not isinstance(text, str) or not text.strip():
             return Refused("no text")
         return (text, label) if label else Refused("no label")
 
     def open(self, folder: Path, device: torch.device, *, seed: int = 0) -> tuple[Classifier, Tokenizer]:
         generator = torch.Generator().manual_seed(seed_for(seed, "head"))
-        model = new_classifier(folder, self.classes, generator=generator, device=device)
+        model = new_classifier(folder, self.classes, kind=self.kind, generator=generator, device=device)
         return self._frozen(model), Tokenizer.load(folder)
 
     def prepare(self, row: Row, tokenizer: Tokenizer, longest: int) -> Sequence[Example] | Refused:
@@ -151,14 +164,14 @@ class Classify(Packed):
         Where the model will be calibrated, they are those at the best temperature. Else training on few texts would
         stop at the first overconfidence, long before fewer classes are found.
         """
-        scores, labels = _all_scores(model, batches)
+        scores, labels = all_scores(model, batches)
         right = (scores.argmax(dim=-1) == labels).double().mean()
         if self.calibrate:
             scores = scores / fitted_temperature(scores, labels)
         return {"loss": float(F.cross_entropy(scores, labels)), "accuracy": float(right)}
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
-        scores, labels = _all_scores(model, packed_once(examples, EVALUATED_ROWS, length))
+        scores, labels = all_scores(model, packed_once(examples, EVALUATED_ROWS, length))
         chosen = scores.argmax(dim=-1)
         confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.long)
         confusion.index_put_((labels, chosen), torch.ones_like(labels), accumulate=True)
@@ -174,10 +187,10 @@ class Classify(Packed):
         """Calibrate the model in ``folder`` on validation texts."""
         if not self.calibrate or not materials.validation:
             return {}
-        scores, labels = _all_scores(model, packed_once(materials.validation, EVALUATED_ROWS, length))
+        scores, labels = all_scores(model, packed_once(materials.validation, EVALUATED_ROWS, length))
         told = {"temperature": best_temperature(scores, labels)}
         if materials.test:
-            scores, labels = _all_scores(model, packed_once(materials.test, EVALUATED_ROWS, length))
+            scores, labels = all_scores(model, packed_once(materials.test, EVALUATED_ROWS, length))
             told["test_calibration_error_before"] = calibration_error(scores, labels)
         model.divide_scores(told["temperature"])
         self.save(model, folder)
@@ -227,10 +240,10 @@ class Classify(Packed):
 
 
 def scores_of(model: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Scores (N, L) of the texts whose labels count, and the labels (N,)."""
+    """Scores (N, L) of the texts, or tokens, whose labels count, and the labels (N,)."""
     at = batch.loss_mask
     labels = batch.labels[at]
-    if model.first:  # the label stands at the last token
+    if model.first and model.kind == "text":  # the label stands at the last token
         rows, columns = at.nonzero(as_tuple=True)
         begins = (columns - batch.position_ids[at]).clamp(min=0)
         hidden = model.hidden(batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids)
@@ -239,13 +252,14 @@ def scores_of(model: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _all_scores(model: Classifier, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+def all_scores(model: Classifier, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """The same of several batches, without gradients, on the CPU."""
     device = model.output_weight.device
     pairs = [scores_of(model, batch.to(device)) for batch in batches]
     return torch.cat([scores for scores, _ in pairs]).cpu(), torch.cat([labels for _, labels in pairs]).cpu()
 
 
-def _label(value: Any) -> str:
+def label_text(value: Any) -> str:
     """A label of any type as text: 1, 1.0 and "1" are one class."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -23,6 +23,7 @@ class Example:
         row: which row of the data it was made from, as ``Row.number`` counts; several examples may share one.
         target: what else a task has to know: a class, a score, or which of a pair it is.
         cut: tokens of its text that did not fit and are left out.
+        labels: (N - 1,) int64, what is learned at each position where that is not the next id.
     """
 
     ids: Ids
@@ -30,6 +31,7 @@ class Example:
     row: int = 0
     target: float = 0.0
     cut: int = 0
+    labels: Ids | None = None
 
     def __post_init__(self) -> None:
         assert self.ids.shape == self.counts.shape and self.ids.ndim == 1 and not self.counts[:1].any()

@@ -138,7 +138,8 @@ def laid_out(examples: Sequence[Example], rows: Iterable[Sequence[int]], length:
         for segment, place in enumerate(places):
             example = examples[place]
             here = slice(at, at + example.size)
-            inputs[row, here], labels[row, here] = example.ids[:-1], example.ids[1:]
+            inputs[row, here] = example.ids[:-1]
+            labels[row, here] = example.ids[1:] if example.labels is None else example.labels
             counts[row, here] = example.counts[1:]
             positions[row, here] = np.arange(example.size)
             segments[row, here] = segment

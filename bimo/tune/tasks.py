@@ -13,6 +13,7 @@ from bimo.tune.task import Task
 TASKS = {
     "chat": "bimo.tune.chat:Chat",
     "classify": "bimo.tune.classify:Classify",
+    "label": "bimo.tune.label:Label",
     "qa": "bimo.tune.qa:QA",
     "summarise": "bimo.tune.summarise:Summarise",
     "translate": "bimo.tune.translate:Translate",

@@ -33,6 +33,7 @@ from bimo.tune.task import in_bits, unit_of
 
 TRY = {  # a tuned run, by task
     "classify": 'classify {run} "TEXT"',
+    "label": 'classify {run} "TEXT"',
     "translate": 'translate {run} "TEXT"',
     "summarise": "summarise {run} FILE",
     "qa": 'ask {run} "QUESTION"',

@@ -23,7 +23,7 @@ from bimo.models.heads import load_classifier, new_classifier
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.doctor import no_doctor
-from bimo.tune.classify import Classify, _label, _share, scores_of
+from bimo.tune.classify import Classify, _share, label_text, scores_of
 from bimo.tune.materials import SIDES, Materials, rows_read
 from bimo.tune.packing import packed_once
 from bimo.tune.rows import Row
@@ -242,7 +242,7 @@ def test_overconfidence_alone_does_not_look_worse(folder: Path) -> None:
 
 
 def test_labels_of_any_type_are_the_same_classes() -> None:
-    assert [_label(value) for value in (1, 1.0, "1", " 1 ", 1.5, True, "好评", None, float("nan"), "")] == [
+    assert [label_text(value) for value in (1, 1.0, "1", " 1 ", 1.5, True, "好评", None, float("nan"), "")] == [
         *["1"] * 4, "1.5", "True", "好评", "", "", "",
     ]  # fmt: skip
     task = Classify().settled(rows_of(("a", 10), ("b", 2), ("c", "好"), ("d", "x"), ("e", 2.0)))

@@ -30,7 +30,7 @@ def _class_counts(predictions: Sequence[str], references: Sequence[str]) -> Sums
     return counts
 
 
-def _macro(sums: Sums) -> Sums:
+def macro(sums: Sums) -> Sums:
     """The mean of the F1 of the classes that occur as label or as prediction."""
     true, wrong = sums[..., 0::3], sums[..., 1::3] + sums[..., 2::3]  # (..., K)
     doubled = 2 * true + wrong
@@ -54,6 +54,6 @@ def confusion(predictions: Sequence[str], references: Sequence[str]) -> tuple[tu
 METRICS = (
     Metric("accuracy", "label", mean_of(_same), ratio),
     Metric("acc_norm", "label_norm", mean_of(_same), ratio),
-    Metric("macro_f1", "label", _class_counts, _macro),
+    Metric("macro_f1", "label", _class_counts, macro),
     Metric("micro_f1", "label", _class_counts, _micro),
 )

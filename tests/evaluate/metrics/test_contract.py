@@ -28,6 +28,11 @@ CASES: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
     "text": (TEXTS, [*TEXTS[1:], "nothing"], TEXTS),
     "label": (LABELS, ["no", "no", "是", "是", "yes"], LABELS),
     "label_norm": (LABELS, ["no", "no", "是", "是", "yes"], LABELS),
+    "labels": (
+        [["B-X", "I-X", "O"], ["O", "O", "B-人"], ["O", "B-X", "B-X"], ["O"] * 3, ["I-X"] * 3],
+        [["B-X", "O", "O"], ["O", "O", "B-人"], ["B-X"] * 3, ["B-人", "O", "O"], ["O", "I-X", "I-X"]],
+        [["B-X", "I-X", "O"], ["O", "O", "B-人"], ["O", "B-X", "B-X"], ["O"] * 3, ["I-X"] * 3],
+    ),
     "probabilities": (
         [{label: 1.0, "other": 0.0} for label in LABELS],
         [{"yes": 0.7, "no": 0.2, "是": 0.1}] * 5,
