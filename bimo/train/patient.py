@@ -371,8 +371,8 @@ def _overfit(model: Any, loss: Loss, batch: Batch, rate: float, share: float) ->
         before = value if steps == 0 else before
         in_time = time.perf_counter() - began < OVERFIT_SECONDS
         enough = value <= floor + share * before
-        late = not in_time and steps >= OVERFIT_FEWEST
-        if optimizer is None or enough or steps == OVERFIT_STEPS or late or value != value:
+        done = steps >= OVERFIT_FEWEST and (enough or not in_time)
+        if optimizer is None or done or steps == OVERFIT_STEPS or value != value:
             break
         model.zero_grad(set_to_none=True)
         result.backward()

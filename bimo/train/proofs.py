@@ -239,7 +239,7 @@ def precision(patient: Patient) -> Finding:
     if patient.compile:
         patient.compile(model.train())  # as it was compiled when a step was measured
     losses = [(_loss_with_gradients(patient, model), value_of(patient.loss, plain, patient.pass_batch))]
-    if patient.overfitted.in_time:
+    if patient.overfitted.in_time and not patient.low_rank:  # a few large steps are left half way too
         learned = trained_parameters(patient.overfitted.model)
         with torch.no_grad():
             for one in (model, plain):
