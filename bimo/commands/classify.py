@@ -29,7 +29,7 @@ def classify(
     json: bool = False,
     device: Device = "auto",
 ) -> None:
-    """Say which class a text is of, or which entities are in it, and how surely.
+    """Say which class a text is of, or which entities are in it.
 
     Of the rows of a file, one line each: the class, its probability, the text;
     or the entities or words, each with its label.
