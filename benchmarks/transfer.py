@@ -168,7 +168,7 @@ def written(name: str, lines: Sequence[str]) -> Path:
 
 def classifies(cell: Cell) -> dict[str, Any]:
     """Tune on so many labels, and ask for the classes of the set's own test rows, which no other step has read."""
-    from bimo.tune.classify import _share
+    from bimo.evaluate.intervals import wilson
 
     lines = drawn(rows_of(cell.language, "train"), cell.size or MOST.get(cell.model), cell.seed)
     tests = [json.loads(line) for line in drawn(rows_of(cell.language, "test"), TEST_ROWS, 0)]
@@ -178,7 +178,7 @@ def classifies(cell: Cell) -> dict[str, Any]:
         chosen, spent = by_model(cell, lines, tests)
     right = sum(one == row["label"] for one, row in zip(chosen, tests, strict=True))
     size = {"size": cell.size or "all", "labels": len(lines), "test_rows": len(tests)}
-    return {**size, "accuracy": _share(right, len(tests)), **spent}
+    return {**size, "accuracy": wilson(right, len(tests)), **spent}
 
 
 def by_words(rows: Sequence[Mapping[str, str]], texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

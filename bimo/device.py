@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -49,8 +50,13 @@ def return_memory() -> None:
 
     A phase that has ended calls this; other C libraries have no such function, and nothing happens.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"  # reads the interpreter's file
 
 
 def machine_facts() -> dict[str, str | int]:

@@ -28,6 +28,20 @@ class Measured:
     resampled: str  # what the interval comes from: "152 blocks of 1,000 tokens", "31 documents"
 
 
+def wilson(right: int, count: int) -> dict[str, float]:
+    """A share with its 95% interval (Wilson 1927)."""
+    share, z = right / count, 1.96
+    middle, width = (
+        share + z * z / (2 * count),
+        z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)),
+    )
+    return {
+        "value": share,
+        "low": (middle - width) / (1 + z * z / count),
+        "high": (middle + width) / (1 + z * z / count),
+    }
+
+
 def bits_per_byte(scores: Sequence[DocumentScore], *, seed: int = 0) -> Measured:
     """Bits that the model needs for a byte of the source text; the end of each document is paid for too."""
     units, resampled = _units(scores)

@@ -56,7 +56,7 @@ def parse_budget(text: str) -> Budget:
     if match and float(match[1]) > 0:
         number = float(match[1])
         if match[2]:
-            return Budget(seconds=number * _SECONDS[match[2].lower()])
+            return Budget(seconds=seconds_of_budget(text))
         if match[3] is not None:
             return Budget(tokens=max(1, round(number * _THOUSANDS[match[3].lower()])))
         return Budget(bits_per_byte=number) if match[5] else Budget(epochs=number)

@@ -36,10 +36,8 @@ from bimo.train.probe import PRECISIONS
 
 SAME_NATS = 1e-3  # nats by which float32 results may differ that should be the same
 SAME_GRADIENT = 1e-3  # of the norm, likewise
-SAME_LOSS, LEAST_LOSS = (
-    0.01,
-    3.0,
-)  # of the loss, by which the configured precision may differ; of 3 nats where it is less
+SAME_LOSS = 0.01  # of the loss, by which the configured precision may differ from float32
+LEAST_LOSS = 3.0  # nats, which take the place of a smaller loss there
 SAME_LOGITS = 1e-3  # of the largest logit, by which another implementation may differ
 FIRST_LOSS = 0.1  # of ln(V), by which the first loss may miss it
 

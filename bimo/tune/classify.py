@@ -24,6 +24,7 @@ from bimo.batches.loader import Batch
 from bimo.config import setting
 from bimo.device import seed_for
 from bimo.errors import ConfigError, DataError
+from bimo.evaluate.intervals import wilson
 from bimo.evaluate.tfidf import TfIdf, majority
 from bimo.models.heads import Classifier, Kind, load_classifier, new_classifier
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -176,7 +177,7 @@ class Classify(Packed):
         confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.long)
         confusion.index_put_((labels, chosen), torch.ones_like(labels), accumulate=True)
         return {
-            "test_accuracy": _share(int((chosen == labels).sum()), len(labels)),
+            "test_accuracy": wilson(int((chosen == labels).sum()), len(labels)),
             "test_macro_f1": _macro_f1(confusion),
             "test_nats": float(F.cross_entropy(scores, labels)),
             "test_calibration_error": calibration_error(scores, labels),
@@ -235,7 +236,7 @@ class Classify(Packed):
             for one, label in zip(found, truth, strict=True):
                 confusion[place[label], place[one]] += 1
             right = int(confusion.diagonal().sum())
-            figures[name] = {"accuracy": _share(right, len(truth)), "macro_f1": _macro_f1(confusion)}
+            figures[name] = {"accuracy": wilson(right, len(truth)), "macro_f1": _macro_f1(confusion)}
         return figures
 
 
@@ -270,20 +271,6 @@ def _order(label: str) -> tuple[bool, float, str]:
     """Numbers first, by their value."""
     number = re.fullmatch(r"-?\d+(?:\.\d+)?", label)
     return (False, float(label), label) if number else (True, 0.0, label)
-
-
-def _share(right: int, count: int) -> dict[str, float]:
-    """A share with its 95% interval (Wilson 1927)."""
-    share, z = right / count, 1.96
-    middle, width = (
-        share + z * z / (2 * count),
-        z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)),
-    )
-    return {
-        "value": share,
-        "low": (middle - width) / (1 + z * z / count),
-        "high": (middle + width) / (1 + z * z / count),
-    }
 
 
 def _macro_f1(confusion: Tensor) -> float:

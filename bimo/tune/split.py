@@ -136,11 +136,14 @@ def with_test(parts: Parts, rows: Sequence[Row], texts: Texts) -> Parts:
     Rows that share a passage with training stay, for it is their owner's choice to measure on them; they are counted.
     """
     found = split_rows(rows, texts, seed=0, validation=0.0, test=0.0, most=0)
-    asked = {_question(row, texts) for row in found.train}
+    usable = (*parts.train, *parts.validation, *found.train)
+    pairs = {row.number: cast("tuple[str, str]", texts(row)) for row in usable}
+    questions = {number: _folded(question) for number, (question, _) in pairs.items()}
+    asked = {questions[row.number] for row in found.train}
     train, validation = (
-        [row for row in side if _question(row, texts) not in asked] for side in (parts.train, parts.validation)
+        [row for row in side if questions[row.number] not in asked] for side in (parts.train, parts.validation)
     )
-    said = {row.number: "\n".join(cast("tuple[str, str]", texts(row))) for row in (*train, *validation, *found.train)}
+    said = {number: "\n".join(pair) for number, pair in pairs.items()}
     shared = _contaminated([[row] for row in (*validation, *found.train)], [[row] for row in train], said)
     refused = dict(parts.refused)
     for why, (count, first) in found.refused.items():
@@ -151,11 +154,6 @@ def with_test(parts: Parts, rows: Sequence[Row], texts: Texts) -> Parts:
         duplicates=parts.duplicates + found.duplicates, duplicate=parts.duplicate or found.duplicate,
         known=len(parts.train) + len(parts.validation) - len(train) - len(validation),
     )  # fmt: skip
-
-
-def _question(row: Row, texts: Texts) -> str:
-    """What a row that can be used asks, as equal questions are told."""
-    return _folded(cast("tuple[str, str]", texts(row))[0])
 
 
 def _by_document(groups: Mapping[bytes, list[Row]]) -> dict[Any, list[Row]]:

@@ -18,12 +18,13 @@ import torch.nn.functional as F
 
 from bimo.batches.loader import Batch
 from bimo.errors import BimoError, ConfigError, DataError
+from bimo.evaluate.intervals import wilson
 from bimo.models.classifier import load_text_classifier
 from bimo.models.heads import load_classifier, new_classifier
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.doctor import no_doctor
-from bimo.tune.classify import Classify, _share, label_text, scores_of
+from bimo.tune.classify import Classify, label_text, scores_of
 from bimo.tune.materials import SIDES, Materials, rows_read
 from bimo.tune.packing import packed_once
 from bimo.tune.rows import Row
@@ -106,7 +107,7 @@ def test_the_run_has_learned_is_calibrated_and_stands_beside_baselines(made: Run
     )
 
 
-def test_a_test_file_takes_the_place_of_a_share(
+def test_a_test_file_takes_the_place_of_awilson(
     encoder_folder: Path, reviews: Path, fast: dict[str, Any], tmp_path: Path
 ) -> None:
     tests, out = tmp_path / "test.csv", tmp_path / "run"
@@ -302,9 +303,9 @@ def test_what_is_wrong_is_named(encoder_folder: Path, reviews: Path, fast: dict[
 
 
 def test_shares_have_wilsons_interval() -> None:
-    found = _share(15, 20)
+    found = wilson(15, 20)
     assert (found["low"], found["high"]) == pytest.approx((0.5313, 0.8881), abs=1e-4)
-    assert _share(20, 20)["high"] == pytest.approx(1) and _share(0, 20)["low"] == pytest.approx(0)
+    assert wilson(20, 20)["high"] == pytest.approx(1) and wilson(0, 20)["low"] == pytest.approx(0)
 
 
 def test_baselines_need_no_second_class_in_training() -> None:
