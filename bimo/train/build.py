@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +106,14 @@ def compile_layers(model: Model) -> None:
         if isinstance(module, nn.ModuleList):
             for layer in module:
                 layer.compile(dynamic=False)
+
+
+def eagerly() -> AbstractContextManager[object]:
+    """Compute without compiling: one graph more, for another shape, would take longer than it saves.
+
+    Whoever compiled has imported the compiler. Nobody else should: that takes a second and 100 MB.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def measure_step(

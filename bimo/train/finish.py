@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bimo.device import return_memory
 from bimo.evaluate.baselines import measure_baselines
 from bimo.evaluate.intervals import bits_per_byte, perplexity
 from bimo.evaluate.likelihood import score_documents
@@ -41,6 +42,7 @@ def finish(
     documents = open_source(run.checkpoints / TEST_FOLDER)
     with display.bar("measuring held-out text"):
         scores = score_documents(model, documents, materials.tokenizer, context_length=config.model.context)
+    return_memory()
     with display.bar("measuring simpler models"):
         simpler = measure_baselines(
             scores, documents, materials.tokenizer, train=materials.train, validation=materials.validation

@@ -32,7 +32,7 @@ COUNTING_MARGIN = 1.2  # the n-grams of a whole text fall out of the processor's
 XZ_BYTES_A_SECOND = 1.5e6
 LOADING_SECONDS, RECORDS_SECONDS = 0.3, 0.5  # of the best weights; lineage, card and report
 RECORD_BYTES, REPORT_BYTES = 240, 130_000  # of one step in metrics.jsonl; of report, card and lineage
-NGRAM_BYTES = 105  # of memory for each token that the n-grams of the baseline are counted in, times the variety
+NGRAM_BYTES = 80  # of memory for each token that the n-grams of the baseline are counted in, times the variety
 WATTS_A_CORE, WATTS_AT_REST, WATTS_A_GPU = 9.0, 15.0, 350.0  # guesses, where nobody says
 
 

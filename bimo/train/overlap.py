@@ -18,7 +18,7 @@ from bimo.text.shingles import Hashes, covered, mixed, window_hashes
 SPAN = 50  # ids in a row that two documents hardly share by chance
 SHORTEST_DOCUMENT = 64  # ids below which equal documents are a coincidence
 FORMULA = 3  # times in the training text from which a span is a formula (a licence, a refrain), not a leak
-BLOCK, MOST_TOKENS = 1 << 20, 20_000_000
+BLOCK, MOST_TOKENS = 1 << 18, 20_000_000
 TABLE_BITS = 22
 
 

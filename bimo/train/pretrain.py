@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bimo import files
 from bimo.batches.loader import validation_batches
 from bimo.batches.shards import Tokens
 from bimo.config import to_yaml
+from bimo.device import return_memory
 from bimo.models import save_model
 from bimo.run import Run
 from bimo.train import hooks
+from bimo.train.build import eagerly
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor, preflight
@@ -107,6 +107,8 @@ def _train(run: Run, display: Display, session: Session, around: Surroundings) -
         watch=watch,
     )
     progress, best = learn(run, display, config, lineage, learner, session.checkpoint)
+    model.zero_grad()
+    return_memory()
     around.finish(run, config, materials, lineage, display, progress, best)
     return run
 
@@ -119,7 +121,7 @@ def _validation(config: TrainConfig, materials: Materials, model: Model) -> Call
 
     def measure() -> float:
         model.eval()
-        with torch.compiler.set_stance("force_eager"):  # a second graph for evaluation would have to be compiled
+        with eagerly():
             return mean_nats(model, batches) * _bits_per_nat(materials.validation)
 
     return measure

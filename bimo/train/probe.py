@@ -21,7 +21,7 @@ import torch
 
 from bimo import __version__, files
 from bimo.batches.loader import Batch
-from bimo.device import machine_facts
+from bimo.device import machine_facts, return_memory
 from bimo.errors import BimoError
 from bimo.files import cache_folder
 from bimo.models import kernels, llama
@@ -120,6 +120,7 @@ def measure(device: torch.device) -> Machine:
         if efficiency and _trial_flops(width) > LONGEST_TRIAL * min(efficiency.values()) * machine.peak[dtype]:
             break  # a slow or busy machine will not train such widths in any short time
         efficiency[width] = _step_speed(width, dtype, device) / machine.peak[dtype]
+        return_memory()
     return dataclasses.replace(machine, bandwidth=_bandwidth(device), efficiency=efficiency)
 
 

@@ -6,8 +6,6 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bimo.batches.shards import Tokens
 from bimo.device import seed_for
 from bimo.errors import ModelError
@@ -16,6 +14,7 @@ from bimo.generate.sampling import Sampling
 from bimo.generate.stream import TextStream
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.build import eagerly
 from bimo.train.hooks import INTERRUPTED, Validate
 from bimo.train.loop import Progress
 
@@ -93,7 +92,7 @@ class Samples:
         pieces = []
         seed = seed_for(self._seed, "sample", step) % 2**32
         try:
-            with torch.compiler.set_stance("force_eager"):  # one token at a time would be compiled anew
+            with eagerly():
                 steps = generate_ids(self._model, self._prompt, sampling, seeds=[seed], eos_ids={self._prompt[0]})
                 pieces = [stream.add(self._tokenizer.token_bytes(one.token)) for one in steps if not _ended(one)]
         except ModelError:

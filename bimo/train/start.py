@@ -14,7 +14,7 @@ import torch
 
 from bimo.batches.loader import PackedBatches
 from bimo.config import from_mapping, read_yaml, with_overrides
-from bimo.device import resolve_device
+from bimo.device import resolve_device, return_memory
 from bimo.errors import ConfigError
 from bimo.files import cache_folder
 from bimo.run import Run
@@ -160,8 +160,10 @@ def prepare(
     materials = around.make(run, plan.config, source, split, display)
     if not fits_bigram(materials.tokenizer) and plan.config.model.initial == "bigram":
         raise ConfigError("model.initial=bigram needs a smaller vocabulary.", fix="Use --set model.initial=random.")
+    return_memory()
     with display.bar("measuring the text"):
         anchor = measure_anchor(materials.train, open_source(run.checkpoints / TEST_FOLDER), materials.tokenizer)
+    return_memory()
     choice = plan_shape(plan, budget, machine, left(deadline), anchor, free_memory(device))
     lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start))
     lineage.announce(seen_before(lineage.values["parent"], materials.facts, plan.config), display.warn)

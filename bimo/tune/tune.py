@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bimo.report.facts import read_facts
 from bimo.report.page import write_page
 from bimo.report.task_figures import task_figures
 from bimo.run import Run
+from bimo.train.build import eagerly
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor, preflight
 from bimo.train.hooks import Best
@@ -135,7 +135,7 @@ def _validation(session: Session, bits_per_nat: float | None) -> Callable[[], fl
 
     def measure() -> float:
         model.eval()
-        with torch.compiler.set_stance("force_eager") if session.config.compile else nullcontext():  # imports much
+        with eagerly():
             return task.measure(model, batches)["loss"] * (bits_per_nat or 1.0)
 
     return measure

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimo.models.ngram import FALLBACK_DISCOUNTS, NGram, estimate_discounts, score_best
+from bimo.models.ngram import FALLBACK_DISCOUNTS, NGram, _grouped, estimate_discounts, score_best
 
 EOS = 2
 VOCAB = 7
@@ -81,7 +81,7 @@ def test_equals_brute_force(train: list[list[int]], held_out: list[list[int]], o
 def test_equals_brute_force_with_estimated_discounts() -> None:
     train, held_out = random_texts(0, 50, 23), random_texts(1, 3, 23)
     model = NGram.fit(stream(train), vocab_size=23, eos_id=EOS, order=3)
-    estimates = [model.levels[1].continued, model.levels[2].plain]
+    estimates = [model.levels[1].continued(), model.levels[2].plain()]
     assert all(estimate is not None and tuple(estimate.discounts) != FALLBACK_DISCOUNTS for estimate in estimates)
     np.testing.assert_allclose(
         model.log_probs(stream(held_out)), BruteForce(train, 3, 23).log_probs(held_out), atol=1e-12
@@ -144,3 +144,11 @@ def test_keys_do_not_overflow_small_integers() -> None:
     assert model.levels[2].keys.max() > 2**32
     assert model.log_probs(tokens[:1000])[5:-1].mean() > -2, "seen text is likely"
     np.testing.assert_allclose(model.log_probs(tokens[:50]), model.log_probs(tokens[:50].astype(np.int64)))
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.sampled_from([1, 1 << 50, (1 << 63) // 41]))
+def test_grams_are_numbered_as_numpy_does_whether_or_not_places_fit_beside_keys(values: list[int], times: int) -> None:
+    keys = np.array(values, dtype=np.int64) * times
+    expected = np.unique(keys, return_inverse=True, return_counts=True)
+    for found, wanted in zip(_grouped(keys), expected, strict=True):
+        assert np.array_equal(found, wanted)

@@ -64,6 +64,14 @@ def weights(run: str | Path) -> bytes:
     return (Path(run) / "model.safetensors").read_bytes()
 
 
+def test_the_compiler_is_not_imported_where_nothing_is_compiled(
+    text_folder: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    ended = "import atexit; atexit.register(lambda: print(f'{\"torch._dynamo\" in sys.modules=}', file=sys.stderr))"
+    child = start_child(text_folder, tmp_path / "run", {**tiny, "steps": 8}, ended)
+    assert child.communicate()[1].decode().endswith("in sys.modules=False\n") and child.returncode == 0
+
+
 def test_the_run_directory_is_complete_and_the_model_has_learned(whole: Run) -> None:
     names = {path.name for path in whole.path.iterdir()}
     assert names == {
