@@ -5,17 +5,29 @@ Whoever uses one has the same in Python, for machines without a compiler.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from bimo import files
 from bimo.device import processor_name
 from bimo.errors import BimoError
+
+TRAINING = Path(__file__).parent / "models" / "kernels.c"  # here, since models/kernels.py imports torch
+TRAINING_FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp"),
+    # Sums may be reordered, so that they use whole vectors; NaN and infinity stay what they are.
+    *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
+)
+OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")  # dropped where a compiler lacks them
+
+_one_at_a_time = threading.Lock()
 
 
 def compiler() -> str | None:
@@ -39,18 +51,35 @@ def library(
     found = compiler()
     if found is None:
         raise error("The fast kernels need a C compiler.", expected="cc, gcc or clang", got="none of them")
-    folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
-    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob(f"{source.stem}_*.h")))]
-    identity = (*texts, found, tuple(flags), processor_name())
-    path = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
     try:
-        if not path.is_file():
-            with files.atomic_path(path) as temporary:
-                compile_to(temporary, found, source, flags, optional=optional, error=error)
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(_made(found, source, flags, optional, error)))
     except OSError as cause:
         fix = "Set BIMO_KERNEL_CACHE to a folder where files may be written, and from which programs may run."
-        raise error(f"{path} cannot be made or used.", got=str(cause), fix=fix) from None
+        raise error(f"The library of {source.name} cannot be made or used.", got=str(cause), fix=fix) from None
+
+
+def ahead(source: Path, flags: Sequence[str], *, optional: Sequence[str] = ()) -> None:
+    """Make a library on another core while torch is imported; :func:`library` waits for it, and says what failed."""
+
+    def make(command: str) -> None:
+        with contextlib.suppress(BimoError, OSError):
+            _made(command, source, flags, optional, BimoError)
+
+    if found := compiler():
+        threading.Thread(target=make, args=(found,), daemon=True).start()
+
+
+def _made(command: str, source: Path, flags: Sequence[str], optional: Sequence[str], error: type[BimoError]) -> Path:
+    """The file of a library, from the cache or made now."""
+    folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob(f"{source.stem}_*.h")))]
+    identity = (*texts, command, tuple(flags), processor_name())
+    path = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
+    with _one_at_a_time:
+        if not path.is_file():
+            with files.atomic_path(path) as temporary:
+                compile_to(temporary, command, source, flags, optional=optional, error=error)
+    return path
 
 
 def compile_to(

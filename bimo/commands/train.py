@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bimo import compiled
 from bimo.commands import Device
 from bimo.errors import UsageError
 
@@ -64,6 +65,7 @@ def train(
     if config is not None and config.suffix not in (".yaml", ".yml"):
         fix = f"To train on it: bimo train --data {config}"
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
+    compiled.ahead(compiled.TRAINING, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL)
     from bimo.commands.doctor import until_step_1
     from bimo.report.live import maybe_watching
     from bimo.train import doctor, pretrain

@@ -31,7 +31,6 @@ from bimo.models import llama
 SOURCE = Path(__file__).with_name("native.c")
 # Sums keep their order, so nothing of -ffast-math: results would come to depend on how many rows are computed at once.
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fopenmp")
-OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")
 DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 BLOCK = 32  # channels that lie together, inputs that share a scale; both are padded to a multiple of it
 ROWS = 192  # positions computed at once: their values stay in the cache between products
@@ -270,7 +269,7 @@ def check(batch: Batch, *, vocab_size: int, context: int, pages: int) -> None:
 @functools.cache
 def _library() -> ctypes.CDLL:
     """The compiled source, from the cache or made now; torch is loaded, and with it the OpenMP threads they share."""
-    library = compiled.library(SOURCE, FLAGS, optional=OPTIONAL, error=ModelError)
+    library = compiled.library(SOURCE, FLAGS, optional=compiled.OPTIONAL, error=ModelError)
     library.scratch_bytes.restype = c_int64
     library.forward.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p, c_int64)
     library.forward.restype = None

@@ -151,35 +151,37 @@ void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, c
     }
 }
 
-// scores (B, H, T, T) in place: softmax over the positions from first[b][t] to t, zero elsewhere.
-void NAME(softmax)(SCALAR *restrict scores, const int32_t *restrict first, int64_t B, int64_t H, int64_t T) {
+// scores (B, H, Q, S) of the queries from position t0 and the keys from position k0 on, of T each, in place: softmax over
+// the positions from first[b][t] to t, zero elsewhere. The last query is that of the last key.
+void NAME(softmax)(SCALAR *restrict scores, const int32_t *restrict first, int64_t B, int64_t H, int64_t T, int64_t t0,
+                   int64_t Q, int64_t k0, int64_t S) {
 #pragma omp parallel for schedule(static) collapse(2)
-    for (int64_t row = 0; row < B * H; row++) for (int64_t t = 0; t < T; t++) {
-        SCALAR *s = scores + (row * T + t) * T;
-        int64_t begin = first[row / H * T + t], end = t + 1;
-        float values[T], most = -INFINITY, sum = 0;
+    for (int64_t row = 0; row < B * H; row++) for (int64_t t = 0; t < Q; t++) {
+        SCALAR *s = scores + (row * Q + t) * S;
+        int64_t begin = first[row / H * T + t0 + t] - k0, end = t0 + t + 1 - k0;
+        float values[S], most = -INFINITY, sum = 0;
         for (int64_t i = begin; i < end; i++) { values[i] = READ(s[i]); most = values[i] > most ? values[i] : most; }
         for (int64_t i = begin; i < end; i++) { values[i] = exponential(values[i] - most); sum += values[i]; }
         sum = 1.0f / sum;
         memset(s, 0, begin * sizeof(SCALAR));
         for (int64_t i = begin; i < end; i++) s[i] = WRITE(values[i] * sum);
-        memset(s + end, 0, (T - end) * sizeof(SCALAR));
+        memset(s + end, 0, (S - end) * sizeof(SCALAR));
     }
 }
 
-// gradient (B, H, T, T) of the weights p in place: becomes that of the scores.
+// gradient (B, H, Q, S) of the weights p in place: becomes that of the scores. What is where is as above.
 void NAME(softmax_backward)(const SCALAR *restrict p, SCALAR *restrict gradient, const int32_t *restrict first,
-                            int64_t B, int64_t H, int64_t T) {
+                            int64_t B, int64_t H, int64_t T, int64_t t0, int64_t Q, int64_t k0, int64_t S) {
 #pragma omp parallel for schedule(static) collapse(2)
-    for (int64_t row = 0; row < B * H; row++) for (int64_t t = 0; t < T; t++) {
-        const SCALAR *w = p + (row * T + t) * T;
-        SCALAR *g = gradient + (row * T + t) * T;
-        int64_t begin = first[row / H * T + t], end = t + 1;
+    for (int64_t row = 0; row < B * H; row++) for (int64_t t = 0; t < Q; t++) {
+        const SCALAR *w = p + (row * Q + t) * S;
+        SCALAR *g = gradient + (row * Q + t) * S;
+        int64_t begin = first[row / H * T + t0 + t] - k0, end = t0 + t + 1 - k0;
         float dot = 0;
         for (int64_t i = begin; i < end; i++) dot += READ(w[i]) * READ(g[i]);
         memset(g, 0, begin * sizeof(SCALAR));
         for (int64_t i = begin; i < end; i++) g[i] = WRITE(READ(w[i]) * (READ(g[i]) - dot));
-        memset(g + end, 0, (T - end) * sizeof(SCALAR));
+        memset(g + end, 0, (S - end) * sizeof(SCALAR));
     }
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,13 +18,9 @@ from torch import Tensor, nn
 from bimo import compiled
 from bimo.errors import ModelError
 
-SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = (
-    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp"),
-    # Sums may be reordered, so that they use whole vectors; NaN and infinity stay what they are.
-    *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
-)
-OPTIONAL = ("-mprefer-vector-width=512", "-fopenmp", "-march=native")  # dropped where a compiler lacks them
+SOURCE = compiled.TRAINING
+BLOCKS, SMALLEST_BLOCK = 4, 256  # of queries that attention is computed for at once
+KEPT_UP_TO = 512  # positions of a row
 PARTS = 16  # of the rows of a norm, whose weight gradients are summed apart: fixed, so that threads do not change bits
 
 
@@ -35,7 +31,7 @@ def load() -> ctypes.CDLL:
     Raises:
         ModelError: there is no C compiler, or it failed; the message holds what it said.
     """
-    return compiled.library(SOURCE, FLAGS, optional=OPTIONAL, error=ModelError)
+    return compiled.library(SOURCE, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL, error=ModelError)
 
 
 def usable(device: torch.device) -> bool:
@@ -126,34 +122,88 @@ class _Heads(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """Causal attention inside documents: two products each way, softmax in place between them."""
+    """Causal attention inside documents, some queries at a time: keys that none of them sees take no part.
+
+    The weights of long rows are made again on the way back (FlashAttention, Dao et al. 2022, §3.1), so that memory
+    grows with T and not with T * T; those of short ones are kept, which is faster.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Tensor:
         B, H, T, D = q.shape
-        K = k.shape[1]
-        q, k, v = q.view(B * K, H // K * T, D), k.view(B * K, T, D), v.view(B * K, T, D)
-        weights = torch.bmm(q, k.mT)  # (B * K, G * T, T)
-        _call("softmax", q, weights, first, B, H, T)
-        y = torch.bmm(weights, v).view(B, H, T, D)
-        ctx.save_for_backward(q, k, v, weights, first)
-        merged = q.new_empty(B, T, H, D)
+        kept, parts, flat_v = [], [], v.flatten(0, 1)
+        for queries, keys in _blocks(first):
+            weights = _weights(q, k, first, queries, keys)
+            parts.append(torch.bmm(weights, flat_v[:, keys]))
+            if T <= KEPT_UP_TO:
+                kept.append(weights)
+        ctx.save_for_backward(q, k, v, first, *kept)
+        y, merged = _joined(parts, q, k), q.new_empty(B, T, H, D)
         _call("heads_backward", y, y, None, None, None, None, None, merged, None, B, T, H, D, 0, 1.0)
         return merged.view(B, T, H * D)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, weights, first = ctx.saved_tensors
-        B, T = first.shape
-        K, D = q.shape[0] // B, q.shape[2]
-        H = q.shape[1] // T * K
-        dy = q.new_empty(B * K, H // K * T, D)
+        q, k, v, first, *kept = ctx.saved_tensors
+        (B, H, T, D), dy = q.shape, torch.empty_like(q)
         _call("heads", q, grads[0].contiguous(), None, None, None, dy, None, B, T, H, D, 0, 0.0, 1.0)
-        dv = torch.bmm(weights.mT, dy)
-        gradient = torch.bmm(dy, v.mT)
-        _call("softmax_backward", q, weights, gradient, first, B, H, T)
-        dq, dk = torch.bmm(gradient, k), torch.bmm(gradient.mT, q)
-        return dq.view(B, H, T, D), dk.view(B, K, T, D), dv.view(B, K, T, D), None
+        parts, dk, dv, flat_k, flat_v = [], None, None, k.flatten(0, 1), v.flatten(0, 1)
+        for queries, keys in _blocks(first):
+            weights = kept.pop(0) if kept else _weights(q, k, first, queries, keys)
+            some_q, some_dy = _some(q, k, queries), _some(dy, k, queries)
+            dv = _added(dv, T, keys, torch.bmm(weights.mT, some_dy))
+            gradient = torch.bmm(some_dy, flat_v[:, keys].mT)
+            _call("softmax_backward", q, weights, gradient, first, B, H, T, *_ends(queries), *_ends(keys))
+            parts.append(torch.bmm(gradient, flat_k[:, keys]))
+            dk = _added(dk, T, keys, torch.bmm(gradient.mT, some_q))
+        assert dk is not None and dv is not None
+        return _joined(parts, q, k), dk.to(q.dtype).view(k.shape), dv.to(q.dtype).view(k.shape), None
+
+
+def _blocks(first: Tensor) -> Iterator[tuple[slice, slice]]:
+    """At most ``BLOCKS`` runs of queries, with the keys that any of them sees; few lengths, as each costs compiling."""
+    T = first.shape[1]
+    size = max(SMALLEST_BLOCK, -(-T // (BLOCKS * SMALLEST_BLOCK)) * SMALLEST_BLOCK)
+    for start, least in zip(range(0, T, size), first[:, ::size].amin(0).tolist(), strict=True):
+        end = min(start + size, T)
+        yield slice(start, end), slice(least // size * size, end)
+
+
+def _weights(q: Tensor, k: Tensor, first: Tensor, queries: slice, keys: slice) -> Tensor:
+    """What each of the queries makes of each of the keys, (B * K, G * Q, S)."""
+    B, H, T, _ = q.shape
+    weights = torch.bmm(_some(q, k, queries), k.flatten(0, 1)[:, keys].mT)
+    _call("softmax", q, weights, first, B, H, T, *_ends(queries), *_ends(keys))
+    return weights
+
+
+def _some(x: Tensor, k: Tensor, part: slice) -> Tensor:
+    """Some positions of (B, H, T, D), those of a key head's G query heads one after the other: (B * K, G * Q, D)."""
+    B, H, T, D = x.shape
+    K = k.shape[1]
+    return x.view(B * K, H // K, T, D)[:, :, part].flatten(1, 2)
+
+
+def _joined(parts: list[Tensor], q: Tensor, k: Tensor) -> Tensor:
+    """All positions (B, H, T, D) from the parts (B * K, G * Q, D)."""
+    B, H, _, D = q.shape
+    K = k.shape[1]
+    split = [part.view(B * K, H // K, -1, D) for part in parts]
+    return (torch.cat(split, dim=2) if split[1:] else split[0]).view(q.shape)
+
+
+def _added(total: Tensor | None, T: int, keys: slice, part: Tensor) -> Tensor:
+    """What blocks of queries so far give to the keys, (B * K, T, D): float32, where there are several to add up."""
+    if total is None and part.shape[1] == T:
+        return part
+    if total is None:
+        total = part.new_zeros(part.shape[0], T, part.shape[2], dtype=torch.float32)
+    total[:, keys] += part
+    return total
+
+
+def _ends(part: slice) -> tuple[int, int]:
+    return part.start, part.stop - part.start
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

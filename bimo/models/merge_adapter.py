@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bimo import files
+from bimo.config import read_yaml
 from bimo.errors import ModelError, UsageError, did_you_mean
 from bimo.models import save_model
 from bimo.models.adapter import FOLDER, WEIGHTS, load_with_base, read_adapter, weights_hash
@@ -53,7 +54,9 @@ def merge_adapter(
     events = [] if read.base.weights else [missing]
     lineage = imported_lineage(model, tokenizer, dtype, source, parent=known, events=events)
     told = Run(folder).read_lineage() if Run(folder).lineage.is_file() else {}
-    lineage |= {key: told[key] for key in ("texts_begin", "data") if key in told}
+    lineage |= {key: told[key] for key in ("texts_begin", "data", "tuned") if key in told}
+    if (settings := Run(folder).config).is_file():
+        lineage["tuned"] = {key: value for key, value in read_yaml(settings).items() if key in ("task", "options")}
     try:
         with files.new_folder(out, replace=force) as made:
             save_model(model, made)

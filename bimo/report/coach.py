@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bimo.report.facts import at, entries, number, text
+from bimo.report.facts import at, bits_of, entries, number, text, validation_bits_of
 from bimo.report.words import Said
 
 Verdict = Literal[
@@ -156,12 +156,12 @@ def advise(
 def read_course(records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any]) -> Course:
     """Reduce records and lineage to a :class:`Course`."""
     rows = [(round(step), record) for record in records if (step := number(record.get("step"))) is not None]
-    bits = [(step, value) for step, record in rows if (value := number(record.get("bits_per_byte"))) is not None]
+    bits = [(step, value) for step, record in rows if (value := bits_of(record)) is not None]
     validations, gaps, repeats = [], [], []
     tokens_in_text = _tokens_in_text(lineage)
     since, began = 0, 0  # rows of training bits since the last validation
     for step, record in rows:
-        value = number(record.get("validation_bits_per_byte"))
+        value = validation_bits_of(record)
         if value is None:
             continue
         while since < len(bits) and bits[since][0] <= step:

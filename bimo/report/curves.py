@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bimo.report.facts import number
+from bimo.report.facts import bits_of, number, validation_bits_of
 
 SIDE = 1000  # of the square that all coordinates lie in
 MOST_POINTS = 600  # of a curve: more cannot be seen
@@ -16,8 +16,6 @@ SMALLEST = 1e-300  # distance of two marks: below, numbers lose their digits
 COLUMNS = {
     "seconds": "seconds",
     "tokens": "tokens",
-    "train": "bits_per_byte",
-    "validation": "validation_bits_per_byte",
     "rate": "learning_rate_multiplier",
     "norm": "gradient_norm",
 }
@@ -94,6 +92,7 @@ def draw(records: Sequence[Mapping[str, Any]], *, held_out: Value = None, clip: 
     if not steps or steps[-1] <= 0:
         return None
     columns = {name: [number(record.get(key)) for record in records] for name, key in COLUMNS.items()}
+    columns |= {"train": [*map(bits_of, records)], "validation": [*map(validation_bits_of, records)]}
     x = Axis(0.0, steps[-1])
     marks, few = (
         tuple(Tick(100 * x.share(value), value) for value in ticks(0.0, steps[-1], most, whole=True)) for most in (6, 4)

@@ -145,6 +145,16 @@ def number(value: Any) -> float | None:
     return value if usable else None
 
 
+def bits_of(record: Mapping[str, Any]) -> float | None:
+    """The training bits of a line of the record: of a byte of text, or of a label where classes are learned."""
+    return number(record.get("bits_per_byte", record.get("bits_per_label")))
+
+
+def validation_bits_of(record: Mapping[str, Any]) -> float | None:
+    """The same of the held-out validation text, where that was measured."""
+    return number(record.get("validation_bits_per_byte", record.get("validation_bits_per_label")))
+
+
 def text(value: Any) -> str:
     """``value`` as text if it is text, a number or a truth value, else empty."""
     if isinstance(value, bool):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bimo.report.facts import number
+from bimo.report.facts import bits_of, number, validation_bits_of
 
 MOST_POINTS = 2_000  # of a curve that is sent to a page
 COLUMNS = {
@@ -73,8 +73,9 @@ class Follower:
                 self._add(step, record)
 
     def _add(self, step: float, record: Mapping[str, Any]) -> None:
-        self.rows.append((step, *(number(record.get(key)) for key in COLUMNS.values())))
-        if (value := number(record.get("validation_bits_per_byte"))) is not None:
+        known = {**record, "bits_per_byte": bits_of(record)}
+        self.rows.append((step, *(number(known.get(key)) for key in COLUMNS.values())))
+        if (value := validation_bits_of(record)) is not None:
             self.validations.append((step, value))
         self.last = record
 

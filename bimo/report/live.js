@@ -11,8 +11,10 @@ const WORDS = {
     preparing: "preparing", running: "training", finished: "finished", interrupted: "interrupted",
     lost: "no connection: the training’s terminal knows more", quiet: "no news for {0}",
     done: "step {0} of {1}", left: "{0} left", validation: "validation", training: "training", held: "held-out text",
-    unit: "bits per byte of validation text", unitTrain: "bits per byte of training text",
-    unitTest: "bits per byte of held-out text",
+    byte: "Bits per byte", label: "Bits per label",
+    unit: {byte: "bits per byte of validation text", label: "bits per label of validation rows"},
+    unitTrain: {byte: "bits per byte of training text", label: "bits per label of training rows"},
+    unitTest: {byte: "bits per byte of held-out text", label: "bits per label of held-out rows"},
     at: "at step {0}; lowest {1} at step {2}", best: "at step {0}, the lowest so far", waiting: "no validation yet",
     below: "{0}% below {1}", above: "{0}% above {1}", nats: "nats a token", tokens: "tokens",
     peak: "{0}% of the matmul peak", read: "the text read {0} times", step: "Step", stepNo: "Step {0}", time: "Time", clip: "clipped above",
@@ -23,7 +25,10 @@ const WORDS = {
     preparing: "准备中", running: "训练中", finished: "已完成", interrupted: "已中断",
     lost: "连接已断开：请查看训练所在的终端", quiet: "{0}没有新数据",
     done: "第 {0} 步，共 {1} 步", left: "剩余 {0}", validation: "验证", training: "训练", held: "留出文本",
-    unit: "验证文本的每字节比特数", unitTrain: "训练文本的每字节比特数", unitTest: "留出文本的每字节比特数",
+    byte: "每字节比特数", label: "每标签比特数",
+    unit: {byte: "验证文本的每字节比特数", label: "验证数据的每标签比特数"},
+    unitTrain: {byte: "训练文本的每字节比特数", label: "训练数据的每标签比特数"},
+    unitTest: {byte: "留出文本的每字节比特数", label: "留出数据的每标签比特数"},
     at: "第 {0} 步；最低 {1}，在第 {2} 步", best: "第 {0} 步，目前最低", waiting: "尚未验证",
     below: "比 {1} 低 {0}%", above: "比 {1} 高 {0}%", nats: "每词元奈特", tokens: "词元",
     peak: "矩阵乘法峰值的 {0}%", read: "文本读了 {0} 遍", step: "步", stepNo: "第 {0} 步", time: "时间", clip: "裁剪阈值",
@@ -143,16 +148,17 @@ function show() {
 }
 
 function headline(state, points) {
+  put("bits-of", say(state.unit));
   const validations = state.validations;
   if (state.held_out !== null) {
     put("bits", state.held_out.toFixed(3));
-    put("unit", say("unitTest"));
+    put("unit", WORDS[language].unitTest[state.unit]);
   } else if (validations.length) {
     put("bits", validations[validations.length - 1][1].toFixed(3));
-    put("unit", say("unit"));
+    put("unit", WORDS[language].unit[state.unit]);
   } else {
     put("bits", (last(smoothed(points.bits)) || 0).toFixed(3));
-    put("unit", say("unitTrain"));
+    put("unit", WORDS[language].unitTrain[state.unit]);
   }
   const ngram = state.references.length ? state.references[state.references.length - 1] : null;
   if (state.held_out !== null && ngram) {

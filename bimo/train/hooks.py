@@ -129,7 +129,7 @@ class Report:
             "step": progress.step,
             "steps": progress.steps,
             "loss": round(progress.loss, 6),
-            **({"bits_per_byte": round(value, 6)} if in_bits else {}),
+            **({f"bits_per_{self._unit}": round(value, 6)} if in_bits else {}),
             **{name: round(one, 6) for name, one in progress.metrics.items()},
             "gradient_norm": round(progress.gradient_norm, 6),
             "learning_rate_multiplier": round(progress.multiplier, 6),
@@ -139,7 +139,8 @@ class Report:
             **self._pace.after(progress),
         }
         if self._validate.last and self._validate.last[0] == progress.step:
-            record["validation_bits_per_byte" if in_bits else "validation_loss"] = round(self._validate.last[1], 6)
+            measured = f"validation_bits_per_{self._unit}" if in_bits else "validation_loss"
+            record[measured] = round(self._validate.last[1], 6)
         self._run.append_metrics(record)
         pace = ""
         if not math.isnan(self._pace.tokens_per_second):

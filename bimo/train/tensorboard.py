@@ -19,6 +19,8 @@ TAGS = {
     "loss": "loss/training",
     "bits_per_byte": "bits_per_byte/training",
     "validation_bits_per_byte": "bits_per_byte/validation",
+    "bits_per_label": "bits_per_label/training",
+    "validation_bits_per_label": "bits_per_label/validation",
     "learning_rate": "learning_rate/matrices",
     "adamw_learning_rate": "learning_rate/others",
     "gradient_norm": "gradient_norm",

@@ -128,7 +128,7 @@ class QA(Asking):
         return [self.question(one) for one in values], [self.answer(one) for one in values]
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
-        """Of yes or no also how often the likelier of the two is right; longer answers count by the mean token."""
+        """Of yes or no also how often the likelier of the two is right, with the end of its turn, as it is learned."""
         figures = super().figures(model, examples, tokenizer, length=length)
         if self.kind != "yes-no":
             return figures
@@ -138,8 +138,8 @@ class QA(Asking):
             (said,) = answers_of(tokenizer).of([*asked, {"role": "assistant", "content": answer}])
             continuations.append([id for id, counts in zip(said.ids, said.counts, strict=True) if counts])
         groups = [Group(one.ids[: int(one.counts.argmax())].tolist(), continuations) for one in examples]
-        found = {number: [one.logprob / one.tokens for one in both] for number, both in score_groups(model, groups)}
-        chosen = [self.yes if found[n][0] > found[n][1] else self.no for n in range(len(examples))]
+        found = dict(score_groups(model, groups))
+        chosen = [self.yes if yes.logprob >= no.logprob else self.no for _, (yes, no) in sorted(found.items())]
         right = [self.yes if one.ids[one.counts].tolist() == continuations[0] else self.no for one in examples]
         return {**figures, "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
 

@@ -164,9 +164,11 @@ def tuned_options(folder: Path, name: str) -> Mapping[str, Any] | None:
     """The settings of the task ``name`` in the run, or in the nearest run it was made of; None where there is none."""
     for _ in range(ANCESTORS):
         run = Run(folder)
-        if run.config.is_file() and (values := read_yaml(run.config)).get("task") == name:
-            return dict(values.get("options") or {})
-        parent = (run.read_lineage().get("parent") if run.lineage.is_file() else None) or {}
+        lineage = run.read_lineage() if run.lineage.is_file() else {}
+        tuned = read_yaml(run.config) if run.config.is_file() else lineage.get("tuned") or {}  # an adapter, merged
+        if tuned.get("task") == name:
+            return dict(tuned.get("options") or {})
+        parent = lineage.get("parent") or {}
         if not parent.get("folder"):
             return None
         folder = Path(parent["folder"])

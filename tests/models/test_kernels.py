@@ -85,6 +85,13 @@ def test_frozen_norms_get_no_gradient_and_change_no_other() -> None:
     assert all(torch.equal(grad, expected[name]) for name, grad in found.items())
 
 
+@pytest.fixture(params=[kernels.SMALLEST_BLOCK, 4], ids=["one block", "blocks"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention that computes short rows at once, and in blocks as it does long ones."""
+    monkeypatch.setattr(kernels, "SMALLEST_BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("length", [1 + 1, 17, 37])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32_equals_torch(shape: dict[str, int], length: int) -> None:
@@ -97,6 +104,7 @@ def test_float32_equals_torch(shape: dict[str, int], length: int) -> None:
         assert torch.allclose(gradient, expected_gradients[name], atol=2e-6, rtol=1e-4), name
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_bfloat16_is_no_further_from_float32_than_torch_is(shape: dict[str, int]) -> None:
     model = make_model(**shape)  # type: ignore[arg-type]
@@ -110,6 +118,20 @@ def test_bfloat16_is_no_further_from_float32_than_torch_is(shape: dict[str, int]
         assert error < 1.5 * their_error + 1e-3 * gradient.norm(), name
 
 
+@given(st.lists(st.lists(st.booleans(), min_size=31, max_size=31), min_size=2, max_size=2), st.integers(1, 12))
+@settings(deadline=None)
+def test_blocks_hold_all_keys_that_are_seen(begins: list[list[bool]], smallest: int) -> None:
+    first = first_visible(torch.tensor(begins).cumsum(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "SMALLEST_BLOCK", smallest)
+        blocks = list(kernels._blocks(first))
+    assert [place for queries, _ in blocks for place in range(31)[queries]] == list(range(31))
+    assert len(blocks) <= kernels.BLOCKS
+    for queries, keys in blocks:
+        assert keys.start <= int(first[:, queries].min()) and keys.stop == queries.stop
+
+
+@pytest.mark.usefixtures("blocks")
 def test_attention_stays_inside_documents_and_the_past() -> None:
     model = make_model()
     model.fused = True

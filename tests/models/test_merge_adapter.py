@@ -14,6 +14,7 @@ from bimo.models.lora import LoraConfig
 from bimo.models.merge_adapter import merge_adapter
 from bimo.run import Run
 from bimo.tokenizer.train import train_tokenizer
+from bimo.tune.tuned import tuned_options
 from tests.models.test_adapter import saved
 from tests.models.test_models import CASES, ids_of, trained
 
@@ -41,6 +42,13 @@ def test_the_merged_run_computes_the_same_and_says_what_it_is(adapted: Any, tmp_
     with pytest.raises(RunError, match="already"):
         merge_adapter(tmp_path / "adapter", out)
     assert merge_adapter(tmp_path / "adapter", out, force=True) == out
+
+
+def test_a_merged_run_is_asked_as_the_run_was_tuned(adapted: Any, tmp_path: Path) -> None:
+    with_tokenizer(tmp_path / "adapter")
+    (tmp_path / "adapter" / "bimo.yaml").write_text("task: qa\noptions: {kind: yes-no}\nseed: 3\n", encoding="utf-8")
+    out = merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    assert tuned_options(out, "qa") == {"kind": "yes-no"} and tuned_options(out, "translate") is None
 
 
 def test_what_cannot_be_merged_is_refused_and_nothing_is_left(adapted: Any, tmp_path: Path) -> None:
