@@ -54,8 +54,6 @@ def main() -> None:
     """Run the command in ``sys.argv`` and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     # Read when torch starts its threads: waiting ones soon sleep, or any other busy program makes us many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # Each shape of a bfloat16 product is compiled and kept, about a megabyte; a step needs some 20 of them, not 1024.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")
     sys.exit(run(sys.argv[1:]))
 
 

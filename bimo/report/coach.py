@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bimo.report.classifier_card import KINDS as CLASSIFIERS
 from bimo.report.facts import at, bits_of, entries, number, text, validation_bits_of
 from bimo.report.words import Said
 
@@ -58,13 +59,14 @@ class Course:
 
     Attributes:
         last: the newest step.
-        validations: (step, bits per byte), in order.
+        validations: (step, bits), in order.
         gaps: validation minus training, smoothed, at each validation; None where training is not known.
         repeats: times that the text was read by each validation; None where its length is not known.
         running: whether the training goes on.
         spikes: steps whose loss leapt.
         steps: steps with a loss.
         diverged: whether the loss is not a number or has risen far above where it was.
+        unit: what the bits are of: a byte, or where classes are learned a label.
     """
 
     last: int
@@ -75,6 +77,7 @@ class Course:
     spikes: tuple[int, ...]
     steps: int
     diverged: bool
+    unit: str = "byte"
 
     @property
     def best(self) -> tuple[int, float]:
@@ -181,6 +184,7 @@ def read_course(records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any]
         spikes=tuple(spikes(bits)),
         steps=len(bits),
         diverged=_lost(rows, bits, lineage),
+        unit="label" if text(lineage.get("kind")) in CLASSIFIERS else "byte",
     )
 
 
@@ -365,8 +369,8 @@ def _gap(course: Course) -> Said:
         )
     en, zh = ("small", "小") if growth <= WIDER else ("clear", "明显") if growth <= WIDE else ("wide", "大")
     return Said(
-        f"A {en} gap: validation has fallen behind by {added} bits per byte ({growth:.0%}) since the text was new.",
-        f"差距{zh}：与文本初读时相比，验证落后了 {added} 比特每字节（{growth:.0%}）。",
+        f"A {en} gap: validation has fallen behind by {added} bits per {course.unit} ({growth:.0%}) since the text was new.",
+        f"差距{zh}：与文本初读时相比，验证落后了 {added} 比特每{'标签' if course.unit == 'label' else '字节'}（{growth:.0%}）。",
     )
 
 

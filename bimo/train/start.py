@@ -14,7 +14,7 @@ import torch
 
 from bimo.batches.loader import PackedBatches
 from bimo.config import from_mapping, read_yaml, with_overrides
-from bimo.device import resolve_device, return_memory
+from bimo.device import keep_few_products, resolve_device, return_memory
 from bimo.errors import ConfigError
 from bimo.files import cache_folder
 from bimo.run import Run
@@ -219,6 +219,7 @@ def _unlike(config: TrainConfig, machine: Machine, ratio: float) -> bool:
 def set_up(config: TrainConfig, display: Display, *, fresh: bool = False) -> tuple[torch.device, Machine]:
     """Take the device and the threads that were asked for, and know how fast they are."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    keep_few_products()
     check_onlookers(config)
     device = resolve_device(config.device)
     if config.threads is not None:

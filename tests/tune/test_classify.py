@@ -21,6 +21,8 @@ from bimo.errors import BimoError, ConfigError, DataError
 from bimo.evaluate.intervals import wilson
 from bimo.models.classifier import load_text_classifier
 from bimo.models.heads import load_classifier, new_classifier
+from bimo.report.coach import read_course
+from bimo.report.curves import draw
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.doctor import no_doctor
@@ -89,6 +91,10 @@ def test_the_run_has_learned_is_calibrated_and_stands_beside_baselines(made: Run
     assert lineage["data"]["conflicts"] >= 1 and lineage["data"]["duplicates"] >= 1
     assert before["test_accuracy"]["value"] < 0.7 < 0.9 < figures["test_accuracy"]["value"]
     assert figures["test_macro_f1"] > 0.9 and figures["temperature"] > 0
+    records = made.read_metrics()
+    assert "bits_per_label" in records[0] and not any("bits_per_byte" in key for record in records for key in record)
+    course = read_course(records, lineage)
+    assert draw(records).bits.lines["train"] and course.validations and course.unit == "label"
     confusion = np.array(figures["confusion"]["counts"])
     assert figures["confusion"]["classes"] == ["2", "10", "好评"]
     assert confusion.trace() / confusion.sum() == pytest.approx(figures["test_accuracy"]["value"])
