@@ -368,9 +368,10 @@ def _gap(course: Course) -> Said:
             "没有过拟合：训练与验证的差距不比文本初读时大。",
         )
     en, zh = ("small", "小") if growth <= WIDER else ("clear", "明显") if growth <= WIDE else ("wide", "大")
+    unit, unit_zh = course.unit, "标签" if course.unit == "label" else "字节"
     return Said(
-        f"A {en} gap: validation has fallen behind by {added} bits per {course.unit} ({growth:.0%}) since the text was new.",
-        f"差距{zh}：与文本初读时相比，验证落后了 {added} 比特每{'标签' if course.unit == 'label' else '字节'}（{growth:.0%}）。",
+        f"A {en} gap: validation has fallen behind by {added} bits per {unit} ({growth:.0%}) since the text was new.",
+        f"差距{zh}：与文本初读时相比，验证落后了 {added} 比特每{unit_zh}（{growth:.0%}）。",
     )
 
 

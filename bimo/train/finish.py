@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from bimo.report.card import write_card
 from bimo.report.coach import advise
 from bimo.report.page import write_page
 from bimo.run import Run
+from bimo.text.document import Document
 from bimo.text.source import open_source
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
@@ -39,7 +41,7 @@ def finish(
     assert config.model.context
     model = load_model(run.path, device=torch.device(config.device))
     model.fused = bool(config.kernels)
-    documents = open_source(run.checkpoints / TEST_FOLDER)
+    documents = EvenSample(open_source(run.checkpoints / TEST_FOLDER), lineage.values["plan"].get("test_share", 1.0))
     with display.bar("measuring held-out text"):
         scores = score_documents(model, documents, materials.tokenizer, context_length=config.model.context)
     return_memory()
@@ -68,6 +70,23 @@ def finish(
     if off:
         display.note(f"the plan was off by: {scored(off)}")
     display.note(advise(run.read_metrics(), lineage.values, asdict(config)).sentence.en)
+
+
+@dataclass(frozen=True)
+class EvenSample:
+    """Documents with about a share of the bytes, at least one: each that brings the sum nearer to its share."""
+
+    documents: Iterable[Document]
+    share: float
+
+    def __iter__(self) -> Iterator[Document]:
+        due = 0.0
+        for number, document in enumerate(self.documents):
+            size = len(document.text.encode("utf-8", "surrogatepass"))
+            due += self.share * size
+            if due >= size / 2 or number == 0:
+                due -= size
+                yield document
 
 
 def score_plan(run: Run, lineage: Lineage) -> dict[str, float]:

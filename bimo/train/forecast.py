@@ -31,6 +31,7 @@ SCORED_ROWS, SCORED_FLOPS = 16, 1e10  # of one measured forward pass: what scori
 COUNTING_MARGIN = 1.2  # the n-grams of a whole text fall out of the processor's cache
 XZ_BYTES_A_SECOND = 1.5e6
 LOADING_SECONDS, RECORDS_SECONDS = 0.3, 0.5  # of the best weights; lineage, card and report
+SCORING_SHARE, FEWEST_SCORED = 0.1, 50_000  # of a budget that measuring the test text takes at most; but so many tokens
 RECORD_BYTES, REPORT_BYTES = 240, 130_000  # of one step in metrics.jsonl; of report, card and lineage
 NGRAM_BYTES = 80  # of memory for each token that the n-grams of the baseline are counted in, times the variety
 WATTS_A_CORE, WATTS_AT_REST, WATTS_A_GPU = 9.0, 15.0, 350.0  # guesses, where nobody says
@@ -118,22 +119,51 @@ def _peak(materials: Materials, parameters: int, state: int, variety: float) -> 
     return max(peak_memory(), resident_memory() + optimizer + max(state, loaded + at_the_end))
 
 
-def closing_seconds(model: Model, config: TrainConfig, materials: Materials, counting_seconds: float) -> float:
+@dataclass(frozen=True)
+class Closing:
+    """What comes after the last step.
+
+    Attributes:
+        fixed: seconds that are spent in any case: simpler models are counted, the run is written.
+        scoring: seconds that measuring the whole test text would take.
+        share: of that text that is measured.
+    """
+
+    fixed: float
+    scoring: float
+    share: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.fixed + self.share * self.scoring
+
+
+def plan_closing(
+    model: Model, config: TrainConfig, materials: Materials, counting_seconds: float, budget: float | None
+) -> Closing:
     """How long measuring the test text and the simpler models will take: a forward pass is timed for it.
+
+    Where that is a larger part of the budget than it should be, a share of the documents will have to do.
 
     Args:
         counting_seconds: for one token of one order of an n-gram.
+        budget: seconds of the whole, where it is a time.
     """
     assert config.model.context
     facts, context = materials.facts["test"], config.model.context
     tokens = facts["bytes"] / (materials.train.bytes / materials.train.count)
     length = tokens / max(1, facts["documents"])
     overlap = 1.0 if length <= context else 2.0 - context / length  # windows of long documents cover them twice
-    counted = materials.train.count if materials.train.count <= MOST_TOKENS else 0
-    scored = (2 * tokens + materials.validation.count) if counted else 0.0
-    simpler = MAX_ORDER * counting_seconds * (COUNTING_MARGIN * counted + scored)
-    simpler += facts["bytes"] / XZ_BYTES_A_SECOND
-    return LOADING_SECONDS + RECORDS_SECONDS + simpler + overlap * tokens * _scoring_seconds(model, context)
+    fixed = LOADING_SECONDS + RECORDS_SECONDS
+    scoring = overlap * tokens * _scoring_seconds(model, context) + facts["bytes"] / XZ_BYTES_A_SECOND
+    if materials.train.count <= MOST_TOKENS:
+        fixed += MAX_ORDER * counting_seconds * (COUNTING_MARGIN * materials.train.count + materials.validation.count)
+        scoring += MAX_ORDER * counting_seconds * 2 * tokens
+    share = 1.0
+    if budget is not None and scoring > SCORING_SHARE * budget:
+        share = min(1.0, max(SCORING_SHARE * budget / scoring, FEWEST_SCORED / tokens))
+    return Closing(fixed, scoring, share)
 
 
 def _scoring_seconds(model: Model, context: int) -> float:

@@ -26,6 +26,8 @@ LABEL_SPREAD = 2.5  # nats: of the losses of single tokens, before the spread of
 ENOUGH = 0.5  # of that height is where a streak ends: a diverged loss swings, but does not come back
 ON_TREND = 0.35  # of that height is where the last good checkpoint was taken
 MEMORY = 0.9  # of the smoothed loss, a step
+FIRST = 10  # losses that say where a trend begins: a model that starts from word pairs loses some of them at first
+EARLY = 2.0  # so many times higher is off the trend after the first loss, half of that after the second, and so on
 CHANGEABLE = ("optimizer.", "schedule.")  # what may be changed to go on after divergence
 FIXED = "optimizer.name"  # its state would not fit
 DIVERGED = "diverged"
@@ -50,6 +52,7 @@ class Trend:
         last: the loss of the last step.
         streak: steps in a row that were off the trend.
         on: the last step whose loss was on the trend.
+        count: losses that were taken into the mean; of the first ones, which differ most, it is a plain mean.
     """
 
     smooth: float = math.nan
@@ -58,6 +61,7 @@ class Trend:
     last: float = math.nan
     streak: int = 0
     on: int = 0
+    count: int = 0
 
     @property
     def good(self) -> int:
@@ -69,14 +73,15 @@ class Trend:
         if math.isnan(self.smooth):
             self.smooth = self.best = self.last = loss
             self.spread = LABEL_SPREAD / max(1.0, labels) ** 0.5
-        height = (loss - self.best) / max(LEAST, SPREADS * self.spread)
+        height = (loss - self.best) / (max(LEAST, SPREADS * self.spread) * (1 + EARLY / max(1, self.count)))
         self.streak = self.streak + 1 if height > (ENOUGH if self.streak else 1.0) else 0
         if height <= ON_TREND:  # what is off the trend must not widen it
             self.on = step
             self.spread = MEMORY * self.spread + (1 - MEMORY) * abs(loss - self.last)
         if not self.streak:
-            self.smooth = MEMORY * self.smooth + (1 - MEMORY) * loss
-            self.best = min(self.best, self.smooth)
+            self.count += 1
+            self.smooth += max(1 - MEMORY, 1 / self.count) * (loss - self.smooth)
+            self.best = min(self.best, self.smooth) if self.count > FIRST else self.smooth
         self.last = loss
         return self.streak >= STREAK
 

@@ -135,9 +135,15 @@ class Lineage:
         return most
 
     def planned(
-        self, plan: Plan, seconds: float | None, step_seconds: float, predicted: dict[str, Any], most_tokens: float
+        self,
+        plan: Plan,
+        seconds: float | None,
+        step_seconds: float,
+        predicted: dict[str, Any],
+        most_tokens: float,
+        test_share: float = 1.0,
     ) -> None:
-        """Record the plan, what it expects, and how far its schedule may be lengthened."""
+        """Record the plan, what it expects, how far its schedule may be lengthened, and the share of the test text."""
         choices = [{"key": key, "value": value, "reason": reason} for key, value, reason in plan.reasons]
         batch = plan.config.batch.size or 1, plan.config.model.context or 1
         chosen = any(key == "steps" for key, _, _ in plan.reasons) and seconds is not None
@@ -146,6 +152,7 @@ class Lineage:
             "step_seconds": round(step_seconds, 5),
             "most_steps": int(most_tokens / (batch[0] * batch[1])) if chosen else None,
             "predicted": predicted,
+            "test_share": round(test_share, 4),
             "choices": choices,
         }
         self.write()

@@ -27,7 +27,7 @@ from bimo.train.choice import Choice
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.doctor import Doctor, no_doctor
-from bimo.train.forecast import Prediction, closing_seconds, foresee
+from bimo.train.forecast import Prediction, clock, foresee, plan_closing
 from bimo.train.limits import check_limits
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.materials import TEST_FOLDER, Materials
@@ -175,14 +175,17 @@ def prepare(
     lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
     if machine.cached and _unlike(plan.config, machine, step_seconds / expected_step(plan.config, choice)):
         forget(device)
-    closing = closing_seconds(model, plan.config, materials, anchor.counting_seconds)
+    closing = plan_closing(model, plan.config, materials, anchor.counting_seconds, budget.seconds)
+    if closing.share < 1:
+        reason = f"measured at the end, as all of it would take {clock(closing.scoring)}"
+        plan.reasons.append(("held-out text", f"{closing.share:.0%}", reason))
     spent["compiling" if plan.config.compile else "measuring a step"] = stopwatch.read()[0] - spent["preparation"]
-    seconds = None if deadline is None else deadline - time.monotonic() - closing
+    seconds = None if deadline is None else deadline - time.monotonic() - closing.seconds
     plan_steps(plan, seconds, step_seconds, anchor, tokens, materials.validation.count)
     prediction = foresee(
-        plan.config, materials, anchor, model, run.path, step_seconds=step_seconds, spent=spent, closing=closing
+        plan.config, materials, anchor, model, run.path, step_seconds=step_seconds, spent=spent, closing=closing.seconds
     )
-    lineage.planned(plan, seconds, step_seconds, prediction.values(), choice.most_tokens)
+    lineage.planned(plan, seconds, step_seconds, prediction.values(), choice.most_tokens, closing.share)
     return Ready(plan, budget, machine, materials, anchor, choice, model, lineage, prediction, step_seconds)
 
 

@@ -23,7 +23,7 @@ from bimo.run import Run
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.finish import finish
-from bimo.train.forecast import closing_seconds
+from bimo.train.forecast import plan_closing
 from bimo.train.hooks import Best, Validate
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import Hook
@@ -105,7 +105,7 @@ class TrialRun:
         else:
             trial.state, trial.reason = FINISHED, progress.stop
             trial.value = round(_validation_bits(model.eval(), materials, config), 6)
-        self.closing = 1.3 * closing_seconds(model, config, materials, self._counting_seconds) + 2.0
+        self.closing = 1.3 * plan_closing(model, config, materials, self._counting_seconds, None).seconds + 2.0
         lineage.finish(
             model,
             {

@@ -57,6 +57,13 @@ def test_a_slow_rise_stops_and_what_came_after_its_beginning_is_not_good() -> No
     assert step is not None and step < 230 and trend.good <= 206
 
 
+def test_a_beginning_that_loses_some_of_the_word_pairs_goes_on() -> None:
+    """Width 384 on three English texts, started from counted word pairs: measured losses, which then fell on."""
+    seen = [4.56, 4.64, 5.21, 5.91, 5.7, 5.36, 5.4, 5.21, 5.11, 5.27, 5.16, 5.21, 5.27, 5.17, 5.03, 4.96, 5.03, 5.04]
+    step, trend = stops_at([*seen, *([4.95, 4.9] * 20)])
+    assert step is None and trend.on == len(seen) + 40
+
+
 @pytest.mark.parametrize("length", [1, 3, 8])
 def test_a_spike_does_not_stop_it(length: int) -> None:
     losses = falling(200)
