@@ -23,11 +23,11 @@ def group_advantages(rewards: Tensor, scaling: Scaling = "group") -> Tensor:
     standard deviation; by that of all rewards with "batch"; by nothing with "none", as Liu et al. 2025 (Dr. GRPO,
     arXiv:2503.20783) propose, because else questions that are nearly always or never solved count most.
     """
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
-    if scaling == "none":
-        return centred
-    spread = rewards.std(dim=1, keepdim=True) if scaling == "group" else rewards.std()
-    return centred / (spread + SMALLEST_SPREAD)
+    exact = rewards.double()  # the float32 mean of equal rewards is not quite their value, which would be scaled up
+    centred = exact - exact.mean(dim=1, keepdim=True)
+    if scaling != "none":
+        centred /= (exact.std(dim=1, keepdim=True) if scaling == "group" else exact.std()) + SMALLEST_SPREAD
+    return centred.to(rewards.dtype)
 
 
 def clipped_loss(
