@@ -58,12 +58,12 @@ def library(
         raise error(f"The library of {source.name} cannot be made or used.", got=str(cause), fix=fix) from None
 
 
-def ahead(source: Path, flags: Sequence[str], *, optional: Sequence[str] = ()) -> None:
-    """Make a library on another core while torch is imported; :func:`library` waits for it, and says what failed."""
+def ahead() -> None:
+    """Make the kernels of training on another core while torch is imported; :func:`library` waits for it."""
 
     def make(command: str) -> None:
         with contextlib.suppress(BimoError, OSError):
-            _made(command, source, flags, optional, BimoError)
+            _made(command, TRAINING, TRAINING_FLAGS, OPTIONAL, BimoError)
 
     if found := compiler():
         threading.Thread(target=make, args=(found,), daemon=True).start()

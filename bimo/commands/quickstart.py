@@ -41,7 +41,7 @@ def quickstart(*, language: Literal["en", "zh"] = "en", budget: str = "3m", out:
         out: the run directory; runs/quickstart if not given, or beside it if that holds another language
     """
     began = time.monotonic()
-    compiled.ahead(compiled.TRAINING, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL)
+    compiled.ahead()
     from bimo.run import Run
     from bimo.train.budget import parse_budget
     from bimo.train.display import Display

@@ -65,7 +65,7 @@ def train(
     if config is not None and config.suffix not in (".yaml", ".yml"):
         fix = f"To train on it: bimo train --data {config}"
         raise UsageError(f"{config} is not a configuration.", expected="a .yaml file", fix=fix)
-    compiled.ahead(compiled.TRAINING, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL)
+    compiled.ahead()
     from bimo.commands.doctor import until_step_1
     from bimo.report.live import maybe_watching
     from bimo.train import doctor, pretrain

@@ -54,7 +54,7 @@ def merge_adapter(
     events = [] if read.base.weights else [missing]
     lineage = imported_lineage(model, tokenizer, dtype, source, parent=known, events=events)
     told = Run(folder).read_lineage() if Run(folder).lineage.is_file() else {}
-    lineage |= {key: told[key] for key in ("texts_begin", "data", "tuned") if key in told}
+    lineage |= {key: told[key] for key in ("texts_begin", "data") if key in told}
     if (settings := Run(folder).config).is_file():
         lineage["tuned"] = {key: value for key, value in read_yaml(settings).items() if key in ("task", "options")}
     try:

@@ -104,7 +104,7 @@ class Level:
 
 
 def count_levels(tokens: Tokens, *, vocab_size: int, eos_id: int, order: int) -> Iterator[Level]:
-    """Count the grams of a stream, one order after the other; about 50 bytes a token at once, whatever the order.
+    """Count the grams of a stream, one order after the other; about 60 bytes a token at once, whatever the order.
 
     Args:
         tokens: (N,) documents one after the other, each begun by ``eos_id``, as in the token shards.

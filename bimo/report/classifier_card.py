@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bimo.report.facts import Facts
 
@@ -55,6 +55,12 @@ KINDS = {
     "classify": Kind("text classifier", "text-classification", OF_TEXTS),
     "label": Kind("labeller of words", "token-classification", OF_WORDS),
 }
+
+
+def unit_of_bits(kind: str) -> Literal["byte", "label"]:
+    """What the bits of a run of this kind are of."""
+    return "label" if kind in KINDS else "byte"
+
 
 LIMITS = """\
 ## Intended use and limits

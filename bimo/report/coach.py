@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bimo.report.classifier_card import KINDS as CLASSIFIERS
+from bimo.report.classifier_card import unit_of_bits
 from bimo.report.facts import at, bits_of, entries, number, text, validation_bits_of
 from bimo.report.words import Said
 
@@ -77,7 +77,7 @@ class Course:
     spikes: tuple[int, ...]
     steps: int
     diverged: bool
-    unit: str = "byte"
+    unit: Literal["byte", "label"] = "byte"
 
     @property
     def best(self) -> tuple[int, float]:
@@ -184,7 +184,7 @@ def read_course(records: Sequence[Mapping[str, Any]], lineage: Mapping[str, Any]
         spikes=tuple(spikes(bits)),
         steps=len(bits),
         diverged=_lost(rows, bits, lineage),
-        unit="label" if text(lineage.get("kind")) in CLASSIFIERS else "byte",
+        unit=unit_of_bits(text(lineage.get("kind"))),
     )
 
 

@@ -73,8 +73,9 @@ class Follower:
                 self._add(step, record)
 
     def _add(self, step: float, record: Mapping[str, Any]) -> None:
-        known = {**record, "bits_per_byte": bits_of(record)}
-        self.rows.append((step, *(number(known.get(key)) for key in COLUMNS.values())))
+        columns = COLUMNS.items()
+        values = (bits_of(record) if name == "bits" else number(record.get(key)) for name, key in columns)
+        self.rows.append((step, *values))
         if (value := validation_bits_of(record)) is not None:
             self.validations.append((step, value))
         self.last = record

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from bimo.config import read_yaml
 from bimo.errors import ConfigError, RunError
-from bimo.report.classifier_card import KINDS as CLASSIFIERS
+from bimo.report.classifier_card import unit_of_bits
 from bimo.report.coach import Advice, advise
 from bimo.report.facts import Facts, at, number
 from bimo.report.follow import MOST_POINTS, Follower
@@ -78,7 +78,7 @@ class Watched:
                 "repeats": self._repeats(facts, last),
                 "clip": number(at(config, "optimizer.clip")),
                 "rates": [_rate_name(config), "AdamW"],
-                "unit": "label" if facts.text("kind") in CLASSIFIERS else "byte",
+                "unit": unit_of_bits(facts.text("kind")),
                 "references": [[translated(name), bits.value] for name, bits in facts.baselines.items()],
                 "held_out": facts.number("metrics.test_bits_per_byte.value"),
                 "points": self._follower.points(-1 if again else after),

@@ -11,6 +11,7 @@ import jinja2
 
 from bimo import files
 from bimo.report import facts as read
+from bimo.report.classifier_card import unit_of_bits
 from bimo.report.coach import advise
 from bimo.report.curves import draw
 from bimo.report.facts import PARTS, Facts, read_facts
@@ -67,6 +68,7 @@ def render(facts: Facts) -> str:
             held_out=facts.number("metrics.test_bits_per_byte.value"),
             clip=read.number(read.at(facts.config, "optimizer.clip")),
         ),
+        unit=unit_of_bits(facts.text("kind")),
         lead=lead(facts),
         status=STATUS.get(facts.text("status"), STATUS["running"]),
         created=created(facts.text("created")),
