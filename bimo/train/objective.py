@@ -17,6 +17,7 @@ from bimo.batches.loader import Batch
 from bimo.models import kernels
 
 CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: about what a core's cache holds
+FEWEST_ROWS = 256  # but enough that the products do not wait for the weights, which every chunk reads anew
 LARGER_CHUNK = 1 << 27  # elsewhere: enough for a GPU to be busy
 
 
@@ -109,7 +110,7 @@ def _chunks(hidden: Tensor, weight: Tensor, labels: Tensor, fused: bool) -> Iter
 
 
 def _chunk_rows(weight: Tensor) -> int:
-    return max(1, (CHUNK_ELEMENTS if weight.device.type == "cpu" else LARGER_CHUNK) // weight.shape[0])
+    return max(FEWEST_ROWS, (CHUNK_ELEMENTS if weight.device.type == "cpu" else LARGER_CHUNK) // weight.shape[0])
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
