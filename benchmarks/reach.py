@@ -6,7 +6,8 @@
 
 A finished cell is a JSON file in benchmarks/results/reach/; delete a file to measure it again. Budgets are examples, so
 that what is reached does not depend on what else the machine does; hours for the whole table. Models are imported or
-pretrained once, into data/bench-reach/; runs are kept there too.
+pretrained once, into data/bench-reach/; runs are kept there too. What the chat models of seed 0 say is
+put into docs/talks.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that `python benchmarks
 from benchmarks.reaching import material
 from benchmarks.reaching.rows import CACHE, RESULTS, ROOT, ROWS, Row
 from benchmarks.reaching.table import reached, table
+from benchmarks.reaching.transcripts import record, write_page
 from benchmarks.reaching.witnesses import classes_by
 from benchmarks.training.processes import machine
 from benchmarks.training.table import replace_between
@@ -109,6 +111,10 @@ def main() -> None:
             files.write_json(path, cell)
             met, shown = reached(ROWS[name], cell)
             print(f"{name}, seed {seed}: {shown}, the goal is {'met' if met else 'missed'}", flush=True)
+    for name in () if given.table else given.cells:
+        if (RESULTS / f"{name}-0.json").is_file():
+            record(ROWS[name], material.model(ROWS[name].start))
+    write_page()
     content = table()
     replace_between(ROOT / "docs" / "benchmarks.md", "reach", content)
     print(content)

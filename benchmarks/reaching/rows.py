@@ -12,6 +12,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "reach"
 CACHE = ROOT / "data" / "bench-reach"
 
 Kind: TypeAlias = Literal["itself", "best", "doubled", "smaller"]
+Talk: TypeAlias = tuple[str, ...]  # what a person says, turn by turn
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Row:
         goal: what the figure must reach, or how often the best baseline's.
         kind: how it is judged: by the figure itself, against the best baseline, or against the model before.
         rivals: baselines besides those that the run itself measures.
+        talks: conversations that are kept, of a model that chats.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Row:
     goal: float
     kind: Kind
     rivals: tuple[str, ...] = ()
+    talks: tuple[Talk, ...] = ()
 
 
 LOW = ("--lora",)
@@ -73,14 +76,30 @@ _ALL = (
     Row(
         "chat-en", "instructions (alpaca, English)", "smollm2", ("alpaca-en",),
         ("chat", "--budget", "1-epochs", *LOW), "test_bits_per_byte", 1.0, "smaller",
+        talks=(
+            ("Explain in two sentences why the sky is blue.",),
+            ("Suggest three names for a small bakery by the sea.",),
+            ("Rewrite in the past tense: She walks to school and meets her friends.",),
+            ("What should I pack for a weekend in the mountains? Name four things.",),
+        ),
     ),
     Row(
         "chat-zh", "instructions (alpaca, Chinese)", "smollm2", ("alpaca-zh",),
         ("chat", "--budget", "1-epochs", *LOW), "test_bits_per_byte", 1.0, "smaller",
+        talks=(
+            ("用两句话解释为什么天空是蓝色的。",),
+            ("给一家海边的小面包店起三个名字。",),
+            ("把这句话翻译成英文：我喜欢在早晨读书。",),
+            ("周末去山里要带什么？说出四样东西。",),
+        ),
     ),
     Row(
         "chitchat-en", "conversations of two people, on a model of bimo", "wiki-en", ("chitchat",),
         ("chat", "--budget", "2-epochs"), "test_bits_per_byte", 1.0, "smaller",
+        talks=(
+            ("hi, how are you today?", "what do you do for a living?", "do you have any pets?"),
+            ("what did you do last weekend?", "that sounds fun! who did you go with?"),
+        ),
     ),
     Row(
         "preference", "pairs of answers, English and Chinese", "smollm2", ("dpo-en", "dpo-zh"),
