@@ -89,7 +89,7 @@ def _value(figure: Any) -> float:
 
 def _rival(name: str, row: Row) -> float:
     """The accuracy of another classifier on the same rows."""
-    rows = [one for data in row.data for one in material.rows_of(data, tested=True)]
+    rows = material.tested(row)
     found = classes_by(name, [one["text"] for one in rows])
     return sum(one == row["label"] for one, row in zip(found, rows, strict=True)) / len(rows)
 

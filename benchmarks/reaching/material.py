@@ -24,7 +24,16 @@ def data(row: Row) -> list[str]:
     """What ``bimo tune`` is told of a row's data."""
     if not row.data:
         return ["--data", str(_kept("sums.jsonl", lambda: _sums()[SUMS // 2 :]))]
-    return [word for name in row.data for word in ("--data", name, "--test", name)]
+    told = [word for name in row.data for word in ("--data", name)]
+    if row.tested is None:
+        return told + [word for name in row.data for word in ("--test", name)]
+    some = _kept(f"{row.name}-test.jsonl", lambda: random.Random(0).sample(tested(row), row.tested or 0))
+    return [*told, "--test", str(some)]
+
+
+def tested(row: Row) -> list[Mapping[str, Any]]:
+    """The rows to measure on that its sets have."""
+    return [one for name in row.data for one in rows_of(name, tested=True)]
 
 
 def model(name: str) -> Path:
@@ -64,13 +73,12 @@ def _reviews() -> Iterator[dict[str, str]]:
 
 
 def _help(language: str) -> Callable[[], Iterator[dict[str, str]]]:
-    """The pages to train on, each language of a page a document."""
+    """The pages to train on, in both languages: each paragraph, and the same again in the other one."""
 
     def rows() -> Iterator[dict[str, str]]:
-        pages: dict[tuple[str, str], list[str]] = {}
+        pages: dict[str, list[str]] = {}
         for row in rows_of(f"office-en-{language}", tested=False):
-            for one in ("en", language):
-                pages.setdefault((row["document"], one), []).append(row[one])
+            pages.setdefault(row["document"], []).extend((row["en"], row[language], ""))
         for paragraphs in pages.values():
             yield {"text": "\n".join(paragraphs)}
 
@@ -96,8 +104,8 @@ MODELS: Mapping[str, Callable[[], list[str]]] = {
     "smollm2": lambda: ["import", "smollm2"],
     "minilm": lambda: ["import", "minilm"],
     "reviews-zh": lambda: _pretrain(_reviews, "reviews-zh", "8-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
-    "help-fr": lambda: _pretrain(_help("fr"), "help-fr", "6-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
-    "help-zh": lambda: _pretrain(_help("zh"), "help-zh", "6-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
+    "help-fr": lambda: _pretrain(_help("fr"), "help-fr", "3-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
+    "help-zh": lambda: _pretrain(_help("zh"), "help-zh", "3-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
     "wiki-en": lambda: ["train", "--data", "wiki-en", "--budget", "2-epochs", "--set", *_SMALL],
     "sums": lambda: _pretrain(
         _sum_texts, "sums-text", "4-epochs", "model.width=128", "model.layers=4", "model.context=64",

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from bimo.config import setting
 from bimo.evaluate.continuations import Group, score_groups
 from bimo.evaluate.extracts import fitting_sentence
+from bimo.evaluate.likelihood import DocumentScore
 from bimo.evaluate.metrics import METRICS
 from bimo.evaluate.significance import measure
 from bimo.evaluate.tfidf import Nearest, TfIdf, majority
@@ -18,6 +21,7 @@ from bimo.tune.answering import spread
 from bimo.tune.asking import MOST_KNOWN, Asking, filled
 from bimo.tune.examples import Example
 from bimo.tune.language import answers_of
+from bimo.tune.measure import answer_bytes, answer_figures
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Unshaped, text_of
 from bimo.tune.task import Refused, Role
@@ -129,19 +133,23 @@ class QA(Asking):
 
     def figures(self, model: Any, examples: Sequence[Example], tokenizer: Tokenizer, *, length: int) -> dict[str, Any]:
         """Of yes or no also how often the likelier of the two is right, with the end of its turn, as it is learned."""
-        figures = super().figures(model, examples, tokenizer, length=length)
         if self.kind != "yes-no":
-            return figures
+            return super().figures(model, examples, tokenizer, length=length)
         asked = [{"role": "user", "content": "?"}]
         continuations = []
         for answer in (self.yes, self.no):
             (said,) = answers_of(tokenizer).of([*asked, {"role": "assistant", "content": answer}])
             continuations.append([id for id, counts in zip(said.ids, said.counts, strict=True) if counts])
         groups = [Group(one.ids[: int(one.counts.argmax())].tolist(), continuations) for one in examples]
-        found = dict(score_groups(model, groups))
-        chosen = [self.yes if yes.logprob >= no.logprob else self.no for _, (yes, no) in sorted(found.items())]
+        found = [pair for _, pair in sorted(score_groups(model, groups))]
+        chosen = [self.yes if yes.logprob >= no.logprob else self.no for yes, no in found]
         right = [self.yes if one.ids[one.counts].tolist() == continuations[0] else self.no for one in examples]
-        return {**figures, "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
+        scores = []
+        for example, answer, pair in zip(examples, right, found, strict=True):
+            said = pair[answer == self.no]
+            nats = np.full(said.tokens, -said.logprob / said.tokens, dtype=np.float32)
+            scores.append(DocumentScore(str(example.row), answer_bytes(example, tokenizer), nats))
+        return {**answer_figures(scores), "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
 
     def place(self, values: Mapping[str, Any], said: str) -> tuple[int, int] | None:
         begin = -1 if self.kind == "free" or not said else text_of(values.get("passage") or "").find(said)

@@ -22,6 +22,7 @@ from bimo.train.display import Display
 from bimo.tune.answering import ANSWERS, FEWEST, chosen, figures, questions_of, spread
 from bimo.tune.examples import Example
 from bimo.tune.materials import Materials
+from bimo.tune.measure import answer_figures, score_answers
 from bimo.tune.qa import QA
 from bimo.tune.rows import Row
 from bimo.tune.task import Refused, Task
@@ -128,8 +129,8 @@ def test_yes_or_no_is_decided_by_the_likelier(tokenizer: Tokenizer, model_folder
     rows = [{**row, "answer": row["answer"].lower() == "yes"} for row in yes_or_no(7)]
     materials = materials_of(task, tokenizer, rows)
     model = load_model(model_folder, dtype=torch.float32)
-    found = task.figures(model, materials.test, tokenizer, length=150)["test_accuracy"]
-    right = 0
+    figures = task.figures(model, materials.test, tokenizer, length=150)
+    found, right = figures["test_accuracy"], 0
     for row in rows:
         nats = []
         for answer in ("yes, it is", "no"):
@@ -138,10 +139,12 @@ def test_yes_or_no_is_decided_by_the_likelier(tokenizer: Tokenizer, model_folder
             whole = whole[: len(whole) - whole[::-1].index(tokenizer.special["<|im_end|>"])]
             with torch.no_grad():
                 logs = model(torch.tensor([whole]))[0].log_softmax(dim=-1)
-            labels = range(len(prompt), len(whole))
-            nats.append(-math.fsum(float(logs[at - 1, whole[at]]) for at in labels) / len(labels))
+            nats.append(-math.fsum(float(logs[at - 1, whole[at]]) for at in range(len(prompt), len(whole))))
         right += (nats[0] < nats[1]) == row["answer"]
     assert found["value"] == pytest.approx(right / 7) and found["resampled"] == "7 examples"
+    packed = answer_figures(score_answers(model, materials.test, tokenizer, length=150))
+    for name, one in packed.items():
+        assert figures[name]["value"] == pytest.approx(one["value"], rel=1e-5)
 
 
 def test_the_kind_of_question_is_found_out() -> None:
