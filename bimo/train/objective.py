@@ -60,7 +60,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (grad,) = grads
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grad.to(d_hidden.dtype), None if d_weight is None else d_weight * grad, None, None
+        # In place, since they are as large as the vocabulary and nobody else's.
+        return d_hidden.mul_(grad.to(d_hidden.dtype)), None if d_weight is None else d_weight.mul_(grad), None, None
 
 
 class _LabelNats(torch.autograd.Function):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bimo.batches.loader import Batch
 from bimo.batches.shards import Tokens
-from bimo.models import copy_sharing_frozen, load_model, save_model
+from bimo.models import copy_sharing_frozen, load_model, save_model, trained_parameters
 from bimo.models.lora import LowRank
 from bimo.optim import Optimizer
 from bimo.optim.adamw import AdamW
@@ -358,13 +358,25 @@ def _from(batch: Batch, row: int, column: int, starts: Tensor) -> tuple[int, boo
 
 
 def _overfit(model: Any, loss: Loss, batch: Batch, rate: float, share: float) -> Overfitted:
-    """Train on one batch by plain AdamW until a share of the loss is left, the steps are used up, or the time is."""
+    """Train on one batch by plain AdamW until a share of the loss is left, the steps are used up, or the time is.
+
+    Each gradient is used as soon as it is there, so that those of a large model are never all held.
+    """
     began = time.perf_counter()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rules = {p: (name, AdamW([p], rate, eps=1e-8)) for name, p in trained_parameters(model).items()}
     floor = _floor(batch)
     alive: set[str] = set()
     value, before, steps = 0.0, float("nan"), 0
-    optimizer = AdamW(parameters, rate, eps=1e-8) if parameters else None
+
+    def learn(parameter: Tensor) -> None:
+        name, rule = rules[parameter]  # type: ignore[index]
+        assert parameter.grad is not None
+        if bool(parameter.grad.any()):
+            alive.add(name)
+        rule.step()
+        parameter.grad = None
+
+    hooks = [parameter.register_post_accumulate_grad_hook(learn) for parameter in rules]
     while True:
         result = loss(model, batch)[0]
         value = float(result.detach())
@@ -372,14 +384,12 @@ def _overfit(model: Any, loss: Loss, batch: Batch, rate: float, share: float) ->
         in_time = time.perf_counter() - began < OVERFIT_SECONDS
         enough = value <= floor + share * before
         done = steps >= OVERFIT_FEWEST and (enough or not in_time)
-        if optimizer is None or done or steps == OVERFIT_STEPS or value != value:
+        if not rules or done or steps == OVERFIT_STEPS or value != value:
             break
-        model.zero_grad(set_to_none=True)
         result.backward()
-        alive |= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
-        optimizer.step()
         steps += 1
-    model.zero_grad(set_to_none=True)
+    for hook in hooks:
+        hook.remove()
     return Overfitted(model, before, value, floor, steps, in_time or enough, frozenset(alive))
 
 

@@ -146,8 +146,8 @@ class QA(Asking):
         right = [self.yes if one.ids[one.counts].tolist() == continuations[0] else self.no for one in examples]
         scores = []
         for example, answer, pair in zip(examples, right, found, strict=True):
-            said = pair[answer == self.no]
-            nats = np.full(said.tokens, -said.logprob / said.tokens, dtype=np.float32)
+            score = pair[answer == self.no]
+            nats = np.full(score.tokens, -score.logprob / score.tokens, dtype=np.float32)
             scores.append(DocumentScore(str(example.row), answer_bytes(example, tokenizer), nats))
         return {**answer_figures(scores), "test_accuracy": asdict(measure(METRICS["accuracy"], chosen, right))}
 
