@@ -31,6 +31,7 @@ def merge(
         dtype: precision of the weights; in float32 the model computes what adapter and model do, in bfloat16 nearly
         force: replace a model that was merged or imported to the same folder before
     """
+    from bimo.models.heads import has_head
     from bimo.models.merge_adapter import merge_adapter
     from bimo.run import Run
     from bimo.train.display import Display
@@ -41,4 +42,5 @@ def merge(
     for event in Run(out).read_lineage()["events"]:
         display.warn(event)
     command = "chat" if (out / "chat_template.jinja").is_file() else "generate"
+    command = "classify" if has_head(out) else command
     display.note(f"Try it: bimo {command} {out}")

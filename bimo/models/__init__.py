@@ -51,11 +51,19 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu", dtype:
             name and shape is checked before the first is loaded.
     """
     folder = Path(folder)
-    if not any(folder.glob("model*.safetensors")) and (folder / "adapter" / "adapter_config.json").is_file():
-        return importlib.import_module("bimo.models.adapter").load_with_base(folder, device=device, dtype=dtype)
+    if only_adapter(folder):
+        adapted: Model = importlib.import_module("bimo.models.adapter").load_with_base(
+            folder, device=device, dtype=dtype
+        )
+        return adapted
     model = empty_model(folder)
     model.load_state_dict(read_weights(folder, model, device, dtype), assign=True)
     return model.eval()
+
+
+def only_adapter(folder: Path) -> bool:
+    """Whether a folder is a run that keeps an adapter without the model it makes."""
+    return (folder / "adapter" / "adapter_config.json").is_file() and not any(folder.glob("model*.safetensors"))
 
 
 def empty_model(folder: Path) -> Model:

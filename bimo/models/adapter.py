@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."
 FOLDER = "adapter"  # of a run that holds one
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+TASK_TYPES = {"text": "SEQ_CLS", "tokens": "TOKEN_CLS"}  # PEFT's names of what has a head, by its kind
 LOW, HIGH, LENGTHS = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 # What a configuration of PEFT's may say beside the values that are read: anything else changes the result.
 READ = {
@@ -78,12 +79,11 @@ def weights_hash(folder: Path) -> str:
     return digests.get("model.safetensors") or hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
-def save_adapter(model: nn.Module, config: LoraConfig, folder: str | Path, base: Base, task: str = "CAUSAL_LM") -> None:
+def save_adapter(model: nn.Module, config: LoraConfig, folder: str | Path, base: Base) -> None:
     """Write what an adapted model has learned; each file whole or not at all.
 
     Args:
         config: what ``lora.adapt`` was given.
-        task: PEFT's name of the kind of task.
 
     Raises:
         ModelError: the folder cannot be written to; what lay there before is unharmed.
@@ -98,7 +98,7 @@ def save_adapter(model: nn.Module, config: LoraConfig, folder: str | Path, base:
         folder.mkdir(parents=True, exist_ok=True)
         with files.atomic_path(folder / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
-        files.write_json(folder / CONFIG, _peft_values(model, config, base, task, list(tensors)))
+        files.write_json(folder / CONFIG, _peft_values(model, config, base, list(tensors)))
         files.write_json(folder / BASE, {"folder": base.folder, "weights": base.weights, "kept": base.kept})
     except (OSError, SafetensorError) as cause:
         raise ModelError(f"The adapter cannot be saved in {folder}.", got=str(cause)) from None
@@ -112,13 +112,13 @@ def _tied(model: nn.Module) -> str:
     return next(name for name, parameter in model.named_parameters() if parameter is output)
 
 
-def _peft_values(model: nn.Module, config: LoraConfig, base: Base, task: str, names: list[str]) -> dict[str, Any]:
+def _peft_values(model: nn.Module, config: LoraConfig, base: Base, names: list[str]) -> dict[str, Any]:
     updates = {name: module for name, module in model.named_modules() if isinstance(module, LowRank)}
     whole = [name for name in names if not name.endswith((LOW, HIGH, LENGTHS))]
     modules = sorted({name.removeprefix(PREFIX).rpartition(".")[0] for name in whole})
     return {
         "peft_type": "LORA",
-        "task_type": task,
+        "task_type": TASK_TYPES.get(getattr(model, "kind", ""), "CAUSAL_LM"),
         "base_model_name_or_path": base.folder,
         "r": config.rank,
         "lora_alpha": config.alpha,
@@ -127,7 +127,7 @@ def _peft_values(model: nn.Module, config: LoraConfig, base: Base, task: str, na
         "use_dora": config.dora,
         "target_modules": _shortest(updates.keys(), [name for name, _ in model.named_modules()]),
         "modules_to_save": modules or None,
-        "ensure_weight_tying": bool(modules and _tied(model)),
+        "ensure_weight_tying": PREFIX + _tied(model) in names,
         "fan_in_fan_out": isinstance(model, gpt2.Model),
         "bias": "none",
         "init_lora_weights": True,
@@ -291,14 +291,20 @@ def _wrong_base(
 
 
 def load_with_base(
-    folder: Path, *, base: Path | None = None, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> Model:
+    folder: Path,
+    *,
+    base: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    load: Callable[..., Any] = load_model,
+) -> Any:
     """The model that an adapter makes of its base, for evaluation: all weights plain.
 
     Args:
         folder: an adapter, or a run that holds one.
         base: the model it was learned on; by default the folder that the adapter names.
         dtype: precision of the weights; None = those of the base. Sums are fp32, and rounded once.
+        load: reads the base, given its folder and ``device``.
 
     Raises:
         ModelError: the base is not there, or it is another model.
@@ -311,7 +317,7 @@ def load_with_base(
         fix = "Bring it there, or merge them: bimo merge ADAPTER --base FOLDER --out RUN."
         raise ModelError(f"{folder} needs the model it was learned on.", expected="its folder", got=got, fix=fix)
     check_base(adapter, named)
-    model = load_model(named, device=device)
+    model = load(named, device=device)
     precision = dtype or model.output_weight.dtype
     attach(model, adapter)
     plain = merged(model, precision)

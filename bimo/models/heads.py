@@ -11,6 +11,7 @@ marks the one token of each text, or the many, whose hidden state is scored. Sha
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from bimo.errors import ModelError
-from bimo.models import ENCODERS, MODELS, architecture, bert, gpt2, hollow, llama, read_config
+from bimo.models import ENCODERS, MODELS, architecture, bert, gpt2, hollow, llama, only_adapter, read_config
+from bimo.models.adapter import load_with_base
 from bimo.models.weights import read_weights
 
 # What a label is given to, and the end of the names of Hugging Face's classes that do so.
@@ -208,11 +210,17 @@ def new_classifier(
 
 
 def load_classifier(
-    folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    folder: str | Path,
+    *,
+    base: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Classifier:
     """Load the folder of a model with a head for classes of texts or tokens, for evaluation.
 
     Args:
+        base: the model that the adapter in the folder was learned on, to load them together; by default that is done
+            where the folder holds nothing else.
         dtype: precision of the weights in memory; None = each tensor as it is stored.
 
     Raises:
@@ -226,7 +234,12 @@ def load_classifier(
         fix = f"Train one: bimo tune classify --model {folder} --data FILE --out OTHER"
         got = ", ".join(names) or "no architectures in config.json"
         raise ModelError(f"{folder} does not classify.", expected=f"one of {', '.join(ENDINGS)}", got=got, fix=fix)
-    model = _empty(folder, values, _labels(folder, values), kind)
+    labels = _labels(folder, values)
+    if base or only_adapter(folder):
+        headed = functools.partial(new_classifier, labels=labels, kind=kind, generator=torch.Generator())
+        adapted: Classifier = load_with_base(folder, base=base, device=device, dtype=dtype, load=headed)
+        return adapted
+    model = _empty(folder, values, labels, kind)
     model.load_state_dict(read_weights(folder, model, device, dtype), assign=True)
     return model.eval()
 

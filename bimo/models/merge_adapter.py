@@ -9,6 +9,7 @@ from bimo.config import read_yaml
 from bimo.errors import ModelError, UsageError, did_you_mean
 from bimo.models import save_model
 from bimo.models.adapter import FOLDER, WEIGHTS, load_with_base, read_adapter, weights_hash
+from bimo.models.heads import has_head, load_classifier
 from bimo.models.import_gguf import DTYPES, check_out
 from bimo.models.imported_lineage import imported_lineage
 from bimo.run import Run
@@ -41,8 +42,9 @@ def merge_adapter(
     check_out(out, force)
     inside = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     read = read_adapter(inside)
-    model = load_with_base(folder, base=None if base is None else Path(base), dtype=DTYPES[dtype])
     parent = Path(base or str(read.base.folder))
+    load = load_classifier if (folder / "config.json").is_file() and has_head(folder) else load_with_base
+    model = load(folder, base=parent if base or parent.is_dir() else None, dtype=DTYPES[dtype])
     places = (inside, folder, parent)
     tokenizer = Tokenizer.load(next((one for one in places if (one / "tokenizer.json").is_file()), parent))
     stored = inside / WEIGHTS

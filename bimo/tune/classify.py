@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from bimo.tune.language import Packed
 from bimo.tune.materials import Materials
 from bimo.tune.packing import packed_once
 from bimo.tune.rows import Row
-from bimo.tune.task import Refused, Role
+from bimo.tune.task import Refused, Rewrite, Role
 from bimo.tune.temperature import best_temperature, calibration_error, fitted_temperature
 
 ROLES = (
@@ -184,8 +185,8 @@ class Classify(Packed):
             "confusion": {"classes": list(self.classes), "counts": confusion.tolist()},
         }
 
-    def finish(self, model: Any, materials: Materials, folder: Path, *, length: int) -> dict[str, Any]:
-        """Calibrate the model in ``folder`` on validation texts."""
+    def finish(self, model: Any, materials: Materials, rewrite: Rewrite, *, length: int) -> dict[str, Any]:
+        """Calibrate the model on validation texts."""
         if not self.calibrate or not materials.validation:
             return {}
         scores, labels = all_scores(model, packed_once(materials.validation, EVALUATED_ROWS, length))
@@ -193,8 +194,9 @@ class Classify(Packed):
         if materials.test:
             scores, labels = all_scores(model, packed_once(materials.test, EVALUATED_ROWS, length))
             told["test_calibration_error_before"] = calibration_error(scores, labels)
-        model.divide_scores(told["temperature"])
-        self.save(model, folder)
+        cool = operator.methodcaller("divide_scores", told["temperature"])
+        cool(model)
+        rewrite(cool)
         return told
 
     def ends(self, tokenizer: Tokenizer) -> frozenset[int]:

@@ -27,7 +27,7 @@ from bimo.tune.measure import answer_bytes, answer_figures, score_answers
 from bimo.tune.packing import PackedExamples, packed_once
 from bimo.tune.rows import Row
 from bimo.tune.shapes import Conversation
-from bimo.tune.task import Refused
+from bimo.tune.task import Refused, Rewrite
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -73,7 +73,7 @@ class Packed:
     def baselines(self, materials: Materials) -> dict[str, Any]:
         return {}
 
-    def finish(self, model: Any, materials: Materials, folder: Path, *, length: int) -> dict[str, Any]:
+    def finish(self, model: Any, materials: Materials, rewrite: Rewrite, *, length: int) -> dict[str, Any]:
         return {}
 
     def save(self, model: Any, folder: Path) -> None:

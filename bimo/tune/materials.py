@@ -150,10 +150,10 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
             if done % 64 == 0:
                 advance(done, len(rows))
     told = [given.broken] if given.broken else []
-    told += [f"{count:,} rows cannot be used: {why} (first: {first})" for why, (count, first) in refused.items()]
+    told += [f"rows that cannot be used, {why}: {count:,} (first: {first})" for why, (count, first) in refused.items()]
     cut = [example for examples in sides.values() for example in examples if example.cut]
     if cut:
-        told.append(f"{len(cut):,} texts are longer than {longest:,} tokens and cut (first: {known[cut[0].row].where})")
+        told.append(f"texts cut after {longest:,} tokens: {len(cut):,} (first: {known[cut[0].row].where})")
     told += parts.told()
     if not sides["train"]:
         got = "; ".join(told) or "none"

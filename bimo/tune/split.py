@@ -67,20 +67,20 @@ class Parts:
         """What the user should know, a line each."""
         lines = []
         if self.duplicates:
-            lines.append(f"{self.duplicates:,} rows equal another one and are left out (first: {self.duplicate})")
+            lines.append(f"rows left out, as they equal another one: {self.duplicates:,} (first: {self.duplicate})")
         if self.conflicts:
-            lines.append(f"{self.conflicts:,} questions have several answers (such as {self.conflict})")
+            lines.append(f"questions with several answers: {self.conflicts:,} (such as {self.conflict})")
         if not self.validation:
             lines.append("there are too few rows to hold any out: watch for learning by heart")
         if self.moved:
             lines.append(
-                f"{self.moved:,} rows that share {WORDS} words or {CHARACTERS} characters in a row with training "
-                "went from held out to training"
+                f"rows moved from held out to training, as they share {WORDS} words or {CHARACTERS} characters "
+                f"in a row with it: {self.moved:,}"
             )
         if self.left_out:
-            lines.append(f"{self.left_out:,} rows of held-out documents are left out, as training has their words too")
+            lines.append(f"rows of held-out documents left out, as training has their words too: {self.left_out:,}")
         if self.known:
-            lines.append(f"{self.known:,} rows are not learned, as the test file asks the same")
+            lines.append(f"rows not learned, as the test file asks the same: {self.known:,}")
         return lines
 
 

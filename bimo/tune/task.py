@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from bimo.tune.rows import Row
 
 if TYPE_CHECKING:
     from bimo.tune.materials import Materials
+
+
+Rewrite: TypeAlias = Callable[[Callable[[Any], object]], None]
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,13 @@ class Task(Protocol):
         """By name, the figures on the test rows of what needs no such model and must be beaten."""
         ...
 
-    def finish(self, model: Any, materials: Materials, folder: Path, *, length: int) -> dict[str, Any]:
-        """Do what is left to do with the best weights, which lie in ``folder``; further figures for the lineage."""
+    def finish(self, model: Any, materials: Materials, rewrite: Rewrite, *, length: int) -> dict[str, Any]:
+        """Do what is left to do with the best weights; further figures for the lineage.
+
+        Args:
+            model: these weights, for measuring.
+            rewrite: does the same to the weights that the run keeps, which may be an adapter's.
+        """
         ...
 
     def ends(self, tokenizer: Tokenizer) -> frozenset[int]:

@@ -25,7 +25,7 @@ from bimo.train.hooks import Best
 from bimo.train.learn import Learner, learn
 from bimo.train.lineage import Stopwatch
 from bimo.train.loop import Progress
-from bimo.tune.adapting import base_of, finished, keep, tidy
+from bimo.tune.adapting import base_of, finished, keep, kept, tidy
 from bimo.tune.answering import ANSWERS, Writer, answered
 from bimo.tune.examples import Example
 from bimo.tune.start import Session, configure, held_out_batches, prepare, reopen
@@ -147,7 +147,13 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     assert config.model.context
     model = finished(task, config, run, torch.device(config.device))
     model.compute_dtype, model.fused = session.model.compute_dtype, bool(config.kernels)
-    figures = task.finish(model, materials, run.path, length=config.model.context)
+
+    def rewrite(change: Callable[[Any], object]) -> None:
+        weights = kept(task, config, run, run.path, torch.device("cpu"))
+        change(weights)
+        keep(task, weights, config, base_of(config, lineage.values["parent"]), run.path)
+
+    figures = task.finish(model, materials, rewrite, length=config.model.context)
     if materials.test:
         with display.bar("measuring held-out answers"):
             figures |= task.figures(model, materials.test, materials.tokenizer, length=config.model.context)

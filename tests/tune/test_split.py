@@ -68,7 +68,7 @@ def test_a_test_file_is_kept_whole_and_not_learned_from():
     kept = [row.values["question"] for side in (parts.train, parts.validation) for row in side]
     assert len(kept) == 39 and "question 7" not in kept and parts.validation
     assert parts.refused == {"an empty answer": (1, "test row 4")} and parts.duplicates == 1
-    assert "1 rows are not learned, as the test file asks the same" in parts.told()
+    assert "rows not learned, as the test file asks the same: 1" in parts.told()
 
 
 def test_what_cannot_be_used_is_counted_and_shown():
@@ -76,7 +76,7 @@ def test_what_cannot_be_used_is_counted_and_shown():
     assert parts.refused == {"an empty answer": (1, "row 4")}
     assert parts.duplicate == "row 2, which equals row 1" and parts.conflict == "row 1 and row 3"
     told = " ".join(parts.told())
-    assert "1 rows equal another" in told and "1 questions have several answers" in told and "too few rows" in told
+    assert "equal another one: 1 (" in told and "several answers: 1 (" in told and "too few rows" in told
 
 
 def test_passages_that_training_has_do_not_stay_held_out():
