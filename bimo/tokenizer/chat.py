@@ -74,8 +74,17 @@ def render(
 
 def with_names(text: str, names: Mapping[str, str]) -> str:
     """The text with ``names[token]`` in the place of every control token that it spells."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), lambda found: names[found[0]], text) if names else text
+    return _any_of(tuple(names)).sub(lambda found: names[found[0]], text) if names else text
+
+
+@functools.lru_cache(maxsize=16)
+def _any_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+
+
+@functools.lru_cache(maxsize=16)
+def _beginning_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"(?=(?:{'|'.join(map(re.escape, names))}))(?s:.)")
 
 
 def problem(template: str) -> str:
@@ -95,8 +104,7 @@ def _without_none(message: Message) -> dict[str, Any]:
 def _mask(value: Any, names: Mapping[str, str], nonce: str) -> Any:
     """Hide the first character of every control token in every string of ``value``, overlapping ones included."""
     if isinstance(value, str) and names:
-        tokens = "|".join(map(re.escape, names))
-        return re.sub(rf"(?=(?:{tokens}))(?s:.)", lambda found: f"{nonce}:{ord(found[0])};", value)
+        return _beginning_of(tuple(names)).sub(lambda found: f"{nonce}:{ord(found[0])};", value)
     if isinstance(value, Mapping):
         return {key: _mask(item, names, nonce) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from bimo.batches.loader import Batch
 from bimo.config import setting
 from bimo.errors import TokenizerError
 from bimo.models import load_model, save_model
-from bimo.tokenizer.answers import Answered, Answers
-from bimo.tokenizer.chat import CHATML
+from bimo.tokenizer.answers import ASSISTANT, Answered, Answers
+from bimo.tokenizer.chat import CHATML, Message
 from bimo.tokenizer.extend import with_control_tokens
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.objective import mean_nats, next_token_loss
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bimo.tune.materials import Materials
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+BEHIND = 16  # tokens that a template may write behind an answer's end
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,7 @@ class Conversing(Packed):
         Where it is too long, its oldest exchanges are left out, as `bimo chat` does; an answer is never cut.
         """
         try:
-            stretches = answers_of(tokenizer).of(said.messages, said.tools)
-            if any(len(one.ids) - 1 > longest for one in stretches):
-                stretches = _shortened(said, tokenizer, longest)
+            stretches = _fitting(said, tokenizer, longest)
         except TokenizerError as cause:
             return Refused(f"{cause.problem} {cause.got}".strip())
         if not stretches:
@@ -133,12 +133,22 @@ def answers_of(tokenizer: Tokenizer) -> Answers:
     return Answers(tokenizer)
 
 
-def _shortened(said: Conversation, tokenizer: Tokenizer, longest: int) -> list[Answered]:
-    """The last answers of a conversation that is too long, each with as much of what was said before as fits."""
+def _fitting(said: Conversation, tokenizer: Tokenizer, longest: int) -> list[Answered]:
+    """The answers of a conversation, or of one that is too long the last, with as much of what was said as fits."""
+    places = range(len(said.messages))
+    end = max((place + 1 for place in places if said.messages[place]["role"] == ASSISTANT), default=len(places))
     head = [message for message in said.messages[:1] if message["role"] == "system"]
-    begins = [place for place, message in enumerate(said.messages) if message["role"] == "user"]
-    for begin in begins[1:]:
-        stretches = answers_of(tokenizer).of([*head, *said.messages[begin:]], said.tools)
+    begins = [place for place in places[:end] if said.messages[place]["role"] == "user"]
+    kept = [said.messages[:end], *([*head, *said.messages[begin:end]] for begin in begins[1:])]
+
+    def nearly(messages: Sequence[Message]) -> bool:
+        """Whether it fits but for what a template writes behind the last answer."""
+        shown = [{key: value for key, value in message.items() if key != "learn"} for message in messages]
+        return len(tokenizer.encode_chat(shown, False, said.tools)) - BEHIND <= longest + 1
+
+    # Finding the answers renders every turn anew, so that is tried only where the whole may fit.
+    for messages in kept[bisect.bisect_left(kept, True, key=nearly) if len(kept) > 1 else 0 :]:
+        stretches = answers_of(tokenizer).of(messages, said.tools)
         if stretches and all(len(one.ids) - 1 <= longest for one in stretches):
             return stretches
     return []

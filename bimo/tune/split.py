@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bimo.device import seed_for
 from bimo.text.clean.decontaminate import grams_of
@@ -62,6 +63,7 @@ class Parts:
     documents: int = 0
     left_out: int = 0
     known: int = 0
+    sharing: int = 0
 
     def told(self) -> list[str]:
         """What the user should know, a line each."""
@@ -81,6 +83,11 @@ class Parts:
             lines.append(f"rows of held-out documents left out, as training has their words too: {self.left_out:,}")
         if self.known:
             lines.append(f"rows not learned, as the test file asks the same: {self.known:,}")
+        if self.sharing:
+            lines.append(
+                f"rows not learned, as they share {WORDS} words or {CHARACTERS} characters in a row with the test "
+                f"file: {self.sharing:,}"
+            )
         return lines
 
 
@@ -131,9 +138,10 @@ def split_rows(rows: Sequence[Row], texts: Texts, *, seed: int, validation: floa
 
 
 def with_test(parts: Parts, rows: Sequence[Row], texts: Texts) -> Parts:
-    """The parts of some data with all ``rows`` of a test file as their test; what these ask is not learned.
+    """The parts of some data with all ``rows`` of a test file as their test.
 
-    Rows that share a passage with training stay, for it is their owner's choice to measure on them; they are counted.
+    It is their owner's choice to measure on these. So what they ask is not learned, nor is a row that shares a passage
+    with them.
     """
     found = split_rows(rows, texts, seed=0, validation=0.0, test=0.0, most=0)
     usable = (*parts.train, *parts.validation, *found.train)
@@ -143,7 +151,11 @@ def with_test(parts: Parts, rows: Sequence[Row], texts: Texts) -> Parts:
     train, validation = (
         [row for row in side if questions[row.number] not in asked] for side in (parts.train, parts.validation)
     )
+    known = len(parts.train) + len(parts.validation) - len(train) - len(validation)
     said = {number: "\n".join(pair) for number, pair in pairs.items()}
+    learned = [[row] for row in (*train, *validation)]
+    sharing = _holding(learned, _leaked([[row] for row in found.train], learned, said), said)
+    train, validation = ([row for row in side if row.number not in sharing] for side in (train, validation))
     shared = _contaminated([[row] for row in (*validation, *found.train)], [[row] for row in train], said)
     refused = dict(parts.refused)
     for why, (count, first) in found.refused.items():
@@ -152,7 +164,7 @@ def with_test(parts: Parts, rows: Sequence[Row], texts: Texts) -> Parts:
     return replace(
         parts, train=train, validation=validation, test=found.train, refused=refused, shared=len(shared),
         duplicates=parts.duplicates + found.duplicates, duplicate=parts.duplicate or found.duplicate,
-        known=len(parts.train) + len(parts.validation) - len(train) - len(validation),
+        known=known, sharing=len(sharing),
     )  # fmt: skip
 
 
@@ -230,18 +242,31 @@ def _in_order(groups: Iterable[Sequence[Row]]) -> list[Row]:
 
 def _contaminated(held: list[list[Row]], train: list[list[Row]], said: Mapping[int, str]) -> Collection[int]:
     """The first row of each held-out group that shares a passage with training which is no common phrase."""
-    passages = {group[0].number: _passages(said[row.number] for row in group) for group in held}
-    known = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *passages.values()]))  # (G,)
-    if not len(known):
-        return ()
+    return _holding(held, _leaked(held, train, said), said)
+
+
+def _leaked(held: list[list[Row]], train: list[list[Row]], said: Mapping[int, str]) -> Hashes:
+    """The passages (G,), ascending, that held-out groups and at most a few training groups have."""
+    passages = (_passages(group, said) for group in held)
+    known = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *passages]))
     times = np.zeros(len(known), dtype=np.int64)
     for group in train:
-        found = _passages(said[row.number] for row in group)
-        places = np.searchsorted(known, found).clip(max=len(known) - 1)
-        times[places[known[places] == found]] += 1
-    leaked = known[(times > 0) & (times <= FORMULA)]
-    return {number for number, found in passages.items() if np.isin(found, leaked).any()}
+        times[_places(_passages(group, said), known)] += 1
+    return known[(times > 0) & (times <= FORMULA)]
 
 
-def _passages(texts: Iterable[str]) -> Hashes:
-    return np.unique(np.concatenate([grams_of(text, WORDS, CHARACTERS) for text in texts]))
+def _holding(groups: list[list[Row]], passages: Hashes, said: Mapping[int, str]) -> set[int]:
+    """The first row of each group that holds one of the passages, which are ascending."""
+    return {group[0].number for group in groups if len(_places(_passages(group, said), passages))}
+
+
+def _places(some: Hashes, known: Hashes) -> NDArray[np.int64]:
+    """Where those of ``some`` stand that are in ``known``, which is ascending."""
+    if not len(known):
+        return np.zeros(0, dtype=np.int64)
+    places = np.searchsorted(known, some).clip(max=len(known) - 1)
+    return places[known[places] == some]
+
+
+def _passages(group: Sequence[Row], said: Mapping[int, str]) -> Hashes:
+    return np.unique(np.concatenate([grams_of(said[row.number], WORDS, CHARACTERS) for row in group]))

@@ -71,6 +71,19 @@ def test_a_test_file_is_kept_whole_and_not_learned_from():
     assert "rows not learned, as the test file asks the same: 1" in parts.told()
 
 
+def test_what_shares_a_passage_with_the_test_file_is_not_learned():
+    generator = random.Random(0)
+    for chinese in (False, True):
+        shared, phrase = sentence(generator, chinese), sentence(generator, chinese)
+        learned = [(f"{phrase if n < 25 else n} {sentence(generator, chinese)}", "a") for n in range(40)]
+        learned += [(f"{shared} {n}", "a") for n in range(3)]
+        found = rows_of([(f"{shared} asked", "b"), (f"{phrase} asked", "b")])
+        parts = with_test(split(learned, test=0.0), [replace(row, number=50 + row.number) for row in found], texts)
+        kept = [row.values["question"] for side in (parts.train, parts.validation) for row in side]
+        assert len(parts.test) == 2 and len(kept) == 40 and parts.sharing == 3 and parts.shared == 0
+        assert not [text for text in kept if shared in text] and "with the test file: 3" in " ".join(parts.told())
+
+
 def test_what_cannot_be_used_is_counted_and_shown():
     parts = split([("a", "x"), ("A ", "x"), ("a", "y"), ("b", "")])
     assert parts.refused == {"an empty answer": (1, "row 4")}

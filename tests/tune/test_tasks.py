@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 import bimo
 from bimo.errors import ConfigError, UsageError
+from bimo.tokenizer.answers import Answers
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.tune.asking import filled
 from bimo.tune.code import Code, fill_prompt
@@ -20,6 +22,7 @@ from bimo.tune.task import Refused, Task
 from bimo.tune.tasks import TASKS, make_task
 from bimo.tune.translate import Translate
 from bimo.tune.tune import tune
+from tests.tokenizer.chat_templates import TEMPLATES, with_template
 
 ROWS: dict[str, dict[str, Any]] = {
     "chat": {"prompt": "where is the moon?", "answer": "up there"},
@@ -68,6 +71,24 @@ def test_what_is_too_long_is_refused_or_loses_its_oldest_turns(tokenizer: Tokeni
     text = tokenizer.decode(short.ids.tolist(), skip_special=False)
     assert text.startswith("<|im_start|>system\nsay<|im_end|>\n<|im_start|>user\n") and "again 7" in text
     assert task.prepare(row, tokenizer, 9) == Refused("question and answer are longer than 9 tokens")
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "mistral", "llama2"])
+def test_as_many_turns_are_kept_as_fit(name: str, tokenizer: Tokenizer):
+    templated, generator = with_template(tokenizer, TEMPLATES[name]), random.Random(0)
+    for system in ([], [{"role": "system", "content": "say"}]):
+        turns = [["say it again " * generator.randint(0, 4) + str(n), "so"][n % 2] for n in range(15)]
+        talk = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
+        found = Answers(templated)
+        by_begin = [found.of([*system, *talk[begin:]]) for begin in range(0, 14, 2)]
+        last = max(len(stretch.ids) for one in by_begin for stretch in one)
+        for longest in range(8, last + 4, 3):
+            fit = (one for one in by_begin if all(len(stretch.ids) - 1 <= longest for stretch in one))
+            wanted = [stretch.ids for stretch in next(fit, [])]
+            said = make_task("chat", {}).prepare(Row(0, "", {"messages": [*system, *talk]}), templated, longest)
+            kept = [] if isinstance(said, Refused) else [example.ids.tolist() for example in said]
+            assert kept == wanted
+        assert wanted == [stretch.ids for stretch in by_begin[0]]
 
 
 def test_a_template_that_refuses_a_row_does_not_end_the_run(tokenizer: Tokenizer):
