@@ -109,7 +109,7 @@ _ALL = (
     ),
     Row(
         "preference", "pairs of answers, English and Chinese", "smollm2", ("dpo-en", "dpo-zh"),
-        ("prefer", "--budget", "1-epochs", *LOW, "--set", "model.context=1024"),
+        ("prefer", "--budget", "1-epochs", *LOW, "--set", "model.context=768"),
         "test_accuracy", 0.70, "itself",
     ),
     Row(
