@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bimo.batches.loader import PackedBatches
-from bimo.device import seed_for
+from bimo.device import reusing_memory, seed_for
 from bimo.models import copy_sharing_frozen, gpt2, llama, load_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -148,7 +148,7 @@ def measure_step(
             (value * share).backward()
         optimizer.step(0.0)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), reusing_memory():
         at_least = min(at_least, MEASURED_SHARE * seconds_of_budget(config.budget))
         return seconds_of(step, device, repeats=repeats, at_least=at_least)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bimo.device import reusing_memory
 from bimo.optim import Optimizer
 from bimo.optim.schedule import falls_at, multiplier
 from bimo.run import Run
@@ -106,7 +107,7 @@ def learn(
             after.append(hooks.Deadline(end, lineage.event, display.warn, every=every, leeway=leeway))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
-        with guard.explaining(learner.text):
+        with guard.explaining(learner.text), reusing_memory():
             fit(
                 model, batches, learner.loss, optimizer, schedule, after,
                 progress=progress, accumulate=config.batch.accumulate, seed=config.seed,

@@ -21,7 +21,7 @@ import torch
 
 from bimo import __version__, files
 from bimo.batches.loader import Batch
-from bimo.device import machine_facts, return_memory
+from bimo.device import machine_facts, return_memory, reusing_memory
 from bimo.errors import BimoError
 from bimo.files import cache_folder
 from bimo.models import kernels, llama
@@ -89,7 +89,8 @@ def probe(device: torch.device, *, fresh: bool = False) -> Machine:
         except (BimoError, KeyError, TypeError, ValueError, AttributeError):
             pass  # written by another version, or damaged: it is only a cache
     began, computed = time.perf_counter(), time.process_time()
-    machine = measure(device)
+    with reusing_memory():
+        machine = measure(device)
     taken, computed = time.perf_counter() - began, time.process_time() - computed
     if device.type == "cpu" and computed < BUSY * taken:
         return machine  # others had the processor: true for now, but not worth remembering
