@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 MOST_KEPT = 2**31 - 1  # bytes at the end of the heap, and the largest number there is
-USUAL_MAPS, LARGE = 65536, 32 << 20  # maps at most, glibc's own number; bytes of a block that is mapped
+USUAL_MAPS, LARGE = 65536, 4 << 20  # maps at most, glibc's own number; bytes of a block that is mapped
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -64,7 +64,7 @@ def reusing_memory() -> Iterator[None]:
     """Have glibc keep the memory of freed tensors for the next ones, as long as a model learns.
 
     Usually it gives every large one back, and the system clears each page of the next at its first touch: 5 to 15% of
-    the processor time of a step. Afterwards large blocks are mapped again, of a size that its own rule ends up with.
+    the processor time of a step. Afterwards large blocks are mapped again.
     """
     if not _has_glibc():
         yield
