@@ -45,11 +45,11 @@ def write_page() -> None:
 
 def _talks(kept: Mapping[str, Any]) -> str:
     row = ROWS[kept["row"]]
-    lines = [f"## {row.what}", "", f"`bimo tune {' '.join(row.command)}` on `{'`, `'.join(row.data)}`:"]
+    lines = [f"## {row.what}", "", f"`bimo tune {' '.join(row.command)}` on `{'`, `'.join(row.data)}`:", ""]
     for turns, before, after in zip(kept["talks"], kept["before"], kept["after"], strict=True):
         for turn, once, now in zip(turns, before, after, strict=True):
-            lines += ["", f"**{turn}**", "", *_answer("before", once), *_answer("tuned", now)]
-    return "\n".join([*lines, ""])
+            lines += [f"**{turn}**", "", *_answer("before", once), *_answer("tuned", now)]
+    return "\n".join(lines)
 
 
 def _answer(who: str, text: str) -> list[str]:
