@@ -57,7 +57,8 @@ def render(
     """
     # Messages are masked before rendering: a token found in the rendered text then comes from the template.
     free = sorted(set(string.digits + string.ascii_lowercase) - set("".join(names)))  # else a name could stand in it
-    nonce = "".join(secrets.choice(free or string.digits) for _ in range(32))
+    alphabet = "".join(free) or string.digits
+    nonce = "".join(alphabet[byte % len(alphabet)] for byte in secrets.token_bytes(32))
     masked = [_mask(_without_none(message), names, nonce) for message in messages]
     try:
         given = {"messages": masked, "add_generation_prompt": add_generation_prompt}
@@ -69,7 +70,8 @@ def render(
             expected="messages with the keys and roles that the template knows, usually 'role' and 'content'",
             got=str(cause),
         ) from None
-    return re.sub(rf"{nonce}:(\d+);", lambda found: chr(int(found[1])), with_names(rendered, names))
+    named = with_names(rendered, names)
+    return re.sub(rf"{nonce}:(\d+);", lambda found: chr(int(found[1])), named) if nonce in named else named
 
 
 def with_names(text: str, names: Mapping[str, str]) -> str:

@@ -31,6 +31,7 @@ DEEPEST_BLOCKS = 20  # loops in loops
 NO_FILTERS = ("batch", "center", "filesizeformat", "format", "pprint", "slice", "urlize", "wordwrap", "xmlattr")
 NO_METHODS = ("center", "expandtabs", "ljust", "rjust", "translate", "zfill")
 NO_GLOBALS = ("cycler", "joiner", "lipsum")
+WORK = 4_096  # operations, and characters that they charge for, between two looks at the clock, which are dear
 # What a template that is valid can fail with, beside Jinja's own errors.
 FAILURES = (
     ArithmeticError,
@@ -50,12 +51,16 @@ class _Budget:
     """What is left of one rendering's allowance."""
 
     def __init__(self) -> None:
-        self._characters, self._until = CHARACTERS, time.thread_time() + SECONDS
+        self._characters, self._until, self._work = CHARACTERS, time.thread_time() + SECONDS, 0
 
     def spend(self, characters: int) -> None:
         self._characters -= characters
+        self._work += 1 + characters
         if self._characters < 0:
             raise SecurityError(f"the template writes more than {CHARACTERS:,} characters")
+        if self._work < WORK:
+            return
+        self._work = 0
         if time.thread_time() > self._until:
             raise SecurityError(f"the template takes longer than {SECONDS:g} seconds")
 
