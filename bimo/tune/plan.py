@@ -20,6 +20,7 @@ LONG_ROW, LITTLE_MORE = 512, 0.03  # longer rows cost more attention than they s
 EXAMPLES_A_STEP = 16  # enough to agree on a direction, few enough to make many steps of little data
 STEPS_WANTED = 100  # fewer large steps learn less than more small ones
 FEWEST_STEPS = 5
+PASS = 2048  # positions of a pass on a CPU, if a row has no more: half of them is slower by a tenth
 LOW_RANK = 10  # times the rate of all weights that updates of low rank want; half as much learns less
 RATE_AT_WIDTH = 1e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
 EVALUATIONS = 8
@@ -106,6 +107,18 @@ def plan_batch(
         reason = f"prompts of a step: with fewer than {least}, the noise of single ones leads (prompts={fewest})"
     size = -(-max(size, least) // accumulate) * accumulate
     plan.choose("batch.size", size, reason)
+
+
+def plan_passes(plan: Plan, given: Mapping[str, Any]) -> None:
+    """Divide a step into passes, where the user does not: on a CPU they are as fast, and hold less in memory."""
+    config = plan.config
+    size, context = config.batch.size, config.model.context
+    assert size and context
+    if config.device == "cpu" and "accumulate" not in (given.get("batch") or {}):
+        passes = next(n for n in range(1, size + 1) if size % n == 0 and (size // n * context <= PASS or n == size))
+        if passes > 1:
+            plan.config = dataclasses.replace(config, batch=dataclasses.replace(config.batch, accumulate=passes))
+            plan.reasons.append(("batch.accumulate", passes, f"so that at most {PASS:,} positions are held at once"))
 
 
 def plan_steps(

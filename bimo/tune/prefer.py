@@ -76,6 +76,11 @@ class Prefer(Conversing):
         return "prefer"
 
     @property
+    def divisible(self) -> bool:
+        """KTO's baseline is a mean over the batch."""
+        return self.method != "kto"
+
+    @property
     def roles(self) -> Sequence[Role]:
         return (*CONTEXT, *(RATED if self.method == "kto" else PAIR))
 

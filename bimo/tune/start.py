@@ -42,9 +42,18 @@ from bimo.tune.answering import Writer, answered, chosen, questions_of, spread
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
-from bimo.tune.plan import check_unused, plan_batch, plan_rates, plan_rows, plan_rule, plan_steps, wanted_rows
+from bimo.tune.plan import (
+    check_unused,
+    plan_batch,
+    plan_passes,
+    plan_rates,
+    plan_rows,
+    plan_rule,
+    plan_steps,
+    wanted_rows,
+)
 from bimo.tune.rollout import Repeated
-from bimo.tune.task import Acting, Comparing, Task, dropout_of, fewest_rows, rate_of
+from bimo.tune.task import Acting, Comparing, Task, divisible, dropout_of, fewest_rows, rate_of
 from bimo.tune.tasks import make_task
 
 DEFAULT_BUDGET = "10m"
@@ -150,11 +159,7 @@ def prepare(
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
     plan_batch(plan, wanted, rows_per_epoch, len(materials.train), left, a_row, fewest_rows(task))
-    assert plan.config.batch.size
-    a_step = len(materials.train) * plan.config.batch.size / rows_per_epoch
-    plan_rates(plan, given, model.config.hidden_size, a_step, rate_of(task))
-    if dropout := dropout_of(task):
-        plan.choose("model.dropout", dropout, "a label says little, and is soon known by heart")
+    _plan_learning(plan, given, task, model.config.hidden_size, len(materials.train) / rows_per_epoch)
     config = cast(TuneConfig, plan.config)
     materials = _sampled(config, materials, budget.seconds, a_row)
     batches = make_batches(config, task, materials)
@@ -175,6 +180,20 @@ def prepare(
     lineage.write()
     display.plan(plan.reasons)
     return Session(config, task, materials, model, lineage, machine)
+
+
+def _plan_learning(plan: Plan, given: Mapping[str, Any], task: Task, width: int, examples: float) -> None:
+    """Choose how a step of a known size learns.
+
+    Args:
+        examples: of a row.
+    """
+    if divisible(task):
+        plan_passes(plan, given)
+    assert plan.config.batch.size
+    plan_rates(plan, given, width, examples * plan.config.batch.size, rate_of(task))
+    if dropout := dropout_of(task):
+        plan.choose("model.dropout", dropout, "a label says little, and is soon known by heart")
 
 
 def _materials(

@@ -186,6 +186,11 @@ def fewest_rows(task: Task) -> int:
     return int(getattr(task, "prompts", 1))
 
 
+def divisible(task: Task) -> bool:
+    """Whether a step that is divided into passes learns the same: each part of it counts by itself."""
+    return not isinstance(task, Acting) and bool(getattr(task, "divisible", True))
+
+
 def unit_of(task: Task) -> str:
     """What the bits that training shows are of."""
     return str(getattr(task, "unit", "byte"))
