@@ -117,7 +117,6 @@ def _tune(run: Run, display: Display, session: Session) -> Run:
         read=_read(materials.train),
     )
     progress, best = learn(run, display, config, session.lineage, learner, session.checkpoint)
-    return_memory()
     _finish(run, session, display, progress, best)
     return run
 
@@ -145,6 +144,8 @@ def _finish(run: Run, session: Session, display: Display, progress: Progress, be
     """Measure the saved weights on answers that no choice was made on, then write lineage, model card and report."""
     config, task, materials, lineage = session.config, session.task, session.materials, session.lineage
     assert config.model.context
+    session.model.to("meta")  # the last weights are needed no more
+    return_memory()
     model = finished(task, config, run, torch.device(config.device))
     model.compute_dtype, model.fused = session.model.compute_dtype, bool(config.kernels)
 
