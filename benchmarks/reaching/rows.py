@@ -101,7 +101,7 @@ _ALL = (
     ),
     Row(
         "chitchat-en", "conversations of two people, on a model of bimo", "wiki-en", ("chitchat",),
-        ("chat", "--budget", "2-epochs"), "test_bits_per_byte", 1.0, "smaller",
+        ("chat", "--budget", "4-epochs", *FASTER), "test_bits_per_byte", 1.0, "smaller",
         talks=(
             ("hi, how are you today?", "what do you do for a living?", "do you have any pets?"),
             ("what did you do last weekend?", "that sounds fun! who did you go with?"),
