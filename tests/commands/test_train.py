@@ -82,7 +82,8 @@ def test_a_damaged_token_shard_is_named_and_made_again(
     shard = tmp_path / "run/checkpoints/tokens/train.bin"
     shard.write_bytes(shard.read_bytes()[:-20])
     called = bimo("train", "--out", tmp_path / "run", "--resume")
-    assert called.code == 0 and "train.bin is truncated" in called.err and "made again" in called.err
+    told = called.err.replace("\n", "").replace(" ", "")  # lines are folded where the path of this folder is long
+    assert called.code == 0 and "train.binistruncated" in told and "madeagain" in told
 
 
 def test_disk_full_while_saving(
