@@ -1,4 +1,4 @@
-"""Where the arithmetic runs: device, precision, threads, and named random streams. Nothing here is global state."""
+"""Where the arithmetic runs: device, precision, threads, named random streams, and the memory of the process."""
 
 from __future__ import annotations
 

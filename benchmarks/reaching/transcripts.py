@@ -39,8 +39,8 @@ def answers(model: LanguageModel, talks: Sequence[Talk]) -> list[list[str]]:
 
 def write_page() -> None:
     """Put the talks that are there into docs/talks.md."""
-    kept = {name: files.read_json(path) for name in ROWS if (path := TALKS / f"{name}.json").is_file()}
-    replace_between(ROOT / "docs" / "talks.md", "talks", "\n".join(map(_talks, kept.values())) or "None yet.\n")
+    kept = [files.read_json(path) for name in ROWS if (path := TALKS / f"{name}.json").is_file()]
+    replace_between(ROOT / "docs" / "talks.md", "talks", "\n".join(map(_talks, kept)) or "None yet.\n")
 
 
 def _talks(kept: Mapping[str, Any]) -> str:
@@ -54,5 +54,5 @@ def _talks(kept: Mapping[str, Any]) -> str:
 
 def _answer(who: str, text: str) -> list[str]:
     """A fenced block, which shows an answer as it is, whatever marks it holds."""
-    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=2) + 1)
-    return [f"{who}:", "", f"{max(fence, '```')}text", text or "(nothing)", max(fence, "```"), ""]
+    fence = max(["``", *re.findall("`+", text)], key=len) + "`"
+    return [f"{who}:", "", f"{fence}text", text or "(nothing)", fence, ""]

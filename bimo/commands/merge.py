@@ -41,6 +41,6 @@ def merge(
         merge_adapter(adapter, out, base=base, dtype=dtype, force=force)
     for event in Run(out).read_lineage()["events"]:
         display.warn(event)
-    command = "chat" if (out / "chat_template.jinja").is_file() else "generate"
-    command = "classify" if has_head(out) else command
+    writes = "chat" if (out / "chat_template.jinja").is_file() else "generate"
+    command = "classify" if has_head(out) else writes
     display.note(f"Try it: bimo {command} {out}")

@@ -81,7 +81,7 @@ class Answers:
         Raises:
             TokenizerError: the template refuses these messages, or writes an answer otherwise than its prompt says.
         """
-        shown = [{key: value for key, value in message.items() if key != "learn"} for message in messages]
+        shown = without_marks(messages)
         asked, stretches = False, list[Answered]()
         for place, message in enumerate(messages):
             asked |= message["role"] not in ("system", "developer", ASSISTANT)
@@ -109,6 +109,11 @@ class Answers:
         if self.end_id not in answer:
             raise _unfit("does not end this answer", "the token that ends a turn", "an answer without it")
         return prompt, answer[: answer.index(self.end_id) + 1]
+
+
+def without_marks(messages: Sequence[Message]) -> list[Message]:
+    """The messages as a template is given them: what is not learned is marked for us alone."""
+    return [{key: value for key, value in message.items() if key != "learn"} for message in messages]
 
 
 def _shared(one: str, other: str) -> str:

@@ -17,7 +17,7 @@ from bimo.batches.loader import Batch
 from bimo.config import setting
 from bimo.errors import TokenizerError
 from bimo.models import load_model, save_model
-from bimo.tokenizer.answers import ASSISTANT, Answered, Answers
+from bimo.tokenizer.answers import ASSISTANT, Answered, Answers, without_marks
 from bimo.tokenizer.chat import CHATML, Message
 from bimo.tokenizer.extend import with_control_tokens
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -143,8 +143,7 @@ def _fitting(said: Conversation, tokenizer: Tokenizer, longest: int) -> list[Ans
 
     def nearly(messages: Sequence[Message]) -> bool:
         """Whether it fits but for what a template writes behind the last answer."""
-        shown = [{key: value for key, value in message.items() if key != "learn"} for message in messages]
-        return len(tokenizer.encode_chat(shown, False, said.tools)) - BEHIND <= longest + 1
+        return len(tokenizer.encode_chat(without_marks(messages), False, said.tools)) - BEHIND <= longest + 1
 
     # Finding the answers renders every turn anew, so that is tried only where the whole may fit.
     for messages in kept[bisect.bisect_left(kept, True, key=nearly) if len(kept) > 1 else 0 :]:

@@ -110,7 +110,7 @@ def plan_batch(
 
 
 def plan_passes(plan: Plan, given: Mapping[str, Any]) -> None:
-    """Divide a step into passes, where the user does not: on a CPU they are as fast, and hold less in memory."""
+    """Divide a step into passes, where the user does not: on a CPU they are nearly as fast, and hold less."""
     config = plan.config
     size, context = config.batch.size, config.model.context
     assert size and context

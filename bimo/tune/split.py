@@ -249,6 +249,8 @@ def _leaked(held: list[list[Row]], train: list[list[Row]], said: Mapping[int, st
     """The passages (G,), ascending, that held-out groups and at most a few training groups have."""
     passages = (_passages(group, said) for group in held)
     known = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *passages]))
+    if not len(known):
+        return known
     times = np.zeros(len(known), dtype=np.int64)
     for group in train:
         times[_places(_passages(group, said), known)] += 1
@@ -257,13 +259,13 @@ def _leaked(held: list[list[Row]], train: list[list[Row]], said: Mapping[int, st
 
 def _holding(groups: list[list[Row]], passages: Hashes, said: Mapping[int, str]) -> set[int]:
     """The first row of each group that holds one of the passages, which are ascending."""
+    if not len(passages):
+        return set()
     return {group[0].number for group in groups if len(_places(_passages(group, said), passages))}
 
 
 def _places(some: Hashes, known: Hashes) -> NDArray[np.int64]:
-    """Where those of ``some`` stand that are in ``known``, which is ascending."""
-    if not len(known):
-        return np.zeros(0, dtype=np.int64)
+    """Where those of ``some`` stand that are in ``known``, which is ascending and not empty."""
     places = np.searchsorted(known, some).clip(max=len(known) - 1)
     return places[known[places] == some]
 
