@@ -207,7 +207,8 @@ class Handler(BaseHTTPRequestHandler):
         for step, index in itertools.product(range(body[length]), range(n)):
             time.sleep(self.server.delay / n)
             found = [(token, p) for token, p in self.server.pairs.likeliest(lasts[index]) if token != END.encode()]
-            token, p = found[0] if heat == 0 else chances[index].choices(found, [p ** (1 / heat) for _, p in found])[0]
+            only = heat == 0 or kept[index]  # anything else behind half a character would never be a text
+            token, p = found[0] if only else chances[index].choices(found, [p ** (1 / heat) for _, p in found])[0]
             lasts[index], kept[index] = token, kept[index] + token
             try:
                 text, kept[index] = kept[index].decode(), b""
