@@ -76,20 +76,18 @@ class Answers:
         next answer is then no continuation of what it has written, and each answer is learned by itself.
 
         Args:
-            messages: answers without a question before them are not learned; nor are those with ``"learn": False``.
+            messages: of whose answers :func:`learned_places` says which are learned.
 
         Raises:
             TokenizerError: the template refuses these messages, or writes an answer otherwise than its prompt says.
         """
         shown = without_marks(messages)
-        asked, stretches = False, list[Answered]()
-        for place, message in enumerate(messages):
-            asked |= message["role"] not in ("system", "developer", ASSISTANT)
-            if message["role"] == ASSISTANT and asked and message.get("learn", True):
-                prompt, answer = self._turn(shown[: place + 1], tools)
-                if not stretches or prompt[: len(stretches[-1].ids)] != stretches[-1].ids:
-                    stretches.append(Answered())
-                stretches[-1].add(prompt, answer)
+        stretches = list[Answered]()
+        for place in learned_places(messages):
+            prompt, answer = self._turn(shown[: place + 1], tools)
+            if not stretches or prompt[: len(stretches[-1].ids)] != stretches[-1].ids:
+                stretches.append(Answered())
+            stretches[-1].add(prompt, answer)
         return stretches
 
     def _turn(self, messages: Sequence[Message], tools: Sequence[Message] | None) -> tuple[list[int], list[int]]:
@@ -109,6 +107,13 @@ class Answers:
         if self.end_id not in answer:
             raise _unfit("does not end this answer", "the token that ends a turn", "an answer without it")
         return prompt, answer[: answer.index(self.end_id) + 1]
+
+
+def learned_places(messages: Sequence[Message]) -> list[int]:
+    """Where the answers stand that are learned: all after the first question, but for those with ``"learn": False``."""
+    roles = [message["role"] for message in messages]
+    asked = next((n for n, role in enumerate(roles) if role not in ("system", "developer", ASSISTANT)), len(roles))
+    return [n for n in range(asked, len(roles)) if roles[n] == ASSISTANT and messages[n].get("learn", True)]
 
 
 def without_marks(messages: Sequence[Message]) -> list[Message]:

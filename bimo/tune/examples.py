@@ -22,7 +22,7 @@ class Example:
         counts: (N,) bool, which ids are learned; the first never is, as nothing comes before it.
         row: which row of the data it was made from, as ``Row.number`` counts; several examples may share one.
         target: what else a task has to know: a class, a score, or which of a pair it is.
-        cut: tokens of its text that did not fit and are left out.
+        cut: what of its row did not fit and is left out: tokens of a text, or answers of a conversation.
         labels: (N - 1,) int64, what is learned at each position where that is not the next id.
     """
 

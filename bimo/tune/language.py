@@ -17,7 +17,7 @@ from bimo.batches.loader import Batch
 from bimo.config import setting
 from bimo.errors import TokenizerError
 from bimo.models import load_model, save_model
-from bimo.tokenizer.answers import ASSISTANT, Answered, Answers, without_marks
+from bimo.tokenizer.answers import Answered, Answers, learned_places, without_marks
 from bimo.tokenizer.chat import CHATML, Message
 from bimo.tokenizer.extend import with_control_tokens
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -116,15 +116,16 @@ class Conversing(Packed):
     def examples(self, said: Conversation, row: Row, tokenizer: Tokenizer, longest: int) -> list[Example] | Refused:
         """A conversation as examples of at most ``longest`` positions.
 
-        Where it is too long, its oldest exchanges are left out, as `bimo chat` does; an answer is never cut.
+        Where it is too long, it is read in pieces, each with as many exchanges as fit; an answer is never cut.
         """
         try:
-            stretches = _fitting(said, tokenizer, longest)
+            stretches, lost = _in_pieces(said, tokenizer, longest)
         except TokenizerError as cause:
             return Refused(f"{cause.problem} {cause.got}".strip())
         if not stretches:
             return Refused(f"question and answer are longer than {longest} tokens")
-        return [example_of(one, row.number) for one in stretches]
+        first, *rest = (example_of(one, row.number) for one in stretches)
+        return [dataclasses.replace(first, cut=lost), *rest]
 
 
 @functools.lru_cache(maxsize=4)
@@ -133,24 +134,41 @@ def answers_of(tokenizer: Tokenizer) -> Answers:
     return Answers(tokenizer)
 
 
-def _fitting(said: Conversation, tokenizer: Tokenizer, longest: int) -> list[Answered]:
-    """The answers of a conversation, or of one that is too long the last, with as much of what was said as fits."""
-    places = range(len(said.messages))
-    end = max((place + 1 for place in places if said.messages[place]["role"] == ASSISTANT), default=len(places))
-    head = [message for message in said.messages[:1] if message["role"] == "system"]
-    begins = [place for place in places[:end] if said.messages[place]["role"] == "user"]
-    kept = [said.messages[:end], *([*head, *said.messages[begin:end]] for begin in begins[1:])]
+def _in_pieces(said: Conversation, tokenizer: Tokenizer, longest: int) -> tuple[list[Answered], int]:
+    """A conversation with every answer once, cut between exchanges from its end; and how many answers do not fit."""
+    found, lost, messages = list[Answered](), 0, list[Message](said.messages)
+    while places := learned_places(messages):
+        piece, begin = _last_piece(messages[: places[-1] + 1], said.tools, tokenizer, longest)
+        lost += 0 if piece else sum(place >= begin for place in places)
+        found, messages = [*piece, *found], messages[:begin]
+    return found, lost
 
-    def nearly(messages: Sequence[Message]) -> bool:
+
+def _last_piece(
+    messages: Sequence[Message], tools: Sequence[Message], tokenizer: Tokenizer, longest: int
+) -> tuple[list[Answered], int]:
+    """As many of the last exchanges as fit, and where they begin; nothing where not even the last one does."""
+    head = [message for message in messages[:1] if message["role"] == "system"]
+    questions = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    begins = [0, *questions[1:]]  # what comes before the first question belongs to it
+
+    def since(begin: int) -> Sequence[Message]:
+        return [*head, *messages[begin:]] if begin else messages
+
+    def nearly(begin: int) -> bool:
         """Whether it fits but for what a template writes behind the last answer."""
-        return len(tokenizer.encode_chat(without_marks(messages), False, said.tools)) - BEHIND <= longest + 1
+        return len(tokenizer.encode_chat(without_marks(since(begin)), False, tools)) - BEHIND <= longest + 1
 
+    most = 1
+    while most < len(begins) and nearly(begins[-most]):
+        most *= 2
+    tried = begins[-most:]
     # Finding the answers renders every turn anew, so that is tried only where the whole may fit.
-    for messages in kept[bisect.bisect_left(kept, True, key=nearly) if len(kept) > 1 else 0 :]:
-        stretches = answers_of(tokenizer).of(messages, said.tools)
+    for begin in tried[bisect.bisect_left(tried, True, key=nearly) if most > 1 else 0 :]:
+        stretches = answers_of(tokenizer).of(since(begin), tools)
         if stretches and all(len(one.ids) - 1 <= longest for one in stretches):
-            return stretches
-    return []
+            return stretches, begin
+    return [], begins[-1]
 
 
 def ending_at(model: Model, end_id: int) -> Model:

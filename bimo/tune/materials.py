@@ -153,7 +153,8 @@ def make_materials(given: Given, tokenizer: Tokenizer, longest: int, display: Di
     told += [f"rows that cannot be used, {why}: {count:,} (first: {first})" for why, (count, first) in refused.items()]
     cut = [example for examples in sides.values() for example in examples if example.cut]
     if cut:
-        told.append(f"texts cut after {longest:,} tokens: {len(cut):,} (first: {known[cut[0].row].where})")
+        where = known[cut[0].row].where
+        told.append(f"rows of which not all fits into {longest:,} tokens: {len(cut):,} (first: {where})")
     told += parts.told()
     if not sides["train"]:
         got = "; ".join(told) or "none"

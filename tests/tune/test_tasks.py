@@ -61,16 +61,29 @@ def test_every_task_is_a_task(name: str):
     assert all(role.usual for role in task.roles)
 
 
-def test_what_is_too_long_is_refused_or_loses_its_oldest_turns(tokenizer: Tokenizer):
+def test_what_is_too_long_is_read_in_pieces_and_refused_where_no_answer_fits(tokenizer: Tokenizer):
     task = make_task("chat", {})
     talk = [{"role": ("user", "assistant")[n % 2], "content": f"say it again {n}"} for n in range(8)]
     row = Row(0, "row 1", {"messages": [{"role": "system", "content": "say"}, *talk]})
     whole = only(task.prepare(row, tokenizer, 10_000))
-    short = only(task.prepare(row, tokenizer, whole.size // 2))
-    assert short.size <= whole.size // 2 and learned(tokenizer, whole).endswith(learned(tokenizer, short))
-    text = tokenizer.decode(short.ids.tolist(), skip_special=False)
-    assert text.startswith("<|im_start|>system\nsay<|im_end|>\n<|im_start|>user\n") and "again 7" in text
+    pieces = task.prepare(row, tokenizer, whole.size // 2)
+    assert not isinstance(pieces, Refused) and len(pieces) > 1
+    assert "".join(learned(tokenizer, piece) for piece in pieces) == learned(tokenizer, whole)
+    for piece in pieces:
+        text = tokenizer.decode(piece.ids.tolist(), skip_special=False)
+        assert piece.size <= whole.size // 2 and piece.cut == 0
+        assert text.startswith("<|im_start|>system\nsay<|im_end|>\n<|im_start|>user\n")
     assert task.prepare(row, tokenizer, 9) == Refused("question and answer are longer than 9 tokens")
+
+
+def test_an_exchange_that_does_not_fit_is_left_out_and_counted(tokenizer: Tokenizer):
+    long = "say it again " * 30
+    talk = [{"role": ("user", "assistant")[n % 2], "content": long if n in (2, 5) else "so"} for n in range(8)]
+    found = make_task("chat", {}).prepare(Row(0, "", {"messages": talk}), tokenizer, 60)
+    assert not isinstance(found, Refused)
+    first, last = found
+    assert [learned(tokenizer, one) for one in (first, last)] == ["so<|im_end|>"] * 2
+    assert (first.cut, last.cut) == (2, 0)
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen3", "mistral", "llama2"])
@@ -80,15 +93,19 @@ def test_as_many_turns_are_kept_as_fit(name: str, tokenizer: Tokenizer):
         turns = [["say it again " * generator.randint(0, 4) + str(n), "so"][n % 2] for n in range(15)]
         talk = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
         found = Answers(templated)
-        by_begin = [found.of([*system, *talk[begin:]]) for begin in range(0, 14, 2)]
-        last = max(len(stretch.ids) for one in by_begin for stretch in one)
+        between = {(a, b): found.of([*system, *talk[a:b]]) for b in range(2, 15, 2) for a in range(0, b, 2)}
+        last = max(len(stretch.ids) for one in between.values() for stretch in one)
         for longest in range(8, last + 4, 3):
-            fit = (one for one in by_begin if all(len(stretch.ids) - 1 <= longest for stretch in one))
-            wanted = [stretch.ids for stretch in next(fit, [])]
-            said = make_task("chat", {}).prepare(Row(0, "", {"messages": [*system, *talk]}), templated, longest)
-            kept = [] if isinstance(said, Refused) else [example.ids.tolist() for example in said]
-            assert kept == wanted
-        assert wanted == [stretch.ids for stretch in by_begin[0]]
+            end, wanted = 14, list[list[int]]()
+            while end:
+                fits = (a for a in range(0, end, 2) if all(len(one.ids) - 1 <= longest for one in between[a, end]))
+                begin = next(fits, None)
+                if begin is not None:
+                    wanted = [*(one.ids for one in between[begin, end]), *wanted]
+                end = end - 2 if begin is None else begin
+            made = make_task("chat", {}).prepare(Row(0, "", {"messages": [*system, *talk]}), templated, longest)
+            assert wanted == ([] if isinstance(made, Refused) else [example.ids.tolist() for example in made])
+        assert wanted == [stretch.ids for stretch in between[0, 14]]
 
 
 def test_a_template_that_refuses_a_row_does_not_end_the_run(tokenizer: Tokenizer):
