@@ -45,7 +45,7 @@ class Row:
 
 
 LOW = ("--lora",)
-# A small model has most of a new language pair still to learn: rates nearer to those of pretraining.
+# A small model has most of how people chat still to learn: rates nearer to those of pretraining.
 FASTER = ("--set", "optimizer.learning_rate=1e-3", "optimizer.adamw_learning_rate=1e-3")
 
 _ALL = (
@@ -63,13 +63,11 @@ _ALL = (
     ),
     Row(
         "translation-en-fr", "English to French, office help, whole pages held out", "help-fr", ("office-en-fr",),
-        ("translate", "--source", "en", "--target", "fr", "--budget", "40000-examples", *FASTER), "test_bleu", 1.5,
-        "best",
+        ("translate", "--source", "en", "--target", "fr", "--budget", "20000-examples"), "test_bleu", 1.5, "best",
     ),
     Row(
         "translation-en-zh", "English to Chinese, office help, whole pages held out", "help-zh", ("office-en-zh",),
-        ("translate", "--source", "en", "--target", "zh", "--budget", "40000-examples", *FASTER), "test_bleu_zh", 1.5,
-        "best",
+        ("translate", "--source", "en", "--target", "zh", "--budget", "20000-examples"), "test_bleu_zh", 1.5, "best",
     ),
     Row(
         "boolq", "yes/no questions about a paragraph", "smollm2", ("boolq",),
