@@ -45,8 +45,8 @@ class Row:
 
 
 LOW = ("--lora",)
-# A small model has most of how people chat still to learn: rates nearer to those of pretraining.
-FASTER = ("--set", "optimizer.learning_rate=1e-3", "optimizer.adamw_learning_rate=1e-3")
+# Less than half of the plan's: these models have read both languages, and lose some of it at higher rates.
+GENTLE = ("--set", "optimizer.learning_rate=2e-4", "optimizer.adamw_learning_rate=2e-4")
 
 _ALL = (
     Row(
@@ -63,11 +63,13 @@ _ALL = (
     ),
     Row(
         "translation-en-fr", "English to French, office help, whole pages held out", "help-fr", ("office-en-fr",),
-        ("translate", "--source", "en", "--target", "fr", "--budget", "20000-examples"), "test_bleu", 1.5, "best",
+        ("translate", "--source", "en", "--target", "fr", "--budget", "20000-examples", *GENTLE), "test_bleu", 1.5,
+        "best",
     ),
     Row(
         "translation-en-zh", "English to Chinese, office help, whole pages held out", "help-zh", ("office-en-zh",),
-        ("translate", "--source", "en", "--target", "zh", "--budget", "20000-examples"), "test_bleu_zh", 1.5, "best",
+        ("translate", "--source", "en", "--target", "zh", "--budget", "20000-examples", *GENTLE), "test_bleu_zh", 1.5,
+        "best",
     ),
     Row(
         "boolq", "yes/no questions about a paragraph", "smollm2", ("boolq",),
@@ -99,7 +101,7 @@ _ALL = (
     ),
     Row(
         "chitchat-en", "conversations of two people, on a model of bimo", "wiki-en", ("chitchat",),
-        ("chat", "--budget", "4-epochs", *FASTER), "test_bits_per_byte", 1.0, "smaller",
+        ("chat", "--budget", "1-epochs"), "test_bits_per_byte", 1.0, "smaller",
         talks=(
             ("hi, how are you today?", "what do you do for a living?", "do you have any pets?"),
             ("what did you do last weekend?", "that sounds fun! who did you go with?"),

@@ -177,22 +177,11 @@ def _ask(
 
 def _shared(run: Path, examples: Sequence[Example], display: Display) -> tuple[Shared, str] | None:
     """Which examples the run has learned from, and in what they were looked for; None where that is not there."""
-    from bimo.batches.shards import open_tokens
-    from bimo.evaluate.contamination import find_shared, find_shared_rows
-    from bimo.run import Run
-    from bimo.tokenizer.tokenizer import Tokenizer
-    from bimo.train.materials import TOKENS_FOLDER
-    from bimo.tune.materials import rows_read
+    from bimo.tune.known import find_read
 
-    folder = Run(run).checkpoints / TOKENS_FOLDER
-    texts = [one.own_text for one in examples]
     with display.bar("comparing with training") as advance:
-        if (folder / "train.json").is_file():
-            train = open_tokens(folder, "train", verify=False)
-            return find_shared(texts, train, Tokenizer.load(run), advance), "the training text"
-        if (rows := rows_read(Run(run))) is not None:
-            return find_shared_rows(texts, [one.text for one in examples], rows, advance), TUNED
-    return None
+        found = find_read(run, [one.own_text for one in examples], [one.text for one in examples], advance)
+    return None if found is None else (found[0], TUNED if found[1] else "the training text")
 
 
 def _baselines(task: Task, answers: Sequence[Answered], examples: Sequence[Example]) -> dict[str, dict[str, float]]:

@@ -45,15 +45,16 @@ def find_shared(
     train: Tokens,
     tokenizer: Tokenizer,
     progress: Callable[[int, int], object] | None = None,
+    most: int = MOST_IDS,
 ) -> Shared:
     """Look for the texts of examples in the text that a model was trained on.
 
     Args:
-        train: searched up to ``MOST_IDS``.
         progress: called with ids done and in all.
+        most: ids that are searched.
     """
     each = [grams_of(text) for text in texts]
-    total = min(train.count, MOST_IDS)
+    total = min(train.count, most)
     inside = _inside(each, _parts(train, tokenizer, total), total, progress)
     return Shared(inside, sum(not len(grams) for grams in each), total / max(1, train.count))
 

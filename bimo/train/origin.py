@@ -261,7 +261,25 @@ def parent_facts(start: str | None) -> dict[str, Any] | None:
         data = lineage.get("data") or {}
         told = {key: data.get(key) for key in ("source", "licence", "data_hash")}
         facts |= {"id": lineage_id(lineage), "seed": lineage.get("seed"), "data": told, "parent": lineage.get("parent")}
+        parameters, tokens = (lineage.get(part) or {} for part in ("model", "metrics"))
+        if "tokens" in tokens and parameters.get("parameters"):
+            facts["tokens_a_parameter"] = round(tokens["tokens"] / parameters["parameters"], 3)
     return facts
+
+
+def tokens_a_parameter(parent: Mapping[str, Any] | None) -> float | None:
+    """How much text a model has read, by what :func:`parent_facts` says of it and those before it.
+
+    Returns:
+        Tokens for each of its parameters; None where the first of them is no run, but say an imported model.
+    """
+    read = 0.0
+    while parent:
+        if "tokens_a_parameter" not in parent:
+            return None
+        read += parent["tokens_a_parameter"]
+        parent = parent.get("parent")
+    return read or None
 
 
 def lineage_id(lineage: Mapping[str, Any]) -> str:

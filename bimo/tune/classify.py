@@ -64,7 +64,7 @@ class Classify(Packed):
     classes: tuple[str, ...] = setting((), "the classes in their order; those of the data if not given")
     counts: tuple[int, ...] = setting((), "rows of each class, which the data say")
 
-    rate, dropout = 0.5, 0.1  # of the learning rate of chat; of activations: see docs/experiments.md
+    rate, young, dropout = 0.5, 1.0, 0.1  # of the learning rate of chat; of activations: see docs/experiments.md
 
     unit = "label"  # that the bits of training are of
     kind: ClassVar[Kind] = "text"

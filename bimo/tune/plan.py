@@ -14,6 +14,7 @@ from bimo.train.plan import Plan
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
 from bimo.tune.packing import pack
+from bimo.tune.task import Task, rate_of
 
 SHORTEST_ROW, ROW_STEP = 128, 64
 LONG_ROW, LITTLE_MORE = 512, 0.03  # longer rows cost more attention than they save, and so does a little room
@@ -23,6 +24,7 @@ FEWEST_STEPS = 5
 PASS = 2048  # positions of a pass on a CPU, if a row has no more: half of them is slower by a tenth
 LOW_RANK = 10  # times the rate of all weights that updates of low rank want; half as much learns less
 RATE_AT_WIDTH = 1e-4 * 512  # AdamW's rate times the width: wider models want smaller ones (Yang et al. 2022)
+YOUNG_UNTIL = 20  # tokens a parameter that a model has read (Hoffmann et al. 2022 train compute-optimally until there)
 EVALUATIONS = 8
 HEEDED = ("model.context", "model.dropout", "reading.encoding", "reading.validation", "reading.test")
 CHECKPOINT_SHARE, CHECKPOINT_SECONDS = 0.05, 60.0
@@ -50,21 +52,25 @@ def plan_rule(plan: Plan, given: Mapping[str, Any]) -> None:
     plan.config = dataclasses.replace(plan.config, optimizer=dataclasses.replace(plan.config.optimizer, **left))  # type: ignore[arg-type]
 
 
-def plan_rates(plan: Plan, given: Mapping[str, Any], width: int, examples: float, share: float) -> None:
+def plan_rates(
+    plan: Plan, given: Mapping[str, Any], width: int, examples: float, task: Task, read: float | None
+) -> None:
     """Choose AdamW's learning rates, where the user does not.
 
     Args:
-        share: of the usual rates that the task wants.
+        read: tokens for each parameter that the model has read, if that is known.
         examples: of a step; with fewer, gradients are noisier, and AdamW's rate falls with their square root (Malladi
             et al. 2022, On the SDEs and scaling rules for adaptive gradient algorithms).
     """
     said, optimizer = given.get("optimizer") or {}, plan.config.optimizer
-    faster = 1 if plan.config.lora is None else LOW_RANK  # type: ignore[attr-defined]
-    rate = float(f"{share * faster * RATE_AT_WIDTH / width * min(1.0, examples / EXAMPLES_A_STEP) ** 0.5:.2g}")
+    young = read is not None and read < YOUNG_UNTIL
+    faster = rate_of(task, young=young) * (1 if plan.config.lora is None else LOW_RANK)  # type: ignore[attr-defined]
+    rate = float(f"{faster * RATE_AT_WIDTH / width * min(1.0, examples / EXAMPLES_A_STEP) ** 0.5:.2g}")
     for key in ("learning_rate", "adamw_learning_rate"):
         if key not in said and optimizer.name == "adamw":
             optimizer = dataclasses.replace(optimizer, **{key: rate})  # type: ignore[arg-type]
             reason = f"for a width of {width} and {examples:.1f} examples a step"
+            reason += f", by a model that has read only {read:.1f} tokens a parameter" if young else ""
             plan.reasons.append((f"optimizer.{key}", rate, reason))
     plan.config = dataclasses.replace(plan.config, optimizer=optimizer)
 

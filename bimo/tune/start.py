@@ -31,7 +31,7 @@ from bimo.train.limits import check_limits
 from bimo.train.lineage import Lineage, Stopwatch
 from bimo.train.loop import divide
 from bimo.train.materials import START_FOLDER
-from bimo.train.origin import parent_facts, shape_of
+from bimo.train.origin import parent_facts, shape_of, tokens_a_parameter
 from bimo.train.patient import Batches, Patient
 from bimo.train.plan import Plan, plan_arithmetic, plan_kernels
 from bimo.train.probe import Machine
@@ -41,6 +41,7 @@ from bimo.tune.adapting import base_of, begin, keep, kept, plan_whole
 from bimo.tune.answering import Writer, answered, chosen, questions_of, spread
 from bimo.tune.config import TuneConfig
 from bimo.tune.examples import Example
+from bimo.tune.known import read_before
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
 from bimo.tune.plan import (
     check_unused,
@@ -53,7 +54,7 @@ from bimo.tune.plan import (
     wanted_rows,
 )
 from bimo.tune.rollout import Repeated
-from bimo.tune.task import Acting, Comparing, Task, divisible, dropout_of, fewest_rows, rate_of
+from bimo.tune.task import Acting, Comparing, Task, divisible, dropout_of, fewest_rows
 from bimo.tune.tasks import make_task
 
 DEFAULT_BUDGET = "10m"
@@ -140,6 +141,8 @@ def prepare(
     with display.bar("loading the model"):
         model, tokenizer = task.open(folder, device, seed=config.seed)
     plan, materials = _materials(config, given, rows, model, tokenizer, display, device, machine)
+    parent = parent_facts(config.start)
+    materials.facts["read_before"] = read_before(parent, rows, display)
     tokenizer.save(run.path)
     with display.bar("keeping its weights"):
         task.save(model, run.checkpoints / START_FOLDER)
@@ -149,7 +152,7 @@ def prepare(
     begin(model, config)
     model = computing_as(model.train(), config)
     task = acting(config, task, model, run, tokenizer)
-    lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent_facts(config.start), task.name)
+    lineage = Lineage.begin(run, plan, materials, machine, stopwatch, parent, task.name)
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
@@ -159,11 +162,12 @@ def prepare(
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
     wanted = wanted_rows(config, budget, materials.train, rows_per_epoch)
     plan_batch(plan, wanted, rows_per_epoch, len(materials.train), left, a_row, fewest_rows(task))
-    _plan_learning(plan, given, task, model.config.hidden_size, len(materials.train) / rows_per_epoch)
+    read, examples = tokens_a_parameter(parent), len(materials.train) / rows_per_epoch
+    _plan_learning(plan, given, task, model.config.hidden_size, examples, read)
     config = cast(TuneConfig, plan.config)
     materials = _sampled(config, materials, budget.seconds, a_row)
     batches = make_batches(config, task, materials)
-    patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, lineage.values["parent"]))
+    patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, parent))
     lineage.values["doctor"] = doctor(patient, display)
     questions, answering = chosen(task, materials, model.eval(), display, most=config.asked, seconds=budget.seconds)
     materials = dataclasses.replace(materials, questions=questions)
@@ -182,16 +186,19 @@ def prepare(
     return Session(config, task, materials, model, lineage, machine)
 
 
-def _plan_learning(plan: Plan, given: Mapping[str, Any], task: Task, width: int, examples: float) -> None:
+def _plan_learning(
+    plan: Plan, given: Mapping[str, Any], task: Task, width: int, examples: float, read: float | None
+) -> None:
     """Choose how a step of a known size learns.
 
     Args:
         examples: of a row.
+        read: tokens for each parameter that the model has read, if that is known.
     """
     if divisible(task):
         plan_passes(plan, given)
     assert plan.config.batch.size
-    plan_rates(plan, given, width, examples * plan.config.batch.size, rate_of(task))
+    plan_rates(plan, given, width, examples * plan.config.batch.size, task, read)
     if dropout := dropout_of(task):
         plan.choose("model.dropout", dropout, "a label says little, and is soon known by heart")
 

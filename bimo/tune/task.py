@@ -18,7 +18,7 @@ from bimo.tune.rows import Row
 
 if TYPE_CHECKING:
     from bimo.tune.materials import Materials
-
+YOUNG = 2.5  # times the learning rate that a model wants which has read little: see docs/experiments.md
 
 Rewrite: TypeAlias = Callable[[Callable[[Any], object]], None]
 
@@ -176,9 +176,13 @@ class Acting(Protocol):
         ...
 
 
-def rate_of(task: Task) -> float:
-    """What the task's learning rates are, as a share of those of chat."""
-    return float(getattr(task, "rate", 1.0))
+def rate_of(task: Task, *, young: bool = False) -> float:
+    """What the task's learning rates are, as a share of those of chat with a model that has read much.
+
+    Args:
+        young: whether the model has read little. Most of how to answer is then still to be learned.
+    """
+    return float(getattr(task, "rate", 1.0)) * (float(getattr(task, "young", YOUNG)) if young else 1.0)
 
 
 def fewest_rows(task: Task) -> int:

@@ -51,12 +51,11 @@ def test_what_was_read_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert seen[-1] == (tokens.count, tokens.count)
 
 
-def test_only_a_beginning_of_much_text_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_beginning_of_much_text_is_searched(tmp_path: Path) -> None:
     tokenizer = train_tokenizer([STORY], 300)
     documents = encode_documents([Document("a", STORY, "")], tokenizer)
     facts = {"tokenizer_hash": "t", "data_hash": "d", "vocab_size": tokenizer.vocab_size, "eos_id": tokenizer.eos_id}
     tokens = write_tokens(tmp_path, "train", documents, **facts)
-    monkeypatch.setattr(contamination, "MOST_IDS", tokens.count // 2)
-    found = find_shared([" ".join(WORDS[:20]), " ".join(WORDS[-20:])], tokens, tokenizer)
+    found = find_shared([" ".join(WORDS[:20]), " ".join(WORDS[-20:])], tokens, tokenizer, most=tokens.count // 2)
     assert found.examples == (True, False)
     assert found.searched == pytest.approx(0.5, abs=0.01)

@@ -22,7 +22,7 @@ from bimo.tokenizer.train import train_tokenizer
 from bimo.train.build import build_model
 from bimo.train.config import TrainConfig
 from bimo.train.materials import open_materials
-from bimo.train.origin import lineage_id
+from bimo.train.origin import lineage_id, tokens_a_parameter
 from bimo.train.pretrain import train
 
 ENGLISH = ("the cat", "a dog", "my old friend", "the king", "one sailor")
@@ -96,6 +96,10 @@ def test_the_lineage_names_the_parents(parent: Run, child: Run, english: Path, s
     assert told["folder"] == str(child.path) and told["id"] == lineage_id(child.read_lineage())
     assert told["parent"]["folder"] == str(parent.path) and told["parent"]["id"] == lineage_id(parent.read_lineage())
     assert told["parent"]["parent"] is None
+    both = told["tokens_a_parameter"] + told["parent"]["tokens_a_parameter"]
+    assert tokens_a_parameter(told) == both > 0
+    assert tokens_a_parameter(told | {"parent": {"folder": "smollm2", "parent": None}}) is None
+    assert tokens_a_parameter(None) is None
     weights = [told["weights"], told["parent"]["weights"]]
     assert weights == [bimo_sha(run_.path / "model.safetensors") for run_ in (child, parent)]
     assert lineage_id(child.read_lineage()) != lineage_id(parent.read_lineage())

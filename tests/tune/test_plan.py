@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from bimo.models.lora import LoraConfig
+from bimo.optim import OptimizerConfig
 from bimo.train.plan import Plan
 from bimo.tune.config import TuneConfig
-from bimo.tune.plan import plan_batch, plan_passes
+from bimo.tune.plan import plan_batch, plan_passes, plan_rates
 from bimo.tune.reinforce import Reinforce
-from bimo.tune.task import fewest_rows
+from bimo.tune.task import Task, fewest_rows
+from bimo.tune.tasks import make_task
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,32 @@ def test_a_step_asks_enough_prompts(seconds: float, prompts: int, size: int) -> 
     assert plan.config.batch.size == size
     ((key, _, reason),) = plan.reasons
     assert key == "batch.size" and ("the noise of single ones leads" in reason) == (size in (5, 13, 50))
+
+
+@pytest.mark.parametrize(
+    ("task", "read", "lora", "rate"),
+    [
+        (make_task("chat", {}), 0.5, False, 5e-4),
+        (make_task("chat", {}), 20.0, False, 2e-4),
+        (make_task("chat", {}), None, False, 2e-4),
+        (make_task("chat", {}), 0.5, True, 5e-3),
+        (make_task("classify", {}), 0.5, False, 1e-4),
+        (make_task("prefer", {}), 0.5, False, 1e-5),
+        (make_task("reinforce", {"reward": ["number"]}), 0.5, False, 2.5e-5),
+    ],
+)
+def test_a_model_that_has_read_little_learns_faster(task: Task, read: float | None, lora: bool, rate: float) -> None:
+    config = dataclasses.replace(
+        TuneConfig(lora=LoraConfig() if lora else None), optimizer=OptimizerConfig(name="adamw")
+    )
+    plan = Plan(config)
+    plan_rates(plan, {}, 256, 16, task, read)
+    assert plan.config.optimizer.learning_rate == plan.config.optimizer.adamw_learning_rate == pytest.approx(rate)
+    reason = plan.reasons[0][2]
+    assert ("has read only 0.5 tokens a parameter" in reason) == (read == 0.5)
+    plan = Plan(config)
+    plan_rates(plan, {"optimizer": {"learning_rate": 1.0, "adamw_learning_rate": 1.0}}, 256, 16, task, read)
+    assert plan.config == config
 
 
 def test_a_batch_that_was_said_stays() -> None:
