@@ -53,7 +53,7 @@ def read_before(parent: Mapping[str, Any] | None, given: Given, display: Display
     names, texts, wholes = zip(*held, strict=True) if held else ((), (), ())
     known = [False] * len(texts)
     while parent and texts:
-        with display.bar("comparing with before") as advance:
+        with display.bar("comparing with its text") as advance:
             try:
                 found = find_read(Path(parent["folder"]), texts, wholes, advance, SECONDS_OF_IDS)
             except (BimoError, OSError):
