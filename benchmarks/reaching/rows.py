@@ -115,7 +115,7 @@ _ALL = (
     Row(
         "reinforce", "a bare number where sentences were learned, reward by a pattern", "sums", (),
         ("reinforce", "--reward", r"regex:\d+", "--plain", "--longest", "12", "--budget", "1600-examples", "--set",
-         "reading.test=0.1", "optimizer.learning_rate=1e-4", "optimizer.adamw_learning_rate=1e-4"),
+         "reading.test=0.1"),
         "test_accuracy", 2.0, "doubled",
     ),
 )  # fmt: skip
