@@ -39,7 +39,7 @@ def tested(row: Row) -> list[Mapping[str, Any]]:
 def model(name: str) -> Path:
     """The folder of a model, made once."""
     folder = CACHE / "models" / name
-    if not (folder / "lineage.json").is_file() or files.read_json(folder / "lineage.json")["status"] == "running":
+    if not (folder / "lineage.json").is_file() or files.read_json(folder / "lineage.json")["status"] != "finished":
         command = MODELS[name]()
         print(f"{name}: bimo {' '.join(command)}", flush=True)
         run = [sys.executable, "-m", "bimo", *command, "--out", str(folder)]
