@@ -63,7 +63,7 @@ def measure(row: Row, seed: int) -> dict[str, Any]:
 
 def _pretraining(start: Path) -> dict[str, Any] | None:
     lineage = Run(start).read_lineage()
-    if lineage["kind"] != "pretrain":
+    if lineage["kind"] != "base":
         return None
     return {**lineage["cost"], "parameters": lineage["model"]["parameters"]}
 
