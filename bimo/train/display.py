@@ -34,11 +34,15 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line, or paragraph, of news."""
-        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
+        self._print(text)
 
     def warn(self, text: str) -> None:
         """A fallback or a correction, which must not be overlooked."""
-        self.console.print(f"! {text}", style="yellow", markup=False)
+        self._print(f"! {text}", style="yellow")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        """Folded at words on a terminal; whole lines in a file, for those who search it."""
+        self.console.print(text, style=style, markup=False, soft_wrap=not self.console.is_terminal)
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Advance]:

@@ -66,7 +66,7 @@ def test_held_out_rows_that_the_model_has_read_are_told(
     lineage = tuned(tmp_path / "run", base, rows, tiny, quiet=False)
     data = lineage["data"]
     assert data["read_before"] == held_out_evens(tmp_path / "run") and min(data["read_before"].values()) > 0
-    said = " ".join(capsys.readouterr().err.split())
+    said = capsys.readouterr().err
     for side, count in data["read_before"].items():
         assert f"{count} of {data[side]['documents']} {side} rows" in said
 
