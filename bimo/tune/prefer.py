@@ -68,7 +68,7 @@ class Prefer(Conversing):
     desirable: float = setting(1.0, "weight of liked answers, for kto")
     undesirable: float = setting(1.0, "weight of disliked answers, for kto")
 
-    rate, young = 0.05, 1.0  # of chat's learning rate: what is learned is a difference, which large steps overshoot
+    rate, young = 0.25, 1.0  # of chat's learning rate: what is learned is a difference, which large steps overshoot
     in_bits = False
 
     @property

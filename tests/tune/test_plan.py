@@ -38,7 +38,7 @@ def test_a_step_asks_enough_prompts(seconds: float, prompts: int, size: int) -> 
         (make_task("chat", {}), None, False, 2e-4),
         (make_task("chat", {}), 0.5, True, 5e-3),
         (make_task("classify", {}), 0.5, False, 1e-4),
-        (make_task("prefer", {}), 0.5, False, 1e-5),
+        (make_task("prefer", {}), 0.5, False, 5e-5),
         (make_task("reinforce", {"reward": ["number"]}), 0.5, False, 2.5e-5),
     ],
 )
