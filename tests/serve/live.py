@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -141,6 +143,8 @@ def serving_all(models: Models, *, hosts: Hosts | None = None, pages: bool = Tru
         finally:
             server.should_exit = True
             thread.join(timeout=60)
+            if thread.is_alive():  # seen once, on a busy machine: what every thread was doing says why
+                faulthandler.dump_traceback(sys.__stderr__)
             assert not thread.is_alive()
 
 
