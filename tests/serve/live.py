@@ -142,7 +142,9 @@ def serving_all(models: Models, *, hosts: Hosts | None = None, pages: bool = Tru
             yield Live(models, found.getsockname()[1], server)
         finally:
             server.should_exit = True
-            thread.join(timeout=60)
+            thread.join(timeout=30)
+            server.force_exit = True  # where a connection that nobody reads is still open
+            thread.join(timeout=30)
             if thread.is_alive():  # seen once, on a busy machine: what every thread was doing says why
                 faulthandler.dump_traceback(sys.__stderr__)
             assert not thread.is_alive()
