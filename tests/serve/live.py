@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import http.client
 import json
 import socket
-import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -142,11 +140,7 @@ def serving_all(models: Models, *, hosts: Hosts | None = None, pages: bool = Tru
             yield Live(models, found.getsockname()[1], server)
         finally:
             server.should_exit = True
-            thread.join(timeout=30)
-            server.force_exit = True  # where a connection that nobody reads is still open
-            thread.join(timeout=30)
-            if thread.is_alive():  # seen once, on a busy machine: what every thread was doing says why
-                faulthandler.dump_traceback(sys.__stderr__)
+            thread.join(timeout=60)
             assert not thread.is_alive()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from bimo.train import hooks
@@ -47,8 +49,9 @@ def test_the_last_step_is_validated_even_off_the_beat() -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock of these hooks alone: an event loop in another thread of the process would sleep for a day by it."""
     now = [0.0]
-    monkeypatch.setattr(hooks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(hooks, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -101,7 +101,7 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Samples, list
         made.append(step)
         return "text"
 
-    monkeypatch.setattr(samples.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(samples, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(hook, "_continuation", write)
     return hook, made
 
