@@ -273,13 +273,17 @@ def tokens_a_parameter(parent: Mapping[str, Any] | None) -> float | None:
     Returns:
         Tokens for each of its parameters; None where the first of them is no run, but say an imported model.
     """
-    read = 0.0
+    models = list(lineage_of(parent))
+    if any("tokens_a_parameter" not in one for one in models):
+        return None
+    return sum(one["tokens_a_parameter"] for one in models) or None
+
+
+def lineage_of(parent: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """What :func:`parent_facts` says of a model, then of the one that it was made from, and so on."""
     while parent:
-        if "tokens_a_parameter" not in parent:
-            return None
-        read += parent["tokens_a_parameter"]
+        yield parent
         parent = parent.get("parent")
-    return read or None
 
 
 def lineage_id(lineage: Mapping[str, Any]) -> str:
@@ -292,15 +296,14 @@ def lineage_id(lineage: Mapping[str, Any]) -> str:
 
 def seen_before(parent: Mapping[str, Any] | None, facts: Mapping[str, Any], config: TrainConfig) -> str:
     """A warning where an ancestor has learned from text that is now held out; empty where none is known to."""
-    while parent:
-        data = parent.get("data") or {}
-        if data.get("data_hash") == facts["data_hash"] and not _same_split(parent, config):
+    for one in lineage_of(parent):
+        data = one.get("data") or {}
+        if data.get("data_hash") == facts["data_hash"] and not _same_split(one, config):
             return (
-                f"{parent['folder']} was trained on the same text with other documents held out, so it has seen some "
+                f"{one['folder']} was trained on the same text with other documents held out, so it has seen some "
                 "of what is held out now: held-out figures will be too good. "
-                f"Use --seed {parent.get('seed')} and its shares."
+                f"Use --seed {one.get('seed')} and its shares."
             )
-        parent = parent.get("parent")
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.display import Display
 from bimo.train.materials import TOKENS_FOLDER
+from bimo.train.origin import lineage_of
 from bimo.tune.materials import Given, rows_read
-from bimo.tune.split import CHARACTERS, WORDS
+from bimo.tune.split import PASSAGE
 from bimo.tune.task import Refused
 
-SECONDS_OF_IDS = 5_000_000  # that are searched before each tuning
+SEARCHED = 5_000_000  # ids of a training text at most, before each tuning: some seconds
 
 
 def find_read(
@@ -52,17 +54,16 @@ def read_before(parent: Mapping[str, Any] | None, given: Given, display: Display
     held = [(side, "\n".join(text), text[0]) for side, text in said if not isinstance(text, Refused)]
     names, texts, wholes = zip(*held, strict=True) if held else ((), (), ())
     known = [False] * len(texts)
-    while parent and texts:
+    for one in lineage_of(parent) if texts else ():
         with display.bar("comparing with its text") as advance:
             try:
-                found = find_read(Path(parent["folder"]), texts, wholes, advance, SECONDS_OF_IDS)
+                found = find_read(Path(one["folder"]), texts, wholes, advance, SEARCHED)
             except (BimoError, OSError):
                 found = None  # it is damaged, and not what is tuned
-        known = [one or other for one, other in zip(known, found[0].examples if found else known, strict=True)]
-        parent = parent.get("parent")
+        if found:
+            known = list(map(operator.or_, known, found[0].examples))
     counts = {side: sum(one for one, name in zip(known, names, strict=True) if name == side) for side in sides}
     if any(counts.values()):
         told = " and ".join(f"{counts[side]:,} of {names.count(side):,} {side} rows" for side in sides if side in names)
-        passage = f"{WORDS} words or {CHARACTERS} characters in a row"
-        display.warn(f"the model has read {passage} of {told} before: figures on them are too good")
+        display.warn(f"the model has read {PASSAGE} of {told} before: figures on them are too good")
     return counts

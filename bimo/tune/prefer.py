@@ -68,7 +68,8 @@ class Prefer(Conversing):
     desirable: float = setting(1.0, "weight of liked answers, for kto")
     undesirable: float = setting(1.0, "weight of disliked answers, for kto")
 
-    rate, young = 0.25, 1.0  # of chat's learning rate: what is learned is a difference, which large steps overshoot
+    rate = 0.25  # of the learning rate of chat: what is learned is a difference, which large steps overshoot
+    young = 1.0  # times that rate, with a model that has read little: not measured
     in_bits = False
 
     @property

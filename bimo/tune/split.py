@@ -27,6 +27,7 @@ from bimo.tune.rows import Row
 from bimo.tune.task import Refused
 
 WORDS, CHARACTERS = 13, 20
+PASSAGE = f"{WORDS} words or {CHARACTERS} characters in a row"
 FORMULA = 10  # training rows with a passage from which it is a common phrase (Brown et al. 2020, appendix C)
 FEWEST_GROUPS = 8  # questions below which nothing is held out, documents below which they are not held out whole
 GROUP = "group"  # the role of the column that names the document of a row
@@ -75,19 +76,13 @@ class Parts:
         if not self.validation:
             lines.append("there are too few rows to hold any out: watch for learning by heart")
         if self.moved:
-            lines.append(
-                f"rows moved from held out to training, as they share {WORDS} words or {CHARACTERS} characters "
-                f"in a row with it: {self.moved:,}"
-            )
+            lines.append(f"rows moved from held out to training, as they share {PASSAGE} with it: {self.moved:,}")
         if self.left_out:
             lines.append(f"rows of held-out documents left out, as training has their words too: {self.left_out:,}")
         if self.known:
             lines.append(f"rows not learned, as the test file asks the same: {self.known:,}")
         if self.sharing:
-            lines.append(
-                f"rows not learned, as they share {WORDS} words or {CHARACTERS} characters in a row with the test "
-                f"file: {self.sharing:,}"
-            )
+            lines.append(f"rows not learned, as they share {PASSAGE} with the test file: {self.sharing:,}")
         return lines
 
 
