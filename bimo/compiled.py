@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bimo import files
-from bimo.device import processor_name
+from bimo.device import processor_features, processor_name
 from bimo.errors import BimoError
 
 TRAINING = Path(__file__).parent / "models" / "kernels.c"  # here, since models/kernels.py imports torch
@@ -73,7 +73,7 @@ def _made(command: str, source: Path, flags: Sequence[str], optional: Sequence[s
     """The file of a library, from the cache or made now."""
     folder = Path(os.environ.get("BIMO_KERNEL_CACHE") or files.cache_folder() / "kernels")
     texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob(f"{source.stem}_*.h")))]
-    identity = (*texts, command, tuple(flags), processor_name())
+    identity = (*texts, command, tuple(flags), processor_name(), sorted(processor_features()))
     path = folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
     with _one_at_a_time:
         if not path.is_file():

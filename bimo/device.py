@@ -112,9 +112,33 @@ def machine_facts() -> dict[str, str | int]:
 
 def processor_name() -> str:
     """The processor's own name where the system tells it."""
+    return _processor("model name") or platform.processor() or platform.machine()
+
+
+def processor_features() -> frozenset[str]:
+    """What the processor can do, in the system's own words; empty where it does not tell."""
+    return frozenset((_processor("flags") or _processor("Features")).split())
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; processors without are up to 60 times slower than in float32."""
+    return device.type != "cpu" or any(feature.endswith("bf16") for feature in processor_features())
+
+
+def computed_in(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision to compute in what is stored in ``stored``: float32 where the device is slow at that one."""
+    import torch
+
+    if stored == torch.bfloat16:
+        return stored if multiplies_bfloat16(device) else torch.float32
+    return torch.float32 if stored == torch.float16 and device.type == "cpu" else stored
+
+
+@functools.cache
+def _processor(key: str) -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+            lines = [line.partition(":") for line in file]
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    return next((value.strip() for name, _, value in lines if name.strip() == key), "")

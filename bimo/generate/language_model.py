@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from bimo.device import resolve_device
+from bimo.device import computed_in, resolve_device
 from bimo.errors import ModelError, RunError, UsageError, did_you_mean
 from bimo.generate.completion import Completion, Completions, Row
 from bimo.generate.conventions import Conventions, read_conventions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bimo.models import Model
 
 Message = Mapping[str, str]
-DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"auto": None, "stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TokenScore(NamedTuple):
@@ -171,8 +171,8 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> Languag
 
     Args:
         device: "auto", "cpu", "cuda" or "mps".
-        dtype: "float32", "bfloat16", "float16", or "auto" for the precision the weights are stored in; on a CPU
-            float32 in the place of float16, which CPUs are slow at.
+        dtype: "float32", "bfloat16", "float16", "stored" for the precision of the weights, or "auto" for that where
+            the device is fast at it, and else float32: CPUs are slow at float16, and many at bfloat16.
 
     Raises:
         BimoError: the folder is missing, corrupted or not supported, or the device is not present.
@@ -183,8 +183,9 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> Languag
     require_folder(folder)
     where = resolve_device(device)
     model = load_model(folder, device=where, dtype=DTYPES[dtype])
-    if dtype == "auto" and where.type == "cpu" and model.output_weight.dtype == torch.float16:
-        model = model.float()
+    stored = model.output_weight.dtype
+    if dtype == "auto" and (better := computed_in(stored, where)) != stored:
+        model = model.to(better)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ModelError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bimo.device import multiplies_bfloat16
 from bimo.optim.rule import Rule
 
 # Quintic polynomials that drive singular values towards 1, fastest first (Amsel et al. 2025, Polar Express, Alg. 2).
@@ -28,13 +29,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         matrices: (N, R, C), a stack of matrices of one shape.
 
     Returns:
-        (N, R, C) bf16.
+        (N, R, C) bf16, or float32 where the device multiplies no bf16.
     """
-    x = matrices.bfloat16()
+    x = matrices.to(torch.bfloat16 if multiplies_bfloat16(matrices.device) else torch.float32)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
-    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * SAFETY + 1e-7).bfloat16()
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * SAFETY + 1e-7).to(x.dtype)
     for a, b, c in POLYNOMIALS:
         gram = x @ x.mT  # (N, R, R), R <= C
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -48,7 +49,7 @@ def orthogonalize_heads(matrices: Tensor, head_dim: int, *, columns: bool) -> Te
         matrices: (N, R, C), projections to heads, or with ``columns`` from heads.
 
     Returns:
-        (N, R, C) bf16.
+        (N, R, C), as :func:`orthogonalize`.
     """
     if columns:
         return orthogonalize_heads(matrices.mT, head_dim, columns=False).mT

@@ -155,7 +155,8 @@ def _needs(
 
 
 def _load(need: Need, computing: Computing) -> LanguageModel:
-    dtype = "auto" if computing.dtype == "int8" else computing.dtype
+    as_stored = computing.dtype == "auto" and need.dtype == "bfloat16"
+    dtype = "stored" if as_stored else "auto" if computing.dtype == "int8" else computing.dtype
     return load(need.folder, device=computing.device, dtype=dtype)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bimo.device import resolve_device
+from bimo.device import computed_in, resolve_device
 from bimo.errors import ModelError, UsageError
 from bimo.generate import native, torch_backend
 from bimo.generate.backend import PAGE
@@ -76,20 +76,24 @@ def need_of(folder: Path, *, device: str, dtype: str, kv_bytes: float, stated: b
         UsageError: ``kv_bytes`` were stated, and hold nothing.
     """
     where, model = resolve_device(device), empty_model(folder)
-    loaded = stored_precision(folder) if dtype in ("auto", "int8") else getattr(torch, dtype)
-    if dtype in ("auto", "int8") and loaded == torch.float16 and where.type == "cpu":
-        loaded = torch.float32  # as load does it
+    config = model.config
+    with_kernels = config if isinstance(config, llama.Config) and where.type == "cpu" else None
+    if dtype not in ("auto", "int8"):
+        loaded = getattr(torch, dtype)
+    elif dtype == "auto" and with_kernels and stored_precision(folder) == torch.bfloat16:
+        loaded = torch.bfloat16  # they multiply it fast on every processor
+    else:
+        loaded = computed_in(stored_precision(folder), where)
     precision = str(loaded).removeprefix("torch.") if dtype == "auto" else dtype
     read = loaded.itemsize * sum(parameter.numel() for parameter in model.parameters())
-    config = model.config
 
     def pages_of(page: int) -> int:
         return _pages(folder, page, config.max_position_embeddings, kv_bytes, stated)
 
-    if isinstance(config, llama.Config) and where.type == "cpu":
+    if with_kernels:
         native.require_dtype(precision)
-        pages = pages_of(page := native.page_bytes(config, precision))
-        weights = native.bytes_needed(config, precision, pages) - pages * page
+        pages = pages_of(page := native.page_bytes(with_kernels, precision))
+        weights = native.bytes_needed(with_kernels, precision, pages) - pages * page
         return Need(folder, read, weights, pages, page, precision)
     if dtype == "int8":
         expected, got = "a Llama, Mistral, Qwen2 or Qwen3 on a CPU", f"{config.model_type} on {where.type}"

@@ -249,12 +249,18 @@ def test_folders_that_cannot_be_loaded(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_dtype_follows_the_folder_but_for_float16_on_a_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("features", ["sse2 avx2", "avx512_bf16 amx_bf16", "asimd bf16"])
+def test_dtype_follows_the_folder_where_the_processor_is_fast_at_it(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bimo.device.processor_features", lambda: frozenset(features.split()))
     folder = write_folder(tmp_path)
     model = transformers.LlamaForCausalLM.from_pretrained(folder)
-    for stored, used in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)):
+    brief = torch.bfloat16 if "bf16" in features else torch.float32
+    for stored, used in ((torch.bfloat16, brief), (torch.float16, torch.float32)):
         model.to(stored).save_pretrained(folder)
         loaded = load(folder, device="cpu")
         assert loaded.model.output_weight.dtype == used
         assert loaded.generate("To be", max_new_tokens=3)[0].ids
+        assert load(folder, device="cpu", dtype="stored").model.output_weight.dtype == stored
     assert load(folder, device="cpu", dtype="bfloat16").model.output_weight.dtype == torch.bfloat16

@@ -24,6 +24,18 @@ def test_the_update_keeps_the_singular_vectors() -> None:
     assert cosine > 0.98
 
 
+@pytest.mark.parametrize(("features", "dtype"), [("avx2", torch.float32), ("avx512_bf16", torch.bfloat16)])
+def test_products_are_of_a_precision_that_the_processor_has(
+    features: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bimo.device.processor_features", lambda: frozenset({features}))
+    matrices = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(4))
+    found = orthogonalize(matrices)
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    assert found.dtype == dtype
+    assert torch.nn.functional.cosine_similarity(found.float().flatten(), (left @ right).flatten(), 0) > 0.98
+
+
 def test_matrices_of_one_shape_do_not_influence_each_other() -> None:
     generator = torch.Generator().manual_seed(2)
     together = torch.randn(3, 5, 7, generator=generator)

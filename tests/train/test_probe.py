@@ -61,6 +61,7 @@ def test_what_was_measured_on_a_busy_machine_is_not_remembered(
 
 CHANGES: dict[str, tuple[str, Any]] = {
     "processor": ("bimo.device.processor_name", lambda: "another processor"),
+    "instructions": ("bimo.train.probe.processor_features", lambda: frozenset({"another"})),
     "cores": ("os.cpu_count", lambda: 977),
     "threads": ("torch.get_num_threads", lambda: 977),
     "torch": ("torch.__version__", "9.9.9"),

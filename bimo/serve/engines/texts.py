@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from bimo import files
-from bimo.device import resolve_device
+from bimo.device import computed_in, resolve_device
 from bimo.errors import BimoError, ModelError
 from bimo.generate.conventions import Conventions
 from bimo.models import ENCODERS, MODELS
@@ -164,15 +164,15 @@ def open_texts(folder: Path, *, device: str, dtype: str) -> Opened:
 
 
 def precision_of(folder: Path, *, device: str, dtype: str) -> torch.dtype:
-    """The precision in which such a model is computed; float32 for float16 on a CPU, which is slow at it.
+    """The precision in which such a model is computed.
 
     Raises:
         BimoError: the weights are damaged.
     """
-    stored = stored_precision(folder) if dtype in ("auto", "int8") else getattr(torch, dtype)
-    half = stored == torch.float16 and dtype != "float16" and resolve_device(device).type == "cpu"
-    found: torch.dtype = torch.float32 if half else stored
-    return found
+    if dtype in ("auto", "int8"):
+        return computed_in(stored_precision(folder), resolve_device(device))
+    given: torch.dtype = getattr(torch, dtype)
+    return given
 
 
 def reads_texts(folder: Path) -> bool:
