@@ -125,7 +125,7 @@ def download_apt(package: str, version: str, size: int, target: Path, progress: 
 
 
 def download_apt_index(name: str, release: str, size: int, target: Path, progress: Progress | None = None) -> None:
-    """Write an index of a Debian release, such as ``Translation-en`` of ``bookworm``, to ``target``.
+    """Write an index of translations of a Debian release, such as ``Translation-en`` of ``bookworm``, to ``target``.
 
     The system's own indexes stay as they are.
 
@@ -135,9 +135,9 @@ def download_apt_index(name: str, release: str, size: int, target: Path, progres
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         (Path(folder) / "partial").mkdir()
         own = [f"Dir::State::Lists={folder}", f"Dir::Cache={folder}", "pkgCacheFile::Generate=false"]
-        own += ["Acquire::Languages=en", "Acquire::GzipIndexes=false"]
+        own += [f"Acquire::Languages={name.partition('-')[2]}", "Acquire::GzipIndexes=false"]
         _apt(folder, name, *(word for option in own for word in ("-o", option)), "update")
-        found = sorted(Path(folder).glob(f"*_dists_{release}_main_*{name}"))
+        found = sorted(Path(folder).glob(f"*_dists_{release}_main_*{name.replace('_', '%5f')}"))
         if not found:
             got = ", ".join(sorted({path.name for path in Path(folder).glob("*InRelease")})) or "no sources"
             raise DataError(f"apt has no {name} of {release}.", expected=f"sources of Debian {release}", got=got)

