@@ -72,12 +72,12 @@ def _reviews() -> Iterator[dict[str, str]]:
         yield {"text": row["text"]}
 
 
-def _help(language: str) -> Callable[[], Iterator[dict[str, str]]]:
-    """The pages to train on, in both languages: each paragraph, and the same again in the other one."""
+def _both(name: str, language: str) -> Callable[[], Iterator[dict[str, str]]]:
+    """The documents to train on, in both languages: each paragraph, and the same again in the other one."""
 
     def rows() -> Iterator[dict[str, str]]:
         pages: dict[str, list[str]] = {}
-        for row in rows_of(f"office-en-{language}", tested=False):
+        for row in rows_of(name, tested=False):
             pages.setdefault(row["document"], []).extend((row["en"], row[language], ""))
         for paragraphs in pages.values():
             yield {"text": "\n".join(paragraphs)}
@@ -100,12 +100,14 @@ def _sum_texts() -> Iterator[dict[str, str]]:
 
 
 _SMALL = ("model.width=256", "model.layers=6", "model.context=256")
+_BOTH = (*_SMALL, "tokenizer.vocab_size=6000")
 MODELS: Mapping[str, Callable[[], list[str]]] = {
     "smollm2": lambda: ["import", "smollm2"],
     "minilm": lambda: ["import", "minilm"],
     "reviews-zh": lambda: _pretrain(_reviews, "reviews-zh", "8-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
-    "help-fr": lambda: _pretrain(_help("fr"), "help-fr", "3-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
-    "help-zh": lambda: _pretrain(_help("zh"), "help-zh", "3-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
+    "help-fr": lambda: _pretrain(_both("office-en-fr", "fr"), "help-fr", "3-epochs", *_BOTH),
+    "help-zh": lambda: _pretrain(_both("office-en-zh", "zh"), "help-zh", "3-epochs", *_BOTH),
+    "debian-fr": lambda: _pretrain(_both("debian-en-fr", "fr"), "debian-fr", "1-epochs", *_BOTH),
     "wiki-en": lambda: ["train", "--data", "wiki-en", "--budget", "2-epochs", "--set", *_SMALL],
     "sums": lambda: _pretrain(
         _sum_texts, "sums-text", "4-epochs", "model.width=128", "model.layers=4", "model.context=64",

@@ -67,6 +67,12 @@ _ALL = (
         "best",
     ),
     Row(
+        "translation-debian-fr", "English to French, package descriptions, whole ones held out", "debian-fr",
+        ("debian-en-fr",),
+        ("translate", "--source", "en", "--target", "fr", "--budget", "20000-examples", *GENTLE), "test_bleu", 1.5,
+        "best",
+    ),
+    Row(
         "translation-en-zh", "English to Chinese, office help, whole pages held out", "help-zh", ("office-en-zh",),
         ("translate", "--source", "en", "--target", "zh", "--budget", "40000-examples"), "test_bleu_zh", 1.5, "best",
     ),
