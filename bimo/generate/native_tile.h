@@ -13,11 +13,13 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__)
 enum { LANES = 16, ROWS = 12 };  // rows computed at once: with 32 channels their sums fill the registers
 #elif defined(__AVX__)
-enum { LANES = 8, ROWS = 3 };
+enum { LANES = 8, ROWS = 6 };
 #else
 enum { LANES = 4, ROWS = 3 };
 #endif
@@ -37,6 +39,7 @@ typedef float float_at __attribute__((may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define EACH_ROW _Pragma("GCC unroll 12") for (int r = 0; r < n; r++)
 #define EACH_PART _Pragma("GCC unroll 8") for (int c = 0; c < PARTS; c++)
+#define EACH_OF(parts) _Pragma("GCC unroll 8") for (int c = 0; c < parts; c++)
 
 INLINE vector load(const float *from) { return *(const vector_at *)from; }
 INLINE void store(float *to, vector v) { *(vector_at *)to = v; }
@@ -65,82 +68,103 @@ INLINE vector dot_pairs(vector sum, bits w, uint32_t x) {
 INLINE integers dot_quads(integers sum, bits w, int32_t x) {  // exact, so the same on every processor
 #ifdef __AVX512VNNI__
     return (integers)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(x));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    __m256i all = _mm256_set1_epi32(x), odd = _mm256_srai_epi16(all, 8);
+    __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(all, 8), 8);  // bytes 0 and 2, odd has 1 and 3
+    sum += (integers)_mm256_madd_epi16((__m256i)(w & 0x00ff00ffu), even);
+    return sum + (integers)_mm256_madd_epi16((__m256i)(w >> 8 & 0x00ff00ffu), odd);
 #else
     for (int i = 0; i < 4; i++) sum += (integers)(w >> (8 * i) & 255u) * (int32_t)(int8_t)((uint32_t)x >> (8 * i));
     return sum;
 #endif
 }
 
-INLINE void tile_float32(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+// The products of n rows with ``parts`` x LANES channels of a block, from channel ``first`` on.
+#define TILE(type)                                                                                                  \
+    INLINE void tile_##type(const int n, const int parts, const int first, const char *block, const char *rows,     \
+                            int64_t stride, int64_t in, float *out)
+
+TILE(float32) {
     vector sum[ROWS][PARTS], w[PARTS];
-    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    EACH_ROW EACH_OF(parts) sum[r][c] = (vector){0};
     for (int64_t k = 0; k < in; k++, block += 4 * BLOCK, rows += 4) {
         fetch(block);
-        EACH_PART w[c] = load((const float *)block + c * LANES);
+        EACH_OF(parts) w[c] = load((const float *)block + first + c * LANES);
         EACH_ROW {
             vector x = all(*(const float_at *)(rows + r * stride));
-            EACH_PART sum[r][c] += w[c] * x;
+            EACH_OF(parts) sum[r][c] += w[c] * x;
         }
     }
-    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
+    EACH_ROW EACH_OF(parts) store(out + r * BLOCK + first + c * LANES, sum[r][c]);
 }
 
-INLINE void tile_bfloat16(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+TILE(bfloat16) {
     vector sum[ROWS][PARTS];
     bits w[PARTS];
-    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    EACH_ROW EACH_OF(parts) sum[r][c] = (vector){0};
     for (int64_t k = 0; k < in; k += 2, block += 4 * BLOCK, rows += 4) {
         fetch(block);
-        EACH_PART w[c] = load_bits(block + c * 4 * LANES);
+        EACH_OF(parts) w[c] = load_bits(block + 4 * (first + c * LANES));
         EACH_ROW {
             uint32_t x = (uint32_t)*(const int_at *)(rows + r * stride);
-            EACH_PART sum[r][c] = dot_pairs(sum[r][c], w[c], x);
+            EACH_OF(parts) sum[r][c] = dot_pairs(sum[r][c], w[c], x);
         }
     }
-    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
+    EACH_ROW EACH_OF(parts) store(out + r * BLOCK + first + c * LANES, sum[r][c]);
 }
 
-INLINE void tile_int8(const int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
+TILE(int8) {
     vector sum[ROWS][PARTS], scale[PARTS];
-    EACH_ROW EACH_PART sum[r][c] = (vector){0};
+    EACH_ROW EACH_OF(parts) sum[r][c] = (vector){0};
     for (int64_t k = 0; k < in; k += GROUP, rows += ROW_GROUP) {
         integers exact[ROWS][PARTS];
         bits w[PARTS];
-        EACH_ROW EACH_PART exact[r][c] = *(const int_at *)(rows + r * stride + GROUP + 4) - (integers){0};
+        EACH_ROW EACH_OF(parts) exact[r][c] = *(const int_at *)(rows + r * stride + GROUP + 4) - (integers){0};
         for (int q = 0; q < GROUP; q += 4, block += 4 * BLOCK) {
             fetch(block);
-            EACH_PART w[c] = load_bits(block + c * 4 * LANES);
+            EACH_OF(parts) w[c] = load_bits(block + 4 * (first + c * LANES));
             EACH_ROW {
                 int32_t x = *(const int_at *)(rows + r * stride + q);
-                EACH_PART exact[r][c] = dot_quads(exact[r][c], w[c], x);
+                EACH_OF(parts) exact[r][c] = dot_quads(exact[r][c], w[c], x);
             }
         }
-        EACH_PART scale[c] = scales_of(block, c * LANES);
+        EACH_OF(parts) scale[c] = scales_of(block, first + c * LANES);
         block += 2 * BLOCK;
         EACH_ROW {
             vector x = all(*(const float_at *)(rows + r * stride + GROUP));
-            EACH_PART sum[r][c] += __builtin_convertvector(exact[r][c], vector) * (scale[c] * x);
+            EACH_OF(parts) sum[r][c] += __builtin_convertvector(exact[r][c], vector) * (scale[c] * x);
         }
     }
-    EACH_ROW EACH_PART store(out + r * BLOCK + c * LANES, sum[r][c]);
+    EACH_ROW EACH_OF(parts) store(out + r * BLOCK + first + c * LANES, sum[r][c]);
 }
 
-#define SIZE(type, n) case n: tile_##type(n, block, rows, stride, in, out); break;
-#define FEW(type) SIZE(type, 1) SIZE(type, 2) SIZE(type, 3)
-#ifdef __AVX512F__
-#define MANY(type) SIZE(type, 4) SIZE(type, 5) SIZE(type, 6) SIZE(type, 7) SIZE(type, 8) SIZE(type, 9) SIZE(type, 10) \
-                   SIZE(type, 11) SIZE(type, 12)
+#define WHOLE(type, n) case n: tile_##type(n, PARTS, 0, block, rows, stride, in, out); break;
+#if defined(__AVX512F__)
+#define SIZES(type, more) WHOLE(type, 1) WHOLE(type, 2) WHOLE(type, 3) WHOLE(type, 4) WHOLE(type, 5) WHOLE(type, 6) \
+                          WHOLE(type, 7) WHOLE(type, 8) WHOLE(type, 9) WHOLE(type, 10) WHOLE(type, 11) WHOLE(type, 12)
+#elif defined(__AVX__)  // 16 registers hold the sums of 6 rows with half of the channels, of bfloat16 rather 3 with all
+#define SIZES(type, more) WHOLE(type, 1) WHOLE(type, 2) more(type, 3) more(type, 4) more(type, 5) more(type, 6)
 #else
-#define MANY(type)
+#define SIZES(type, more) WHOLE(type, 1) WHOLE(type, 2) WHOLE(type, 3)
 #endif
-#define SIZES(type, name)                                                                                            \
-    static __attribute__((noinline)) void name(int n, const char *block, const char *rows, int64_t stride,           \
-                                               int64_t in, float *out) {                                             \
-        switch (n) { FEW(type) MANY(type) }                                                                          \
+#define HALVES(type, n)                                              \
+    case n:                                                          \
+        for (int first = 0; first < BLOCK; first += BLOCK / 2)       \
+            tile_##type(n, PARTS / 2, first, block, rows, stride, in, out); \
+        break;
+#define THREES(type, n)                                                                                   \
+    case n:                                                                                               \
+        tile_##type(3, PARTS, 0, block, rows, stride, in, out);                                           \
+        if (n > 3) tile_##type(n - 3, PARTS, 0, block, rows + 3 * stride, stride, in, out + 3 * BLOCK);   \
+        break;
+#define DOT(type, more)                                                                                      \
+    static __attribute__((noinline)) void dot_##type(int n, const char *block, const char *rows, int64_t stride, \
+                                                     int64_t in, float *out) {                               \
+        switch (n) { SIZES(type, more) }                                                                     \
     }
-SIZES(float32, dot_float32)
-SIZES(bfloat16, dot_bfloat16)
-SIZES(int8, dot_int8)
+DOT(float32, HALVES)
+DOT(bfloat16, THREES)
+DOT(int8, HALVES)
 
 // out [n][32] = the products of n <= ROWS rows, ``stride`` bytes apart, with the 32 channels of a block.
 INLINE void dot(int type, int n, const char *block, const char *rows, int64_t stride, int64_t in, float *out) {
