@@ -37,6 +37,12 @@ def until(page: Any, expression: str) -> None:
     pytest.fail(f"never came true: {expression}")
 
 
+def middle_of(token: Any) -> tuple[float, float]:
+    """Where a token is drawn; of one in which a line breaks, on its last line: between both nothing is."""
+    drawn = token.evaluate("one => [...one.getClientRects()].at(-1).toJSON()")
+    return drawn["x"] + drawn["width"] / 2, drawn["y"] + drawn["height"] / 2
+
+
 def set_to(page: Any, setting: str, value: object) -> None:
     page.fill(f"#set-{setting}", str(value))
     page.press(f"#set-{setting}", "Enter")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serve.playground.driving import Open, Serve, finish, requests, set_to, text_of, until, write
+from tests.serve.playground.driving import Open, Serve, finish, middle_of, requests, set_to, text_of, until, write
 
 
 def test_a_text_grows_in_place(serve: Serve, open_page: Open) -> None:
@@ -58,8 +58,7 @@ def test_a_branch(serve: Serve, open_page: Open) -> None:
     finish(page)
     before = text_of(page)
     token = page.locator(".painting .token").nth(4)
-    box = token.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle_of(token))
     page.wait_for_selector(".alternatives:not([hidden])")
     shares = page.locator(".alternatives .share").all_inner_texts()
     assert len(shares) >= 5 and all(share.endswith("%") for share in shares)

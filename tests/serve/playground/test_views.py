@@ -9,7 +9,7 @@ import pytest
 
 from bimo.generate.language_model import LanguageModel
 from tests.serve.live import serving
-from tests.serve.playground.driving import Open, Serve, finish, requests, set_to, text_of, until, write
+from tests.serve.playground.driving import Open, Serve, finish, middle_of, requests, set_to, text_of, until, write
 
 
 def test_first_load(serve: Serve, open_page: Open) -> None:
@@ -84,9 +84,7 @@ def test_a_phone(serve: Serve, open_page: Open) -> None:
     page = open_page(serve(), width=390, has_touch=True, is_mobile=True)
     write(page, "Once upon a time there was")
     finish(page)
-    drawn = page.locator(".painting .token").nth(3)
-    token = drawn.evaluate("one => [...one.getClientRects()].at(-1).toJSON()")  # one of two where the line breaks in it
-    page.touchscreen.tap(token["x"] + token["width"] / 2, token["y"] + token["height"] / 2)
+    page.touchscreen.tap(*middle_of(page.locator(".painting .token").nth(3)))
     page.wait_for_selector(".alternatives:not([hidden])")
     sheet = page.locator(".alternatives").bounding_box()
     assert sheet["x"] == 0 and sheet["width"] == 390 and round(sheet["y"] + sheet["height"]) == 800
