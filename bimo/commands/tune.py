@@ -68,6 +68,29 @@ class Common:
     show_batch: bool = False
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Labels:
+    """What the tasks have that learn labels, of texts or of their words.
+
+    Attributes:
+        weights: balanced to let rare labels count more; none if not given
+        smoothing: share of each label that is spread over all
+        freeze: layers from the bottom, and the embedding, that stay as they are: faster, and less is forgotten
+        no_calibration: leave out the temperature that makes probabilities honest
+    """
+
+    weights: Literal["none", "balanced"] | None = None
+    smoothing: float | None = None
+    freeze: int | None = None
+    no_calibration: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """As the task calls them."""
+        calibrate = False if self.no_calibration else None
+        return {"weights": self.weights, "smoothing": self.smoothing, "freeze": self.freeze, "calibrate": calibrate}
+
+
 @app.command
 def chat(*, system: str | None = None, template: Literal["chatml"] | None = None, common: Common | None = None) -> None:
     """Learn to converse: instructions, dialogues, function calls.
@@ -91,10 +114,7 @@ def classify(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
-    weights: Literal["none", "balanced"] | None = None,
-    smoothing: float | None = None,
-    freeze: int | None = None,
-    no_calibration: bool = False,
+    labels: Labels | None = None,
     common: Common | None = None,
 ) -> None:
     """Learn the class of a text: sentiment, topic, language, spam.
@@ -110,19 +130,11 @@ def classify(
     Args:
         text_column: the column of the texts, where its name does not say
         label_column: the column of the classes, where its name does not say
-        weights: balanced to let rare classes count more; none if not given
-        smoothing: share of each label that is spread over all classes
-        freeze: layers from the bottom, and the embedding, that stay as they are: faster, and less is forgotten
-        no_calibration: leave out the temperature that makes probabilities honest
+        labels: how they are learned
         common: what all tasks have
     """
     columns = {"text": text_column, "label": label_column}
-    options = {
-        "weights": weights,
-        "smoothing": smoothing,
-        "freeze": freeze,
-        "calibrate": False if no_calibration else None,
-    }
+    options = (labels or Labels()).options()
     run_task("classify", common, options, {role: column for role, column in columns.items() if column})
 
 
@@ -130,10 +142,7 @@ def classify(
 def label(
     *,
     names: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    weights: Literal["none", "balanced"] | None = None,
-    smoothing: float | None = None,
-    freeze: int | None = None,
-    no_calibration: bool = False,
+    labels: Labels | None = None,
     common: Common | None = None,
 ) -> None:
     """Learn labels of words: named entities, parts of speech.
@@ -149,15 +158,10 @@ def label(
 
     Args:
         names: names of labels that are numbers, from 0: O B-PER I-PER
-        weights: balanced to let rare labels count more; none if not given
-        smoothing: share of each label that is spread over all
-        freeze: layers from the bottom, and the embedding, that stay as they are: faster, and less is forgotten
-        no_calibration: leave out the temperature that makes probabilities honest
+        labels: how they are learned
         common: what all tasks have
     """
-    calibrate = False if no_calibration else None
-    options = {"names": names, "weights": weights, "smoothing": smoothing, "freeze": freeze, "calibrate": calibrate}
-    run_task("label", common, options)
+    run_task("label", common, {"names": names, **(labels or Labels()).options()})
 
 
 @app.command
