@@ -147,20 +147,20 @@ TILE(int8) {
 #else
 #define SIZES(type, more) WHOLE(type, 1) WHOLE(type, 2) WHOLE(type, 3)
 #endif
-#define HALVES(type, n)                                              \
-    case n:                                                          \
-        for (int first = 0; first < BLOCK; first += BLOCK / 2)       \
-            tile_##type(n, PARTS / 2, first, block, rows, stride, in, out); \
+#define HALVES(type, n)                                                                                         \
+    case n:                                                                                                     \
+        for (int first = 0; first < BLOCK; first += BLOCK / 2)                                                  \
+            tile_##type(n, PARTS / 2, first, block, rows, stride, in, out);                                     \
         break;
-#define THREES(type, n)                                                                                   \
-    case n:                                                                                               \
-        tile_##type(3, PARTS, 0, block, rows, stride, in, out);                                           \
-        if (n > 3) tile_##type(n - 3, PARTS, 0, block, rows + 3 * stride, stride, in, out + 3 * BLOCK);   \
+#define THREES(type, n)                                                                                         \
+    case n:                                                                                                     \
+        tile_##type(3, PARTS, 0, block, rows, stride, in, out);                                                 \
+        if (n > 3) tile_##type(n - 3, PARTS, 0, block, rows + 3 * stride, stride, in, out + 3 * BLOCK);         \
         break;
-#define DOT(type, more)                                                                                      \
-    static __attribute__((noinline)) void dot_##type(int n, const char *block, const char *rows, int64_t stride, \
-                                                     int64_t in, float *out) {                               \
-        switch (n) { SIZES(type, more) }                                                                     \
+#define DOT(type, more)                                                                                         \
+    static __attribute__((noinline)) void dot_##type(int n, const char *block, const char *rows, int64_t stride,\
+                                                     int64_t in, float *out) {                                  \
+        switch (n) { SIZES(type, more) }                                                                        \
     }
 DOT(float32, HALVES)
 DOT(bfloat16, THREES)
