@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,7 @@ from bimo.device import computed_in, resolve_device
 from bimo.errors import ModelError, RunError, UsageError, did_you_mean
 from bimo.generate.completion import Completion, Completions, Row
 from bimo.generate.conventions import Conventions, read_conventions
-from bimo.generate.generate import generate_ids, room_for, row_seeds
+from bimo.generate.generate import Step, generate_ids, room_for, row_seeds
 from bimo.generate.options import read_options
 from bimo.generate.sampling import Sampling
 from bimo.generate.scoring import score_ids
@@ -120,6 +120,17 @@ class LanguageModel:
         texts = [self.tokenizer.token_bytes(id).decode("utf-8", errors="backslashreplace") for id in ids]
         return [TokenScore(*row) for row in zip(texts, ids, logprobs[known:], ranks[known:], strict=True)]
 
+    def steps(
+        self,
+        ids: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        ends: Collection[int],
+        stopped: Collection[int] = (),
+    ) -> Iterator[Step]:
+        """Continue ids once for each seed, one token after the other; see :func:`generate_ids`."""
+        return generate_ids(self.model, ids, sampling, seeds=seeds, eos_ids=ends, stopped=stopped)
+
     def prompt_ids(self, prompt: str) -> list[int]:
         """The ids of a text to continue; those that begin a document where it is empty."""
         if not isinstance(prompt, str):
@@ -143,7 +154,7 @@ class LanguageModel:
     def _pieces(
         self, ids: Sequence[int], sampling: Sampling, row: Row, ends: Collection[int]
     ) -> Generator[str, None, Completion]:
-        for step in generate_ids(self.model, ids, sampling, seeds=[row.seed], eos_ids=ends):
+        for step in self.steps(ids, sampling, [row.seed], ends):
             if piece := row.add(step):
                 yield piece
             if row.finish_reason is not None:
@@ -154,7 +165,7 @@ class LanguageModel:
         rows = self._rows(ids, sampling, n)
         stopped: set[int] = set()
         seeds = [row.seed for row in rows]
-        for step in generate_ids(self.model, ids, sampling, seeds=seeds, eos_ids=ends, stopped=stopped):
+        for step in self.steps(ids, sampling, seeds, ends, stopped):
             rows[step.row].add(step)
             if rows[step.row].finish_reason is not None:
                 stopped.add(step.row)
