@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimo.commands import Device
-from bimo.commands.results import checked
+from bimo.commands.results import checked, tell
 from bimo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def chat(
     """
     from bimo.generate.engaged import load_engaged
 
-    with load_engaged(run, device, warn=lambda text: print(f"note: {text}", file=sys.stderr)) as model:
+    with load_engaged(run, device, tell) as model:
         options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "min_p": min_p, "seed": seed}
         options |= {"repetition_penalty": repetition_penalty, "max_new_tokens": max_new_tokens}
         _converse(model, system, options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from bimo.commands import Device
-from bimo.commands.results import text_argument
+from bimo.commands.results import tell, text_argument
 from bimo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def generate(
     prompt = text_argument(prompt)
     if stream and n != 1:
         raise UsageError("Only one text can be streamed.", expected="--n 1", got=f"--n {n}", fix="Use --no-stream.")
-    from bimo.generate.language_model import load
+    from bimo.generate.engaged import LARGE, load_engaged
 
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -78,11 +78,11 @@ def generate(
         "stop": tuple(stop) if stop else None,
         "seed": seed,
     }
-    model = load(run, device=device)
-    if n == 1 and (sys.stdout.isatty() if stream is None else stream):
-        used = _stream(model, prompt, options)
-    else:
-        used = print_samples(model, prompt, n, options)
+    with load_engaged(run, device, tell, least=LARGE) as model:
+        if n == 1 and (sys.stdout.isatty() if stream is None else stream):
+            used = _stream(model, prompt, options)
+        else:
+            used = print_samples(model, prompt, n, options)
     if seed is None and temperature != 0:
         print(f"(--seed {used} repeats this)", file=sys.stderr)
 

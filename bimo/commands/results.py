@@ -56,6 +56,11 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def tell(text: str) -> None:
+    """A note beside the result, on standard error."""
+    print(f"note: {text}", file=sys.stderr)
+
+
 def text_argument(text: str) -> str:
     """A text as given on the command line; ``-`` stands for standard input.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bimo.device import resolve_device
+from bimo.device import computed_in, resolve_device
 from bimo.errors import ModelError
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.engine import Engine
@@ -24,6 +24,7 @@ from bimo.generate.request import End, Event, Request, Token
 from bimo.generate.sampling import Sampling
 
 CONTEXTS = 2  # whose keys and values are kept
+LARGE = 30_000_000  # parameters from which a single text is worth laying the weights out
 PAGES_BYTES = 1 << 31  # for them, at most
 
 
@@ -85,20 +86,28 @@ def _put(events: queue.SimpleQueue[tuple[int, Event]], row: int, event: Event) -
 
 @contextmanager
 def load_engaged(
-    path: str | Path, device: str = "auto", warn: Callable[[str], object] = lambda _: None
+    path: str | Path,
+    device: str = "auto",
+    warn: Callable[[str], object] = lambda _: None,
+    *,
+    least: int = 0,
 ) -> Iterator[LanguageModel]:
     """As :func:`bimo.generate.language_model.load`, but on a CPU the engine writes, where its kernels know the family.
 
     Args:
         warn: told of a fallback.
+        least: parameters of a model that the engine writes for; torch does for smaller ones.
 
     Raises:
         BimoError: as there.
     """
-    model = load(path, device, dtype="stored" if resolve_device(device).type == "cpu" else "auto")
-    backend = _backend(model, warn)
+    where = resolve_device(device)
+    model = load(path, device, dtype="stored")
+    small = sum(parameter.numel() for parameter in model.model.parameters()) < least
+    backend = None if small else _backend(model, warn)
     if backend is None:
-        yield load(path, device)
+        stored = model.model.output_weight.dtype
+        yield model if computed_in(stored, where) == stored else load(path, device)
         return
     engaged = EngineModel(model, backend)
     try:

@@ -104,3 +104,8 @@ def test_weights_of_half_the_size(stored: torch.dtype, tmp_path: Path) -> None:
     with load_engaged(folder) as model:
         assert isinstance(model, EngineModel) and model.generate("To", max_new_tokens=4, temperature=0)[0].ids
         assert model.model.output_weight.dtype == stored
+
+
+def test_small_models_are_not_worth_it(folder: Path) -> None:
+    with load_engaged(folder, least=10**6) as model:
+        assert type(model) is LanguageModel
