@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimo.errors import ConfigError
@@ -79,6 +81,19 @@ def reusing_memory() -> Iterator[None]:
         adjust(M_MMAP_THRESHOLD, LARGE)
         adjust(M_TRIM_THRESHOLD, 2 * LARGE)
         return_memory()
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes of the device's memory that could be used; infinite where the system does not tell."""
+    if device.type == "cuda":
+        import torch
+
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return math.inf
 
 
 def keep_few_products() -> None:

@@ -13,19 +13,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bimo.device import computed_in, resolve_device
+from bimo.device import computed_in, free_memory, resolve_device
 from bimo.errors import ModelError
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.engine import Engine
 from bimo.generate.generate import Step, room_for
 from bimo.generate.language_model import LanguageModel, load
-from bimo.generate.native import NativeBackend, is_plain, page_bytes
+from bimo.generate.native import NativeBackend, bytes_needed, is_plain, page_bytes
 from bimo.generate.request import End, Event, Request, Token
 from bimo.generate.sampling import Sampling
 
 CONTEXTS = 2  # whose keys and values are kept
 LARGE = 30_000_000  # parameters from which a single text is worth laying the weights out
 PAGES_BYTES = 1 << 31  # for them, at most
+SHARE = 0.9  # of the free memory that it may take
 
 
 class EngineModel(LanguageModel):
@@ -124,9 +125,13 @@ def _backend(model: LanguageModel, warn: Callable[[str], object]) -> Backend | N
     dtype = str(network.output_weight.dtype).removeprefix("torch.")
     if dtype == "float16":
         dtype = "float32"  # CPUs are slow at it
-    whole = -(-int(network.config.max_position_embeddings) // PAGE)
-    pages = max(1, min(CONTEXTS * whole, PAGES_BYTES // page_bytes(network.config, dtype)))
+    page = page_bytes(network.config, dtype)
+    pages = CONTEXTS * -(-int(network.config.max_position_embeddings) // PAGE)
+    pages = max(1, min(pages, PAGES_BYTES // page))
     try:
+        needed, free = bytes_needed(network.config, dtype, pages), SHARE * free_memory(network.output_weight.device)
+        if needed > free:
+            raise ModelError("There is too little memory for its weights laid out anew.")
         return NativeBackend(network, pages=pages, dtype=dtype)
     except ModelError as cause:
         warn(f"Generating with torch, which is slower here: {cause}")

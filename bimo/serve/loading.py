@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimo.device import resolve_device
+from bimo.device import free_memory, resolve_device
 from bimo.errors import ModelError, UsageError
 from bimo.generate.drafting import TOKENS, Drafter, DraftModel, PromptLookup
 from bimo.generate.language_model import LanguageModel, load
@@ -20,7 +20,6 @@ from bimo.serve.limits import NAME_CHARACTERS
 from bimo.serve.memory import KV_SHARE, Need, need_of, read_size, require_memory, texts_need
 from bimo.serve.served import Models, Served, ServedTexts, Shared, now
 from bimo.tokenizer.tokenizer import Tokenizer
-from bimo.train.probe import free_memory
 
 MOST_GUESSES = 32  # of one text in one step
 

@@ -209,17 +209,6 @@ def _random_batch(rows: int, generator: torch.Generator) -> Batch:
     )
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes of the device's memory that could be used; infinite where the system does not tell."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return math.inf
-
-
 def inner_width(width: int) -> int:
     """The size inside a gated MLP: 8/3 of the width, in whole 64s."""
     return -(-width * 8 // 3 // 64) * 64

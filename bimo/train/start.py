@@ -14,7 +14,7 @@ import torch
 
 from bimo.batches.loader import PackedBatches
 from bimo.config import from_mapping, read_yaml, with_overrides
-from bimo.device import keep_few_products, resolve_device, return_memory
+from bimo.device import free_memory, keep_few_products, resolve_device, return_memory
 from bimo.errors import ConfigError
 from bimo.files import cache_folder
 from bimo.run import Run
@@ -41,7 +41,7 @@ from bimo.train.plan import (
     plan_steps,
     plan_vocabulary,
 )
-from bimo.train.probe import Machine, forget, free_memory, probe
+from bimo.train.probe import Machine, forget, probe
 from bimo.train.surroundings import ALONE, Surroundings
 from bimo.train.watching import check_onlookers
 

@@ -109,3 +109,11 @@ def test_weights_of_half_the_size(stored: torch.dtype, tmp_path: Path) -> None:
 def test_small_models_are_not_worth_it(folder: Path) -> None:
     with load_engaged(folder, least=10**6) as model:
         assert type(model) is LanguageModel
+
+
+def test_too_little_memory_for_the_weights_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engaged, "free_memory", lambda device: 1e4)
+    told: list[str] = []
+    with load_engaged(folder, warn=told.append) as model:
+        assert type(model) is LanguageModel
+    assert len(told) == 1 and "too little memory" in told[0]

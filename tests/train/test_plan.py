@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bimo.device import free_memory
 from bimo.errors import TrainingError
 from bimo.train.anchor import Anchor
 from bimo.train.budget import Budget, parse_budget
@@ -25,7 +26,7 @@ from bimo.train.plan import (
     plan_vocabulary,
     validation_tokens,
 )
-from bimo.train.probe import Machine, free_memory, step_flops
+from bimo.train.probe import Machine, step_flops
 from bimo.train.start import expected_step, planned_tokens
 
 SLOW = Machine({"float32": 1e11, "bfloat16": 4e11}, {"float32": 1e11, "bfloat16": 3e11})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bimo.device import free_memory
 from bimo.errors import ModelError, UsageError
 from bimo.generate.language_model import load
 from bimo.generate.openvino_backend import OpenVinoBackend, computes_bfloat16
@@ -18,7 +19,6 @@ from bimo.models.weights import stored_precision
 from bimo.serve.engines import Feature, Opened
 from bimo.serve.engines.native import engine_over
 from bimo.serve.memory import KV_SHARE, need_of, require_memory
-from bimo.train.probe import free_memory
 
 COPIES, FLOAT32_COPIES = 4, 6  # of weights of 16 bits, in memory while the graph is written and compiled
 
