@@ -19,7 +19,7 @@ from bimo.tune.rows import Row
 if TYPE_CHECKING:
     from bimo.tune.materials import Materials
 
-YOUNG = 2.5  # times the learning rate that a model wants which has read little: see docs/experiments.md
+YOUNG = 2.5  # times the rate of all weights that a model wants which has read little: see docs/experiments.md
 
 Rewrite: TypeAlias = Callable[[Callable[[Any], object]], None]
 
