@@ -63,8 +63,9 @@ def plan_rates(
             et al. 2022, On the SDEs and scaling rules for adaptive gradient algorithms).
     """
     said, optimizer = given.get("optimizer") or {}, plan.config.optimizer
-    young = read is not None and read < YOUNG_UNTIL and plan.config.lora is None
-    faster = rate_of(task, young=young) * (1 if plan.config.lora is None else LOW_RANK)  # type: ignore[attr-defined]
+    lora = plan.config.lora is not None  # type: ignore[attr-defined]
+    young = read is not None and read < YOUNG_UNTIL and not lora
+    faster = rate_of(task, young=young) * (LOW_RANK if lora else 1)
     rate = float(f"{faster * RATE_AT_WIDTH / width * min(1.0, examples / EXAMPLES_A_STEP) ** 0.5:.2g}")
     for key in ("learning_rate", "adamw_learning_rate"):
         if key not in said and optimizer.name == "adamw":
