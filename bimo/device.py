@@ -130,6 +130,7 @@ def processor_name() -> str:
     return _processor("model name") or platform.processor() or platform.machine()
 
 
+@functools.cache
 def processor_features() -> frozenset[str]:
     """What the processor can do, in the system's own words; empty where it does not tell."""
     return frozenset((_processor("flags") or _processor("Features")).split())

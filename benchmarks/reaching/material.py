@@ -100,14 +100,14 @@ def _sum_texts() -> Iterator[dict[str, str]]:
 
 
 _SMALL = ("model.width=256", "model.layers=6", "model.context=256")
-_BOTH = (*_SMALL, "tokenizer.vocab_size=6000")
+_OWN = (*_SMALL, "tokenizer.vocab_size=6000")
 MODELS: Mapping[str, Callable[[], list[str]]] = {
     "smollm2": lambda: ["import", "smollm2"],
     "minilm": lambda: ["import", "minilm"],
-    "reviews-zh": lambda: _pretrain(_reviews, "reviews-zh", "8-epochs", *_SMALL, "tokenizer.vocab_size=6000"),
-    "help-fr": lambda: _pretrain(_both("office-en-fr", "fr"), "help-fr", "3-epochs", *_BOTH),
-    "help-zh": lambda: _pretrain(_both("office-en-zh", "zh"), "help-zh", "3-epochs", *_BOTH),
-    "debian-fr": lambda: _pretrain(_both("debian-en-fr", "fr"), "debian-fr", "1-epochs", *_BOTH),
+    "reviews-zh": lambda: _pretrain(_reviews, "reviews-zh", "8-epochs", *_OWN),
+    "help-fr": lambda: _pretrain(_both("office-en-fr", "fr"), "help-fr", "3-epochs", *_OWN),
+    "help-zh": lambda: _pretrain(_both("office-en-zh", "zh"), "help-zh", "3-epochs", *_OWN),
+    "debian-fr": lambda: _pretrain(_both("debian-en-fr", "fr"), "debian-fr", "1-epochs", *_OWN),
     "wiki-en": lambda: ["train", "--data", "wiki-en", "--budget", "2-epochs", "--set", *_SMALL],
     "sums": lambda: _pretrain(
         _sum_texts, "sums-text", "4-epochs", "model.width=128", "model.layers=4", "model.context=64",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from bimo.commands import Device
-from bimo.commands.results import checked, counted, text_argument, visible
+from bimo.commands.results import checked, counted, tell, text_argument, visible
 from bimo.commands.tune import columns_of
 from bimo.errors import DataError, UsageError
 
@@ -118,7 +118,7 @@ def answer_all(
     def warn(text: str) -> None:
         if text not in told:
             told.add(text)
-            print(f"! {text}", file=sys.stderr)
+            tell(text)
 
     from bimo.generate.language_model import load
     from bimo.train.display import Display
@@ -200,4 +200,4 @@ def _note(rows: Sequence[Row], what: str) -> None:
     if rows:
         names = ", ".join(row.where or f"text {row.number + 1}" for row in rows[:NAMED_ROWS])
         more = f" and {len(rows) - NAMED_ROWS:,} more" if len(rows) > NAMED_ROWS else ""
-        print(f"! {names}{more}: {what}", file=sys.stderr)
+        tell(f"{names}{more}: {what}")

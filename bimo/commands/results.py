@@ -58,7 +58,7 @@ def visible(text: str) -> str:
 
 def tell(text: str) -> None:
     """A note beside the result, on standard error."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"! {text}", file=sys.stderr)
 
 
 def text_argument(text: str) -> str:

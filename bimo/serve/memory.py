@@ -78,12 +78,12 @@ def need_of(folder: Path, *, device: str, dtype: str, kv_bytes: float, stated: b
     where, model = resolve_device(device), empty_model(folder)
     config = model.config
     with_kernels = config if isinstance(config, llama.Config) and where.type == "cpu" else None
-    if dtype not in ("auto", "int8"):
-        loaded = getattr(torch, dtype)
-    elif dtype == "auto" and with_kernels and stored_precision(folder) == torch.bfloat16:
-        loaded = torch.bfloat16  # they multiply it fast on every processor
+    if dtype in ("auto", "int8"):
+        loaded = stored = stored_precision(folder)
+        if dtype == "int8" or not with_kernels or stored != torch.bfloat16:  # which they multiply fast everywhere
+            loaded = computed_in(stored, where)
     else:
-        loaded = computed_in(stored_precision(folder), where)
+        loaded = getattr(torch, dtype)
     precision = str(loaded).removeprefix("torch.") if dtype == "auto" else dtype
     read = loaded.itemsize * sum(parameter.numel() for parameter in model.parameters())
 

@@ -18,9 +18,14 @@ HAN, LETTER = re.compile("[\u4e00-\u9fff]"), re.compile(r"[^\W\d_]")
 FEWEST_WORDS = 3
 
 
+def _is_pair(text: str, other: str, language: str) -> bool:
+    """Whether it is worth learning from: more than a name or two, and translated."""
+    letters = HAN if language == "zh" else LETTER
+    return len(text.split()) >= FEWEST_WORDS and letters.search(other) is not None and text != other
+
+
 def office_help(language: str) -> Callable[[Sequence[Path]], Rows]:
     """Paragraphs with the same name in the same page of both languages; a page is on one side of the split."""
-    translated = HAN if language == "zh" else LETTER
 
     def parse(paths: Sequence[Path]) -> Rows:
         english, others = (dict(_pages(path)) for path in paths)
@@ -30,7 +35,7 @@ def office_help(language: str) -> Callable[[Sequence[Path]], Rows]:
                 theirs = dict(_paragraphs(others[page]))
                 for name, text in _paragraphs(english[page]):
                     other = theirs.get(name, "")
-                    if len(text.split()) >= FEWEST_WORDS and translated.search(other) and text != other:
+                    if _is_pair(text, other, language):
                         yield split_of(page), {"en": text, language: other, "document": page}
 
         return once(rows(), lambda row: (row["en"], row[language]))
@@ -93,7 +98,6 @@ def translated_descriptions(language: str, index: str) -> Callable[[Sequence[Pat
     Args:
         index: the language as the index of the translations calls it.
     """
-    translated = HAN if language == "zh" else LETTER
 
     def parse(paths: Sequence[Path]) -> Rows:
         theirs = {original: [synopsis, *rest] for _, original, synopsis, rest in _descriptions(paths[1], index)}
@@ -104,8 +108,7 @@ def translated_descriptions(language: str, index: str) -> Callable[[Sequence[Pat
                 if len(others) != 1 + len(paragraphs):
                     continue
                 for text, other in zip((synopsis, *paragraphs), others, strict=True):
-                    plain = "\n" not in text + other and len(text.split()) >= FEWEST_WORDS
-                    if plain and translated.search(other) and text != other:
+                    if "\n" not in text + other and _is_pair(text, other, language):
                         yield split_of(_beginning(paragraphs)), {"en": text, language: other, "document": name}
 
         return once(rows(), lambda row: row["en"])
