@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bimo"
 
+GPU_KERNELS = PACKAGE / "models" / "kernels_gpu.py"
+
 # Lowest first. A module imports only from its own row and from rows above it in this list.
 LAYERS = [
     "errors",
@@ -172,7 +174,8 @@ def distributions(requirements: list[str]) -> set[str]:
 def test_imports_are_declared(path: Path) -> None:
     """At the top of a module stands what is always installed; what an extra installs, in the function that needs it.
 
-    The server is made of its extra as a whole: nothing imports it but its command, and inside a function.
+    The server is made of its extra as a whole: nothing imports it but its command, and inside a function. So it is with
+    the kernels for GPUs and Triton, which torch for CUDA brings along.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     always = distributions(project["dependencies"]) | set(sys.stdlib_module_names) | {"bimo"}
@@ -180,6 +183,8 @@ def test_imports_are_declared(path: Path) -> None:
     optional = distributions([name for names in extras for name in names])
     if layer_of(path) == "serve":
         always |= distributions(project["optional-dependencies"]["serve"])
+    if path == GPU_KERNELS:
+        always |= {"triton"}
     for name, line, deferred in imports_of(path):
         package = name.partition(".")[0]
         allowed = always | optional | {"pip"} if deferred else always  # pip is part of every environment
@@ -187,6 +192,7 @@ def test_imports_are_declared(path: Path) -> None:
         assert package in allowed, f"{shown(path, line)}: {package} is not {wanted}"
         inside = deferred or layer_of(path) == "serve" or not name.startswith("bimo.serve")
         assert inside, f"{shown(path, line)}: import the server in the function that starts it"
+        assert deferred or name != "bimo.models.kernels_gpu", f"{shown(path, line)}: import it in the function"
 
 
 def test_files_are_short() -> None:
@@ -273,7 +279,7 @@ def test_help_is_cheap() -> None:
 def test_imports_have_no_effects() -> None:
     """Import every module, optional libraries blocked: nothing printed, warned about or set globally."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules()]
-    names = [name for name in names if not name.endswith("__main__")]
+    names = [name for name in names if not name.endswith(("__main__", GPU_KERNELS.stem))]
     code = f"""
 import importlib, random, sys, warnings
 import torch, numpy, rich.progress, rich.table

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.errors import ModelError
-from bimo.models.attention import Cache, Extend, attend, positions_and_mask
+from bimo.models.attention import Cache, Extend, Mask, attend, positions_and_mask
 
 SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 # Hugging Face's names of the activation, and what torch calls the approximation that each stands for.
@@ -127,7 +127,7 @@ class Attention(nn.Module):
         self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, mask: Tensor | None, extend: Extend | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, extend: Extend | None) -> Tensor:
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
         if extend is not None:
@@ -160,7 +160,7 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, x: Tensor, mask: Tensor | None, extend: Extend | None = None) -> Tensor:  # x: (B, T, C)
+    def forward(self, x: Tensor, mask: Mask, extend: Extend | None = None) -> Tensor:  # x: (B, T, C)
         x = x + self.dropout(self.attn(self.ln_1(x), mask, extend))
         return x + self.dropout(self.mlp(self.ln_2(x)))
 

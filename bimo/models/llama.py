@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models import kernels
-from bimo.models.attention import Cache, Extend, attend, positions_and_mask
+from bimo.models.attention import Cache, Documents, Extend, Mask, attend, positions_and_mask
 from bimo.models.llama_config import Config as Config
 
 EMBEDDING_STD = 0.02
@@ -95,9 +95,13 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, extend: Extend | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, extend: Extend | None) -> Tensor:
         B, T, _ = x.shape
         q, k, v = (part(x).view(B, T, -1, self.head_dim) for part in (self.q_proj, self.k_proj, self.v_proj))
+        if isinstance(mask, Documents):
+            from bimo.models import kernels_gpu  # needs Triton, which only torch for CUDA brings
+
+            return self.o_proj(kernels_gpu.attention(q, k, v, self.q_norm, self.k_norm, cos, sin, mask))
         if self.fused and extend is None:
             return self.o_proj(kernels.attention(q, k, v, self.q_norm, self.k_norm, cos, sin, mask))
         q = rotate(self.q_norm(q).transpose(1, 2), cos, sin)  # (B, H, T, D)
@@ -137,7 +141,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(0.0)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, extend: Extend | None = None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, extend: Extend | None = None
     ) -> Tensor:  # x: (B, T, C)
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, mask, extend))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))

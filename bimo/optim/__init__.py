@@ -18,6 +18,7 @@ from bimo.optim.muon import Muon
 from bimo.optim.rule import Stepping
 
 INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers?|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
+SMALL = 1e-6  # which clipping adds to the norm
 HEADWISE_FROM = 256  # rows and columns from which Muon goes head by head: it is cheaper, and as good
 
 
@@ -90,14 +91,18 @@ class Optimizer:
         Returns:
             the norm of the whole gradient before clipping; not finite when a gradient is not, and then nothing moved.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self._named.values(), self.clip))
-        if norm - norm == 0.0:  # neither NaN nor infinite
+        gradients = [parameter.grad for parameter in self._named.values() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        value = float(norm)
+        if value - value == 0.0:  # neither NaN nor infinite
+            if value + SMALL > self.clip:
+                torch.nn.utils.clip_grads_with_norm_(self._named.values(), self.clip, norm)
             for part, peaks in zip(self._parts, self._peaks, strict=True):
                 for group, peak in zip(part.param_groups, peaks, strict=True):
                     group["lr"] = peak * multiplier
                 part.step()
         self.zero_grad()
-        return norm
+        return value
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

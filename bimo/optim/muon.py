@@ -84,20 +84,22 @@ class Muon(Rule):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for (rows, columns), parameters in shapes.items():
-                updates = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                updates = torch.stack(self._momenta(parameters, group["momentum"]))
                 if group["head_dim"]:
                     updates = orthogonalize_heads(updates, group["head_dim"], columns=group["columns"])
                 else:
                     updates = orthogonalize(updates)
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.to(parameter.dtype), alpha=-scale)
+                weights = list[Tensor](parameters)
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, updates.to(weights[0].dtype).unbind(), alpha=-scale)
 
-    def _momentum(self, parameter: nn.Parameter, share: float) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - share)
-        return torch.lerp(gradient, state["momentum"], share)
+    def _momenta(self, parameters: list[nn.Parameter], share: float) -> list[Tensor]:
+        """Each new gradient with the old ones behind it; all at once, which a GPU does in one go."""
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - share)
+        return list(torch._foreach_lerp(gradients, momenta, share))

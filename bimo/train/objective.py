@@ -5,6 +5,8 @@ Shapes: B rows, T positions, C width, V vocabulary, R positions of one chunk.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ from bimo.models import kernels
 
 CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: about what a core's cache holds
 FEWEST_ROWS = 256  # but enough that the products do not wait for the weights, which every chunk reads anew
-LARGER_CHUNK = 1 << 27  # elsewhere: enough for a GPU to be busy
+LARGER_CHUNK = 1 << 28  # elsewhere: enough for a GPU to be busy, half a gigabyte
 
 
 class LanguageModel(Protocol):
@@ -104,14 +106,19 @@ class _LabelNats(torch.autograd.Function):
 
 def _chunks(hidden: Tensor, weight: Tensor, labels: Tensor, fused: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """For a few rows at a time: which they are, their losses (R,), and the gradient of their logits (R, V)."""
-    rows = _chunk_rows(weight)
+    compute = _fused if fused else _on_gpu if has_triton(hidden.device) else _cross_entropy
+    rows = _chunk_rows(weight, len(hidden))
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
-        yield part, *(_fused if fused else _cross_entropy)(F.linear(hidden[part], weight), labels[part])
+        yield part, *compute(F.linear(hidden[part], weight), labels[part])
 
 
-def _chunk_rows(weight: Tensor) -> int:
-    return max(FEWEST_ROWS, (CHUNK_ELEMENTS if weight.device.type == "cpu" else LARGER_CHUNK) // weight.shape[0])
+def _chunk_rows(weight: Tensor, rows: int) -> int:
+    """How many of the rows at once: on a GPU chunks of one size, as small ones leave most of it idle."""
+    if weight.device.type == "cpu":
+        return max(FEWEST_ROWS, CHUNK_ELEMENTS // weight.shape[0])
+    chunks = max(1, math.ceil(rows * weight.shape[0] / LARGER_CHUNK))
+    return max(1, math.ceil(rows / chunks / FEWEST_ROWS)) * FEWEST_ROWS
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,6 +132,19 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def _fused(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The same in one pass, in the memory of the logits."""
     return kernels.cross_entropy_(logits, labels), logits
+
+
+def _on_gpu(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, on an NVIDIA GPU."""
+    from bimo.models import kernels_gpu
+
+    return kernels_gpu.cross_entropy_(logits, labels), logits
+
+
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """Whether ``kernels_gpu`` can be used: torch for CUDA brings Triton along, but not for every system."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def next_token_loss(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -167,7 +187,7 @@ def mean_nats(model: LanguageModel, batches: list[Batch]) -> float:
         hidden = model.hidden(batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids)
         hidden, labels = hidden[batch.loss_mask], batch.labels[batch.loss_mask]
         weight = model.output_weight.to(hidden.dtype)
-        rows = _chunk_rows(weight)
+        rows = _chunk_rows(weight, len(hidden))
         for part, target in zip(hidden.split(rows), labels.split(rows), strict=True):
             total += F.cross_entropy(F.linear(part, weight).float(), target, reduction="sum").item()
         count += labels.shape[0]

@@ -92,6 +92,27 @@ def test_clipping_scales_the_whole_gradient() -> None:
     assert first.flatten()[0].item() == pytest.approx(0.1 * 0.25 / math.sqrt(count), rel=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e-4, 0.01, 0.2])
+def test_clipping_is_that_of_torch_to_the_bit(size: float) -> None:
+    """AdamW's first moment shows what it was given; a gradient below the limit is not touched."""
+    model = small_model()
+    optimizer = Optimizer(model, OptimizerConfig("adamw", clip=0.25))
+    for seed, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * size
+    expected = {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    twin = [torch.nn.Parameter(torch.zeros_like(one)) for one in expected.values()]
+    for parameter, gradient in zip(twin, expected.values(), strict=True):
+        parameter.grad = gradient
+    norm = torch.nn.utils.clip_grad_norm_(twin, 0.25)
+    assert optimizer.step(1.0) == norm.item()
+    state = optimizer.state_tensors()
+    for name, gradient in expected.items():
+        moment = torch.zeros_like(gradient).lerp_(gradient, 1 - 0.9)
+        torch.testing.assert_close(state[f"{name}.exp_avg"], moment, rtol=1e-6, atol=0)
+
+
 def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     model = small_model()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

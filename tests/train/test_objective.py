@@ -165,3 +165,10 @@ def test_without_gradients_nothing_is_kept() -> None:
     with torch.no_grad():
         nats = label_nats(Bigrams(), make_batch())
     assert not nats.requires_grad and nats.shape == (make_batch().tokens,)
+
+
+def test_a_gpu_gets_chunks_of_one_size() -> None:
+    weight = torch.empty(50_304, 8, device="meta")
+    rows = objective._chunk_rows(weight, 32_768)
+    assert rows == 4864 and rows * weight.shape[0] <= objective.LARGER_CHUNK and 7 * rows >= 32_768
+    assert objective._chunk_rows(weight, 0) == objective._chunk_rows(weight, 3) == objective.FEWEST_ROWS
