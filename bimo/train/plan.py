@@ -123,10 +123,12 @@ def plan_shape(
     plan.choose("model.initial", "bigram" if small else "random", reason)
     if plan.config.start is None:
         _check_model(plan.config.model)
-    size = default_batch(model.width)
+    size = default_batch(model.width, plan.config.device)
     while size > 1 and size * context * 8 > anchor.unique_tokens:
         size //= 2
-    plan.choose("batch.size", size, "small batches make more steps of the same text")
+    on_gpu = plan.config.device == "cuda"
+    reason = "fewer leave a GPU idle" if on_gpu else "small batches make more steps of the same text"
+    plan.choose("batch.size", size, reason)
     return choice
 
 

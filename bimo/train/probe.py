@@ -31,9 +31,10 @@ from bimo.train.objective import next_token_loss
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REPEATS = 5
 EFFICIENCY = 0.45  # share of the matmul peak that training reaches, before it is measured
-WIDTHS = {"cpu": (64, 128, 384), "cuda": (256, 768), "mps": (128, 384)}
+WIDTHS = {"cpu": (64, 128, 384), "cuda": (256, 768, 1536), "mps": (128, 384)}
 TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT = 2, 2048, 256
 COPIED_BYTES = 1 << 26
+GPU_ROWS = 64
 PATIENCE = 6.0  # seconds, after which no further width is begun
 BUSY = 0.7  # share of the time in which this process computes, below which other programs took it away
 TRIALS, LONGEST_TRIAL = 2, 3.0  # steps of each width, and the seconds of one that are too many
@@ -118,7 +119,7 @@ def measure(device: torch.device) -> Machine:
     for width in WIDTHS[device.type]:
         if time.perf_counter() - began > PATIENCE:
             break
-        if efficiency and _trial_flops(width) > LONGEST_TRIAL * min(efficiency.values()) * machine.peak[dtype]:
+        if efficiency and _trial_flops(width, device) > LONGEST_TRIAL * min(efficiency.values()) * machine.peak[dtype]:
             break  # a slow or busy machine will not train such widths in any short time
         efficiency[width] = _step_speed(width, dtype, device) / machine.peak[dtype]
         return_memory()
@@ -179,7 +180,7 @@ def _step_speed(width: int, dtype: str, device: torch.device) -> float:
     model.to(device).train()
     model.compute_dtype, model.fused = PRECISIONS[dtype], kernels.usable(device)
     optimizer = Optimizer(model, OptimizerConfig())
-    rows = default_batch(width)
+    rows = default_batch(width, device.type)
     batch = _random_batch(rows, generator).to(device)
 
     def step() -> None:
@@ -188,12 +189,13 @@ def _step_speed(width: int, dtype: str, device: torch.device) -> float:
         optimizer.step(0.0)
 
     step()  # the first is slower
-    return _trial_flops(width) / min(seconds_of(step, device, repeats=1) for _ in range(TRIALS))
+    return _trial_flops(width, device) / min(seconds_of(step, device, repeats=1) for _ in range(TRIALS))
 
 
-def _trial_flops(width: int) -> float:
+def _trial_flops(width: int, device: torch.device) -> float:
     """FLOPs of one step of the trial."""
-    return step_flops(width, TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT) * default_batch(width) * TRIAL_CONTEXT
+    tokens = default_batch(width, device.type) * TRIAL_CONTEXT
+    return step_flops(width, TRIAL_LAYERS, TRIAL_VOCABULARY, TRIAL_CONTEXT) * tokens
 
 
 def _random_batch(rows: int, generator: torch.Generator) -> Batch:
@@ -214,9 +216,12 @@ def inner_width(width: int) -> int:
     return -(-width * 8 // 3 // 64) * 64
 
 
-def default_batch(width: int) -> int:
-    """Rows of a step: small batches make more steps of the same text, large matrices fill the machine anyway."""
-    return 8 if width < 512 else 32
+def default_batch(width: int, device: str = "cpu") -> int:
+    """Rows of a step: small batches make more steps of the same text, large matrices fill the machine anyway.
+
+    Nothing small fills a GPU: whatever is launched takes its time, and the rows beside it are free.
+    """
+    return GPU_ROWS if device == "cuda" else 8 if width < 512 else 32
 
 
 def active_parameters(width: int, layers: int, vocabulary: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bimo.train import probe as module
-from bimo.train.probe import Machine, forget, probe
+from bimo.train.probe import Machine, default_batch, forget, probe
 
 CPU = torch.device("cpu")
 
@@ -115,3 +115,8 @@ def test_a_real_measurement_is_of_plausible_size(monkeypatch: pytest.MonkeyPatch
     machine = module.measure(CPU)
     assert all(1e8 < speed < 1e15 for speed in (*machine.peak.values(), *machine.narrow.values()))
     assert 1e8 < machine.bandwidth < 1e13 and 0 < machine.efficiency[32] < 1
+
+
+def test_a_gpu_gets_rows_enough_to_be_busy() -> None:
+    assert default_batch(64, "cuda") == default_batch(1536, "cuda") == 64
+    assert default_batch(64) == 8 and default_batch(768, "cpu") == 32
