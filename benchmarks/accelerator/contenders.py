@@ -1,54 +1,54 @@
 """bimo on a GPU in several forms, and the sessions that its peers run in.
 
-bimo's model, loss, optimizer, schedule and loop are its own; what varies is attention and how it is compiled.
+bimo's model, batches, loss, optimizer, schedule, loop and compiling are its own; a form may leave something out.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from benchmarks.accelerator.text import Text
 from benchmarks.peers.session import Session
-from bimo.batches.loader import Batch
+from bimo.batches.loader import Batch, PackedBatches
 from bimo.models import gpt2, llama
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.optim.schedule import ScheduleConfig, multiplier
 from bimo.train import objective
-from bimo.train.loop import Progress, fit
+from bimo.train.build import compile_layers, eagerly
+from bimo.train.loop import Hook, Progress, fit
 
 
 @dataclass(frozen=True)
-class Variant:
+class Form:
     """A form of bimo.
 
     Attributes:
-        attention: "dense" (documents kept apart by a mask), "flash" (causal, documents not kept apart), "flex" (kept
-            apart by a block mask).
-        mode: of torch.compile; None = not compiled.
+        compiled: "layers" as `bimo train` does it, "whole" = the model as one graph, "graphs" = that one as CUDA graphs
+            too, or nothing.
+        documents: kept apart, as `bimo train` does it; else every token sees all before it.
         qwen3: Qwen3's architecture, else GPT-2's.
     """
 
-    attention: str
-    mode: str | None
+    compiled: str = "layers"
+    documents: bool = True
     qwen3: bool = True
 
 
-VARIANTS = {
-    "qwen3-dense": Variant("dense", "default"),
-    "qwen3-flash": Variant("flash", "default"),
-    "qwen3-flash-graphs": Variant("flash", "reduce-overhead"),
-    "qwen3-flex": Variant("flex", "default"),
-    "qwen3-eager": Variant("flash", None),
-    "gpt2-flash": Variant("flash", "default", qwen3=False),
+FORMS = {
+    "bimo": Form(),
+    "causal": Form(documents=False),
+    "whole": Form("whole", documents=False),
+    "graphs": Form("graphs", documents=False),
+    "eager": Form(""),
+    "gpt2": Form(qwen3=False),
 }
 
 
@@ -71,8 +71,8 @@ class _PeerSession(Session):
         }
 
 
-def hf_session(
-    data: Path, form: str, shape: dict[str, int], seconds: float, rows: int, *, rate: float, family: str = "gpt2"
+def peer_session(
+    data: Path, form: str, shape: dict[str, int], seconds: float, rows: int, *, rate: float, family: str
 ) -> _PeerSession:
     """A peer's session in this process; its clock starts now, imports not counted."""
     return _PeerSession(
@@ -83,72 +83,50 @@ def hf_session(
 class Bimo:
     """bimo's model and trainer in one form."""
 
-    def __init__(self, variant: Variant, shape: dict[str, int], device: str) -> None:
-        self.began, self.variant, self.shape, self.device = time.monotonic(), variant, shape, device
-        self.blocks: BlockMask | None = None
-        self.model: Any = _llama(shape) if variant.qwen3 else _gpt2(shape)
+    def __init__(self, form: Form, shape: dict[str, int], device: str) -> None:
+        self.began, self.form, self.shape = time.monotonic(), form, shape
+        self.model: Any = _llama(shape) if form.qwen3 else _gpt2(shape)
         self.model.init_weights(torch.Generator().manual_seed(0))
         self.model.to(device)
         self.model.compute_dtype = torch.bfloat16
-        self.hidden = self._flex if variant.attention == "flex" else self.model.hidden
-        if variant.mode is not None and device == "cuda":
-            self.hidden = torch.compile(self.hidden, mode=None if variant.mode == "default" else variant.mode)
+        self.fused, self.hidden = False, self.model.hidden
+        if device == "cuda" and form.compiled == "layers":
+            compile_layers(self.model)
+        elif device == "cuda" and form.compiled:
+            mode = "reduce-overhead" if form.compiled == "graphs" else None
+            self.hidden = torch.compile(lambda ids: self.model.hidden(ids), mode=mode)
 
-    @property
-    def output_weight(self) -> Tensor:
-        """(V, C), for the loss."""
-        weight: Tensor = self.model.output_weight
-        return weight
-
-    def _flex(self, input_ids: Tensor, **_: Any) -> Tensor:
-        """The model with FlexAttention in place of its own attention for the time of a call."""
-        own, llama.attend = llama.attend, self._attend  # type: ignore[assignment]
-        try:
-            hidden: Tensor = self.model.hidden(input_ids)
-        finally:
-            llama.attend = own
-        return hidden
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, _: Tensor | None) -> Tensor:
-        found = flex_attention(q, k, v, block_mask=self.blocks)
-        assert isinstance(found, Tensor)
-        return found
-
-    def loss(self, _: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Bimo's objective over this form's hidden states."""
-        if self.variant.mode == "reduce-overhead" and self.device == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()
-        if self.variant.attention == "flex":
-            segments, length = batch.segment_ids, batch.input_ids.shape[1]
-
-            def visible(b: Tensor, _: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                return (q >= k) & (segments[b, q] == segments[b, k])
-
-            self.blocks = create_block_mask(visible, segments.shape[0], None, length, length, self.device)
-        return objective.next_token_loss(_Seen(self), batch)
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Bimo's objective, the hidden states in this form."""
+        return objective.next_token_loss(model if self.form.documents else _Causal(self), batch)
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Scores (B, T, V), as the held-out rows are measured: uncompiled, documents not kept apart."""
-        hidden: Tensor = self.model.hidden(ids)
-        scores: Tensor = self.model.logits(hidden)
+        """Scores (B, T, V) of held-out rows, uncompiled, documents kept apart if they were in training."""
+        segments = (ids == 0).cumsum(dim=1)
+        steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        positions = steps - torch.where(ids == 0, steps, 0).cummax(dim=1).values
+        told = {"position_ids": positions, "segment_ids": segments} if self.form.documents else {}
+        with eagerly():
+            scores: Tensor = self.model(ids, **told)
         return scores
 
-    def train(self, text: Text, rows: int, seconds: float) -> dict[str, Any]:
+    def train(self, text: Text, rows: int, seconds: float, hooks: Sequence[Hook] = ()) -> dict[str, Any]:
         """Train for so many seconds since this object was made, and return what every contender reports."""
         session = _PeerSession(
             self.began, seconds, Path(), Path(), "bimo", "bimo", 0, torch.get_num_threads(), self.shape
         )
         session.mark("ready")
-        schedule = ScheduleConfig()
+        schedule, context = ScheduleConfig(), self.shape["context"]
 
         def watch(progress: Progress) -> None:
-            if session.stepped(rows * self.shape["context"]):
+            if session.stepped(rows * context):
                 progress.stop = "the time is over"
 
-        optimizer, batches = Optimizer(self.model, OptimizerConfig()), _batches(text, rows, self.shape["context"])
+        stream: Any = SimpleNamespace(ids=text.train, count=len(text.train), eos_id=0)
+        batches = PackedBatches(stream, batch_size=rows, context_length=context, seed=0)
         fit(
-            self.model, batches, self.loss, optimizer,
-            lambda step, steps: multiplier(schedule, round(session.share() * 1000), 1000), [watch],
+            self.model, batches, self.loss, Optimizer(self.model, OptimizerConfig()),
+            lambda step, steps: multiplier(schedule, round(session.share() * 1000), 1000), [watch, *hooks],
             progress=Progress(steps=10**9),
         )  # fmt: skip
         session.trained()
@@ -156,38 +134,25 @@ class Bimo:
         return session.facts()
 
 
-class _Seen:
-    """What the objective asks of a model, given by a form of bimo."""
+class _Causal:
+    """A model that is not told where documents begin."""
 
-    def __init__(self, form: Bimo) -> None:
-        self._form = form
-        self.output_weight = form.output_weight
+    fused = False
+
+    def __init__(self, contender: Bimo) -> None:
+        self._contender = contender
+
+    @property
+    def output_weight(self) -> Tensor:
+        weight: Tensor = self._contender.model.output_weight
+        return weight
 
     def hidden(self, input_ids: Tensor, *, position_ids: Tensor | None, segment_ids: Tensor | None) -> Tensor:
-        form = self._form
-        if form.variant.attention == "dense":
-            hidden: Tensor = form.hidden(input_ids, position_ids=position_ids, segment_ids=segment_ids)
+        if self._contender.form.compiled != "graphs":
+            hidden: Tensor = self._contender.hidden(input_ids)
             return hidden
-        hidden = form.hidden(input_ids)
-        return hidden.clone() if form.variant.mode == "reduce-overhead" else hidden
-
-
-def _batches(text: Text, rows: int, length: int) -> Iterator[Batch]:
-    generator = np.random.default_rng(0)
-    steps = np.arange(length)
-    while True:
-        window = text.rows(generator, rows, length)  # (B, T + 1)
-        begins = window[:, :-1] == 0
-        segments = np.cumsum(begins, axis=1, dtype=np.int32)
-        last = np.maximum.accumulate(np.where(begins, steps, 0), axis=1)
-        yield Batch(
-            input_ids=torch.from_numpy(window[:, :-1].copy()),
-            labels=torch.from_numpy(window[:, 1:].copy()),
-            loss_mask=torch.ones((rows, length), dtype=torch.bool),
-            position_ids=torch.from_numpy(steps - last),
-            segment_ids=torch.from_numpy(segments),
-            positions=torch.zeros(rows, dtype=torch.int64),
-        )
+        torch.compiler.cudagraph_mark_step_begin()
+        return self._contender.hidden(input_ids).clone()
 
 
 def _llama(shape: dict[str, int]) -> llama.Model:

@@ -1,11 +1,11 @@
-"""Text that every Python brings: its standard library, in a vocabulary of its commonest words, bytes for the rest."""
+"""Text that is there: Python's library and what is installed, in a vocabulary of its commonest words, else bytes."""
 
 from __future__ import annotations
 
 import collections
 import re
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 PIECE = re.compile(rb" ?[A-Za-z_]+|[0-9]| ?[^A-Za-z_0-9\s]+|\s+")
 FIRST_WORD = 257  # 0 starts a file, 1 to 256 are bytes
 HELD_OUT = 20  # every so manieth file
-HELD_OUT_ROWS = 256
+HELD_OUT_ROWS, ROWS_AT_ONCE = 256, 8
 
 
 class Text:
@@ -27,8 +27,9 @@ class Text:
         self.train, self.held_out = train, held_out
 
     def write(self, folder: Path) -> None:
-        """The training ids as the peers' programs read them."""
-        self.train.astype("<u2").tofile(folder / "train.bin")
+        """The ids as the peers' programs read them."""
+        for name, ids in {"train": self.train, "validation": self.held_out}.items():
+            ids.astype("<u2").tofile(folder / f"{name}.bin")
 
     def rows(self, generator: np.random.Generator, count: int, length: int) -> np.ndarray[Any, Any]:
         """Rows at random places, with one id more than ``length`` (count, length + 1)."""
@@ -38,41 +39,48 @@ class Text:
     def held_out_nats(self, logits: Callable[[Tensor], Tensor], length: int, device: str) -> float:
         """Mean nats a token of held-out rows that do not overlap, the same for every model."""
         count = min(HELD_OUT_ROWS, (len(self.held_out) - 1) // length)
+        rows = np.stack([self.held_out[row * length : (row + 1) * length + 1] for row in range(count)])
         total = 0.0
         with torch.no_grad():
-            for row in range(count):
-                ids = self.held_out[row * length : (row + 1) * length + 1].astype(np.int64)
-                window = torch.from_numpy(ids)[None].to(device)
+            for window in torch.from_numpy(rows.astype(np.int64)).to(device).split(ROWS_AT_ONCE):
                 with torch.autocast(device, torch.bfloat16):
                     scores = logits(window[:, :-1])
-                total += F.cross_entropy(scores[0].float(), window[0, 1:]).item()
-        return total / count
+                total += F.cross_entropy(scores.flatten(0, 1).float(), window[:, 1:].flatten(), reduction="sum").item()
+        return total / (count * length)
 
 
-def read_text(vocabulary: int, most_bytes: int = 40_000_000) -> Text:
-    """The standard library of this Python, tests and installed packages left out."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    paths = sorted(path for path in root.rglob("*.py") if not {"site-packages", "test", "tests"} & set(path.parts))
-    files: list[bytes] = []
-    for path in paths:
-        files.append(path.read_bytes())
-        most_bytes -= len(files[-1])
+def read_text(vocabulary: int, most_bytes: int = 24_000_000) -> Text:
+    """The standard library of this Python, then the installed packages in the order of their names; tests left out."""
+    files: list[list[bytes]] = []
+    for path in _sources():
+        content = path.read_bytes()
+        files.append(PIECE.findall(content))
+        most_bytes -= len(content)
         if most_bytes < 0:
             break
     counts: collections.Counter[bytes] = collections.Counter()
-    for number, content in enumerate(files):
+    for number, pieces in enumerate(files):
         if number % HELD_OUT:
-            counts.update(PIECE.findall(content))
+            counts.update(pieces)
     words = {word: FIRST_WORD + i for i, (word, _) in enumerate(counts.most_common(vocabulary - FIRST_WORD))}
 
-    def encode(content: bytes) -> list[int]:
+    def encode(pieces: list[bytes]) -> list[int]:
         ids = [0]
-        for piece in PIECE.findall(content):
+        for piece in pieces:
             known = words.get(piece)
             ids += [known] if known is not None else [1 + byte for byte in piece]
         return ids
 
     parts: tuple[list[int], list[int]] = ([], [])
-    for number, content in enumerate(files):
-        parts[number % HELD_OUT == 0].extend(encode(content))
+    for number, pieces in enumerate(files):
+        parts[number % HELD_OUT == 0].extend(encode(pieces))
     return Text(*(np.array(part, dtype=np.uint16) for part in parts))
+
+
+def _sources() -> Iterator[Path]:
+    places = sysconfig.get_paths()
+    for root in (Path(places["stdlib"]), Path(places["purelib"])):
+        for path in sorted(root.rglob("*.py")):
+            below = path.relative_to(root).parts
+            if not {"site-packages", "dist-packages", "test", "tests"} & set(below) and path.is_file():
+                yield path

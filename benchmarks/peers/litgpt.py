@@ -128,12 +128,18 @@ def train(session: Session) -> tuple[Any, dict[str, Any]]:
     return kept["model"], {"learning_rate": rate, "batch": rows, "rows_in_a_pass": micro}
 
 
+def plain(model: Any) -> Any:
+    """What Fabric and the compiler wrapped."""
+    while hasattr(model, "module") or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    return model
+
+
 def main() -> None:
     """Train and write weights and result."""
     session = session_from_arguments(("llama",))
     model, settings = train(session)
-    while hasattr(model, "module") or hasattr(model, "_orig_mod"):  # what Fabric and the compiler wrapped
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    model = plain(model)
     tables = [model.transformer.wte.weight, model.lm_head.weight]
     session.finish(model.state_dict(), *count(model, tables), settings)
     sys.stdout.flush()
