@@ -1,4 +1,4 @@
-"""The mean of the weights of the last steps, which can be better than any of them (Izmailov et al. 2018, §3).
+"""Other weights than the newest: the best so far, and the mean of the last (Izmailov et al. 2018, §3), often better.
 
 Averaging the tail of a training, with weight 1 for each sample, is Polyak and Ruppert's averaging begun late.
 """
@@ -6,7 +6,8 @@ Averaging the tail of a training, with weight 1 for each sample, is Polyak and R
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -42,21 +43,9 @@ class Average:
                 else:
                     self._mean[name] = parameter.detach().clone()
 
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """The model with the mean as its weights; afterwards it has its own again, bit for bit."""
-        with torch.no_grad():
-            own = {name: parameter.detach().clone() for name, parameter in trained_parameters(self._model).items()}
-            self._fill(self._mean)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                self._fill(own)
-
-    def _fill(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, parameter in trained_parameters(self._model).items():
-            parameter.copy_(tensors[name])
+        return having(self._model, self._mean)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The mean, for a checkpoint; empty before the tail."""
@@ -67,3 +56,53 @@ class Average:
         self.count = count
         for name, parameter in trained_parameters(self._model).items() if count else ():
             self._mean[name] = tensors[PREFIX + name].to(parameter.device)
+
+
+class Kept:
+    """The weights at the best validation so far, which are to be written.
+
+    A GPU takes hundreds of steps in the time that writing takes: there they are held, and written with the next
+    checkpoint, before which a crash would go back to the last one anyway.
+
+    Args:
+        write: saves the weights that the model has.
+        held: keep a copy until :meth:`flush`; else they are written at once.
+    """
+
+    def __init__(self, model: nn.Module, write: Callable[[], None], *, held: bool) -> None:
+        self._model, self._write, self._held = model, write, held
+        self._weights: dict[str, Tensor] = {}
+
+    def __call__(self) -> None:
+        if self._held:
+            self._weights = _copied(self._model)
+        else:
+            self._write()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self._weights:
+            with having(self._model, self._weights):
+                self._write()
+            self._weights = {}
+
+
+@contextlib.contextmanager
+def having(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model with other weights; afterwards it has its own again, bit for bit."""
+    own = _copied(model)
+    _fill(model, weights)
+    try:
+        yield
+    finally:
+        _fill(model, own)
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trained_parameters(model).items()}
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in trained_parameters(model).items():
+        parameter.copy_(weights[name])

@@ -68,11 +68,13 @@ class Validate:
     def __call__(self, progress: Progress) -> None:
         if progress.step % self._every and progress.step != progress.steps:
             return
-        improved = self._improved(progress.step, value := self._measure())
+        value, improved = self._measure(), False
         if self._average and self._average.count:
             with self._average.applied():
-                improved |= self._improved(progress.step, averaged := self._measure())
-            value = min(value, averaged)
+                averaged = self._measure()
+                if averaged < value:
+                    value, improved = averaged, self._improved(progress.step, averaged)
+        improved |= self._improved(progress.step, value)  # unless that was the average, which is kept already
         self.last = (progress.step, value)
         if improved:
             return

@@ -13,7 +13,7 @@ from bimo.optim import Optimizer
 from bimo.optim.schedule import falls_at, multiplier
 from bimo.run import Run
 from bimo.train import hooks
-from bimo.train.average import Average
+from bimo.train.average import Average, Kept
 from bimo.train.build import compile_layers
 from bimo.train.checkpoint import Checkpoint, save_checkpoint
 from bimo.train.config import TrainConfig
@@ -85,7 +85,10 @@ def learn(
     if config.compile:
         compile_layers(model)
 
+    kept = Kept(model, learner.keep, held=next(model.parameters()).device.type == "cuda")
+
     def save(progress: Progress) -> None:
+        kept.flush()
         state = {**hooks.progress_state(progress, best), "batches": batches.state()}
         state |= {"guard": guard.state(), "averaged": average.count}
         further, good = average.state_tensors(), guard.trend.good
@@ -93,7 +96,7 @@ def learn(
         lineage.write()
 
     every, patience = config.evaluate_every, config.patience
-    validate = hooks.Validate(learner.measure, learner.keep, every=every, patience=patience, best=best, average=average)
+    validate = hooks.Validate(learner.measure, kept, every=every, patience=patience, best=best, average=average)
     with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
         report = hooks.Report(
             run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=learner.peak_share, read=learner.read,
@@ -112,6 +115,7 @@ def learn(
                 model, batches, learner.loss, optimizer, schedule, after,
                 progress=progress, accumulate=config.batch.accumulate, seed=config.seed,
             )  # fmt: skip
+        kept.flush()
     if progress.stop == hooks.INTERRUPTED:
         lineage.interrupted(progress)
         done = f"Stopped after step {progress.step} of {progress.steps}"

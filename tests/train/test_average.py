@@ -13,7 +13,7 @@ from torch import nn
 
 from bimo.models import load_model
 from bimo.run import Run
-from bimo.train.average import EVERY, Average
+from bimo.train.average import EVERY, Average, Kept
 from bimo.train.checkpoint import load_checkpoint
 from bimo.train.hooks import Best, Validate
 from bimo.train.loop import Progress
@@ -59,8 +59,34 @@ def test_the_better_of_the_two_is_kept() -> None:
         best = Best()
         validate = Validate(measure, keep, every=1, patience=0, best=best, average=average)
         validate(Progress(step=12, steps=12))
-        assert saved[-1] == kept and best.bits_per_byte == 1.0 and validate.last == (12, 1.0)
+        assert saved == [kept] and best.bits_per_byte == 1.0 and validate.last == (12, 1.0)
         assert float(model.weight[0, 0]) == 144.0
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_the_best_weights_are_written_at_once_or_with_the_checkpoint(held: bool) -> None:
+    model = torch.nn.Linear(2, 2)
+    written: list[float] = []
+    kept = Kept(model, lambda: written.append(float(model.weight[0, 0])), held=held)
+    for value in (1.0, 2.0, 3.0):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        if value < 3:
+            kept()
+    assert written == ([] if held else [1.0, 2.0])
+    kept.flush()
+    kept.flush()
+    assert written == ([2.0] if held else [1.0, 2.0])
+    assert float(model.weight[0, 0]) == 3.0
+
+
+def test_held_weights_make_the_same_run(
+    averaged: Run, text_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bimo.train.learn.Kept", lambda model, write, held: Kept(model, write, held=not held))
+    config = {**tiny, "averaging": 0.5, "schedule": {"name": "constant"}, "optimizer": RATES}
+    run = train(text_folder, None, tmp_path / "run", config=config, quiet=True)
+    assert (run.path / "model.safetensors").read_bytes() == (averaged.path / "model.safetensors").read_bytes()
 
 
 RATES = {"learning_rate": 0.08, "adamw_learning_rate": 0.02}
