@@ -21,6 +21,7 @@ import gc
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -65,6 +66,7 @@ Logits = Callable[[torch.Tensor], torch.Tensor]
 Trained = Callable[[Any], tuple[torch.nn.Module, Logits]]
 PEER_RATE = 6e-4  # peak learning rate, as GPT-3's paper has it for this size
 MFU_GOAL, TIME_GOAL = 0.50, 1 / 3
+APART = ("litgpt",)  # refuses to run where Trainer has set how precise float32 products are
 SHARES = (1 / 8, 1 / 4, 1 / 3, 1 / 2, 1.0)  # of the peer's minutes that bimo gets, until one is enough
 SPEED_SECONDS = 20.0  # for each form of bimo, compiling included; speed is that of the second half of the steps
 PEERS = {  # by library, where it is one; the forms in the order in which they are measured
@@ -213,13 +215,23 @@ class Bench:
             self.part(f"speed-{name}", lambda name=name: self.bimo(name, min(SPEED_SECONDS, self.seconds)))
         self.part("where", self.where)
         for name, library in PEERS.items():
-            if not library or importlib.util.find_spec(library):
-                self.part(name, lambda name=name: self.peer(name))
+            if library and not importlib.util.find_spec(library):
+                continue
+            if library in APART and not self.chosen:
+                self._in_a_process_of_its_own(name)
+            self.part(name, lambda name=name: self.peer(name))
         targets = [self.found[name]["held_out_nats"] for name in PEERS if "held_out_nats" in self.found.get(name, {})]
         for share in SHARES:
             run = self.part(f"bimo-{share:.3f}", lambda share=share: self.bimo("bimo", share * self.seconds))
             if "failed" not in run and run["held_out_nats"] <= min(targets, default=0.0):
                 break
+
+    def _in_a_process_of_its_own(self, name: str) -> None:
+        """Have the part's file made, where there are files."""
+        if self.folder is None or (self.folder / f"{name}.json").is_file():
+            return
+        command = [sys.executable, __file__, "--device", self.device, "--minutes", str(self.seconds / 60)]
+        subprocess.run([*command, "--parts", name], check=False)
 
 
 @contextlib.contextmanager
