@@ -49,6 +49,7 @@ PHRASES = (
     (r"two matrices learn faster, and both are small", "两个矩阵学得更快，而且都不大"),
     (r"starts at the word pairs of the text", "从文本中相邻词元的统计开始"),
     (r"word pairs need two embeddings and a small vocabulary", "相邻词元统计需要两个嵌入矩阵和小词表"),
+    (r"fewer leave a GPU idle", "再少，GPU 就闲着"),
     (r"small batches make more steps of the same text", "批次小，同样的文本能走更多步"),
     (r"(\S+) s at (\S+) ms a step", "{0} 秒，每步 {1} 毫秒"),
     (

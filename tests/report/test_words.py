@@ -36,7 +36,7 @@ def reasons() -> set[str]:
     machine = Machine({"float32": 2e11, "bfloat16": 4e11}, {"float32": 1e11, "bfloat16": 3e11})
     found: set[str] = set()
     budgets, families = ("90s", "10m", "5h", "9d", "200k-tokens", "3-epochs", "3-bpb"), ("qwen3", "gpt2")
-    for budget, size, family, device in itertools.product(budgets, (2e5, 4e8), families, ("cpu", "mps")):
+    for budget, size, family, device in itertools.product(budgets, (2e5, 4e8), families, ("cpu", "cuda", "mps")):
         limit = parse_budget(budget)
         plan = Plan(TrainConfig(budget=budget, device=device, model=ModelConfig(family=family)))  # type: ignore[arg-type]
         plan_arithmetic(plan, machine)

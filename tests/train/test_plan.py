@@ -103,6 +103,15 @@ def test_short_trainings_are_not_compiled() -> None:
     assert planned(TrainConfig(), "10k-tokens").config.compile is False
 
 
+def test_a_gpu_is_kept_busy_and_compiles_sooner() -> None:
+    plan = planned(TrainConfig(device="cuda"), "4m", FAST, 400 * MB)
+    assert plan.config.batch.size == 64 and ("batch.size", 64, "fewer leave a GPU idle") in plan.reasons
+    assert (
+        plan.config.compile is True
+        and planned(TrainConfig(device="cuda"), "1m", FAST, 400 * MB).config.compile is False
+    )
+
+
 def test_validation_takes_its_share() -> None:
     config = planned(TrainConfig(), "10m").config
     assert config.steps and config.batch.size and config.model.context and config.evaluate_every
