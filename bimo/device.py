@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import math
 import os
 import platform
@@ -139,6 +140,16 @@ def processor_features() -> frozenset[str]:
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for it; processors without are up to 60 times slower than in float32."""
     return device.type != "cpu" or any(feature.endswith("bf16") for feature in processor_features())
+
+
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """Whether Triton compiles for the device: torch for CUDA brings it along, though not on every system."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    import torch
+
+    return torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def computed_in(stored: torch.dtype, device: torch.device) -> torch.dtype:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimo.device import has_triton
+
 # Up to so many positions attention on a CPU is written out: faster than the fused kernel, but its memory is T * S.
 WRITTEN_OUT_UP_TO = 1024
 FLASH_PRECISIONS = (torch.bfloat16, torch.float16)
@@ -126,12 +128,8 @@ def starts_of(segment_ids: Tensor) -> Tensor:
 
 @functools.cache
 def has_flash_attention(device: torch.device) -> bool:
-    """Whether the device has FlashAttention for documents of different lengths (Dao 2023): NVIDIA's since Ampere.
-
-    If so, it has the kernels of ``kernels_gpu`` too.
-    """
-    needed = ("torch.nn.attention.varlen", "triton")  # new in torch 2.10; not for every system
-    if device.type != "cuda" or not all(map(importlib.util.find_spec, needed)):
+    """Whether FlashAttention (Dao 2023) can keep documents apart there: on NVIDIA's since Ampere, with Triton."""
+    if not has_triton(device) or importlib.util.find_spec("torch.nn.attention.varlen") is None:  # new in torch 2.10
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 

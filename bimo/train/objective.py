@@ -5,8 +5,6 @@ Shapes: B rows, T positions, C width, V vocabulary, R positions of one chunk.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bimo.batches.loader import Batch
+from bimo.device import has_triton
 from bimo.models import kernels
 
 CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: about what a core's cache holds
@@ -139,12 +138,6 @@ def _on_gpu(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     from bimo.models import kernels_gpu
 
     return kernels_gpu.cross_entropy_(logits, labels), logits
-
-
-@functools.cache
-def has_triton(device: torch.device) -> bool:
-    """Whether ``kernels_gpu`` can be used: torch for CUDA brings Triton along, but not for every system."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def next_token_loss(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:

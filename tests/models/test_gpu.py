@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bimo.batches.loader import Batch
-from bimo.device import resolve_device
+from bimo.device import has_triton, resolve_device
 from bimo.models import gpt2, llama
 from bimo.models.attention import Documents, has_flash_attention, positions_and_mask, starts_of
 from bimo.train import objective
@@ -52,7 +52,7 @@ def test_starts_are_those_of_the_segments_of_all_rows() -> None:
 
 def test_no_device_but_an_nvidia_gpu_has_flash_attention() -> None:
     assert not has_flash_attention(torch.device("cpu")) and not has_flash_attention(torch.device("mps"))
-    assert not objective.has_triton(torch.device("cpu"))
+    assert not has_triton(torch.device("cpu"))
 
 
 def values_and_gradients(
