@@ -19,6 +19,7 @@ from benchmarks.accelerator.text import Text
 from benchmarks.peers.session import Session
 from bimo.batches.loader import Batch, PackedBatches
 from bimo.models import gpt2, llama
+from bimo.models.attention import first_visible
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.optim.schedule import ScheduleConfig, multiplier
 from bimo.train import objective
@@ -89,7 +90,7 @@ class Bimo:
         self.model.init_weights(torch.Generator().manual_seed(0))
         self.model.to(device)
         self.model.compute_dtype = torch.bfloat16
-        self.fused, self.hidden = False, self.model.hidden
+        self.hidden = self.model.hidden
         if device == "cuda" and form.compiled == "layers":
             compile_layers(self.model)
         elif device == "cuda" and form.compiled:
@@ -103,8 +104,7 @@ class Bimo:
     def logits(self, ids: Tensor) -> Tensor:
         """Scores (B, T, V) of held-out rows, uncompiled, documents kept apart if they were in training."""
         segments = (ids == 0).cumsum(dim=1)
-        steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        positions = steps - torch.where(ids == 0, steps, 0).cummax(dim=1).values
+        positions = torch.arange(ids.shape[1], device=ids.device) - first_visible(segments)
         told = {"position_ids": positions, "segment_ids": segments} if self.form.documents else {}
         with eagerly():
             scores: Tensor = self.model(ids, **told)

@@ -28,7 +28,7 @@ VOCABULARIES = ((4e6, 2048), (60e6, 8192), (math.inf, 32_768))
 LITTLE_TEXT = 300_000  # bytes below which a vocabulary has to be small
 TOKENS_PER_PARAMETER, USEFUL_EPOCHS = 4.0, 12.0  # of a model that fills a budget, when only its rough size matters
 BYTES_PER_TOKEN = 3.0  # before the tokenizer is there to measure it
-SHORTEST_COMPILE, ON_GPU = 240.0, 120.0  # seconds of training below which compiling the layers does not pay
+SHORTEST_COMPILE, SHORTEST_ON_GPU = 240.0, 120.0  # seconds of training below which compiling the layers does not pay
 EVALUATIONS, FEWEST_BETWEEN = 20, 5
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 0.02  # between checkpoints at least; of the time at most
 SAVED_BYTES, SAVED_BYTES_A_SECOND = 12, 3e8  # of a checkpoint for each parameter; written, hashed and flushed
@@ -209,7 +209,7 @@ def plan_compilation(plan: Plan, budget: Budget, machine: Machine, seconds: floa
         plan.choose("compile", False, "not stable on this device")
     elif not compiler:
         plan.choose("compile", False, "there is no C++ compiler on this machine")
-    elif seconds < (ON_GPU if config.device == "cuda" else SHORTEST_COMPILE):
+    elif seconds < (SHORTEST_ON_GPU if config.device == "cuda" else SHORTEST_COMPILE):
         plan.choose("compile", False, f"compiling does not pay within {seconds:.0f} s of training")
     else:
         plan.choose("compile", True, "fused layers earn back the time of compiling them")
