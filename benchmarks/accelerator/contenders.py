@@ -95,7 +95,7 @@ class Bimo:
             compile_layers(self.model)
         elif device == "cuda" and form.compiled:
             mode = "reduce-overhead" if form.compiled == "graphs" else None
-            self.hidden = torch.compile(lambda ids: self.model.hidden(ids), mode=mode)
+            self.hidden = torch.compile(self.model.hidden, mode=mode)
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Bimo's objective, the hidden states in this form."""

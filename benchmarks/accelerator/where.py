@@ -56,6 +56,6 @@ class Where:
     def _milliseconds(self, event: Any) -> float:
         """Of a step, without what it calls; on a GPU only what runs there."""
         if self._device == "cuda":
-            on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
+            on_gpu = event.device_type.name == "CUDA"
             return event.self_device_time_total / 1000 / STEPS if on_gpu else 0.0
         return event.self_cpu_time_total / 1000 / STEPS

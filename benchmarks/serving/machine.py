@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bimo import compiled
-from bimo.generate.native import FLAGS, OPTIONAL, huge_memory
+from bimo.generate.native import FLAGS, huge_memory
 
 SIZE = 2_048  # of the square matrices
 TIMES = 7
@@ -23,7 +23,7 @@ TIMES = 7
 def limits(threads: int) -> dict[str, float]:
     """Bytes a second read from memory, and FLOP a second of bfloat16 products, by processor time."""
     torch.set_num_threads(threads)
-    library = compiled.library(Path(__file__).with_name("bandwidth.c"), FLAGS, optional=OPTIONAL)
+    library = compiled.library(Path(__file__).with_name("bandwidth.c"), FLAGS, optional=compiled.OPTIONAL)
     memory = huge_memory(1 << 29).fill_(1)
     a, b = (torch.randn(SIZE, SIZE).bfloat16() for _ in range(2))
     address, size = ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(memory.nbytes)

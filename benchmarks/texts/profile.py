@@ -48,6 +48,10 @@ def profile(folder: Path) -> dict[str, Any]:
     return {"input_bytes": size, "text_bytes": read_bytes, "seconds": {k: round(v, 4) for k, v in seconds.items()}}
 
 
+def _as_it_is(document: Document) -> Document | Drop:
+    return document
+
+
 def _parts(source: Source, clean: Clean) -> tuple[dict[str, float], int]:
     """The same work piece by piece, and the bytes of text that were read."""
     seconds: dict[str, float] = defaultdict(float)
@@ -60,8 +64,8 @@ def _parts(source: Source, clean: Clean) -> tuple[dict[str, float], int]:
     for document in documents:  # one after the other, as they are prepared: the steps share what a scan has found
         found, began = document, time.perf_counter()
         facts_of(found.text)
-        for name, step in (("scan", None), *steps):
-            result = step(found) if step else found
+        for name, step in (("scan", _as_it_is), *steps):
+            result = step(found)
             ended = time.perf_counter()
             seconds[name] += ended - began
             if isinstance(result, Drop) or not result.text.strip():

@@ -18,7 +18,7 @@ import yaml
 from benchmarks.training.cells import CACHE, PEERS, ROOT, THREADS, TUNED, Cell
 from bimo import files
 from bimo.device import processor_name
-from bimo.text.corpora import cache_folder, fetch
+from bimo.text.corpora import fetch
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 WARMING_SECONDS = 60.0
@@ -59,7 +59,7 @@ def environment_with(compiled: Path) -> dict[str, str]:
     corpora = compiled / "bimo" / "corpora"
     if not corpora.exists():  # texts are downloads, not compiled code: they are there before the clock starts
         corpora.parent.mkdir(parents=True, exist_ok=True)
-        corpora.symlink_to((cache_folder() / "corpora").resolve())
+        corpora.symlink_to((files.cache_folder() / "corpora").resolve())
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

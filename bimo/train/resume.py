@@ -68,6 +68,7 @@ def go_on(
     Raises:
         RunError: the checkpoint is damaged.
     """
+    run.remove_unfinished()
     checkpoint = load_checkpoint(run.checkpoints)
     step = checkpoint.state["progress"]["step"] if checkpoint else 0
     run.forget_metrics_after(step)
