@@ -47,6 +47,10 @@ class Row:
 LOW = ("--lora",)
 # Less than half of the plan's: this model has read both languages, and loses some of it at higher rates.
 GENTLE = ("--set", "optimizer.learning_rate=2e-4", "optimizer.adamw_learning_rate=2e-4")
+SMALL_TALK: tuple[Talk, ...] = (
+    ("hi, how are you today?", "what do you do for a living?", "do you have any pets?"),
+    ("what did you do last weekend?", "that sounds fun! who did you go with?"),
+)
 
 _ALL = (
     Row(
@@ -106,11 +110,11 @@ _ALL = (
     ),
     Row(
         "chitchat-en", "conversations of two people, on a model of bimo", "wiki-en", ("chitchat",),
-        ("chat", "--budget", "1-epochs"), "test_bits_per_byte", 1.0, "smaller",
-        talks=(
-            ("hi, how are you today?", "what do you do for a living?", "do you have any pets?"),
-            ("what did you do last weekend?", "that sounds fun! who did you go with?"),
-        ),
+        ("chat", "--budget", "1-epochs"), "test_bits_per_byte", 1.0, "smaller", talks=SMALL_TALK,
+    ),
+    Row(
+        "chitchat-smollm2", "conversations of two people, on SmolLM2", "smollm2", ("chitchat",),
+        ("chat", "--budget", "300-examples", *LOW), "test_bits_per_byte", 1.0, "smaller", tested=60, talks=SMALL_TALK,
     ),
     Row(
         "preference", "pairs of answers, English and Chinese", "smollm2", ("dpo-en", "dpo-zh"),

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from bimo import files
 from bimo.errors import DataError, did_you_mean
 from bimo.text.document import Progress
-from bimo.text.labelled_debian import office_help, package_descriptions, translated_descriptions
+from bimo.text.labelled_debian import office_help, office_words, package_descriptions, translated_descriptions
 from bimo.text.labelled_rows import Row, Rows, once, split_of
 
 PARSER_VERSION = 1  # in the name of the cached folder: rows parsed by older code are not taken for new
@@ -308,6 +308,14 @@ _OFFICE_ZH = Archive(
     3_435_780,
     "db867cdece4c2f9c7eebe65e519c6cf386fdcf49d6e061db3dffec893b3e1dee",
 )
+_OFFICE_WORDS_ZH = Archive(
+    "apt",
+    "libreoffice-l10n-zh-cn",
+    "4:7.4.7-1+deb12u14",
+    "libreoffice-l10n-zh-cn.deb",
+    834_684,
+    "06b2800923811a11ddadc9e1e09ef8bda2a89ba118470403b2f6a897152e0809",
+)
 _OFFICE_FR = Archive(
     "apt",
     "libreoffice-help-fr",
@@ -390,6 +398,14 @@ _ALL = (
         (_OFFICE_EN, _OFFICE_ZH),
         "MPL-2.0",
         office_help("zh"),
+    ),
+    Labelled(
+        "office-words-en-zh",
+        "en, zh",
+        "words of LibreOffice's menus and dialogs",
+        (_OFFICE_WORDS_ZH,),
+        "MPL-2.0",
+        office_words("zh"),
     ),
     Labelled(
         "office-en-fr",

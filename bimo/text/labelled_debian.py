@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import re
+import struct
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from bimo.text.labelled_rows import Rows, once, split_of
 PARAGRAPH = re.compile(r'<(p|h[1-6])\b[^>]*\bid="((?:par|hd)_id\w+)"[^>]*>(.*?)</\1>', re.DOTALL)
 HIDDEN = re.compile(r'<span hidden="true".*?</span>', re.DOTALL)
 TAG = re.compile(r"<[^>]+>")
+ACCESS_KEY = re.compile(
+    r"[(（]_\w[)）]|[_~](?=\w)"
+)  # the letter that chooses a button, as in "Re_lative", "相对于(_L)"
 HAN, LETTER = re.compile("[\u4e00-\u9fff]"), re.compile(r"[^\W\d_]")
 FEWEST_WORDS = 3
 
@@ -52,12 +56,53 @@ def _paragraphs(page: str) -> Iterator[tuple[str, str]]:
 
 def _pages(package: Path) -> Iterator[tuple[str, str]]:
     """The HTML pages of a Debian package, by their path below the language."""
+    for name, content in _members(package, "/libreoffice/help/", ".html"):
+        yield name.partition("/")[2], content.decode("utf-8", "replace")
+
+
+def _members(package: Path, folder: str, ending: str) -> Iterator[tuple[str, bytes]]:
+    """The files of a Debian package below a folder, by their path there."""
     with tarfile.open(fileobj=io.BytesIO(_data_of(package))) as tar:
         for member in tar:
-            _, found, name = member.name.partition("/libreoffice/help/")
-            file = tar.extractfile(member) if found and name.endswith(".html") and member.isfile() else None
+            _, found, name = member.name.partition(folder)
+            file = tar.extractfile(member) if found and name.endswith(ending) and member.isfile() else None
             if file is not None:
-                yield name.partition("/")[2], file.read().decode("utf-8", "replace")
+                yield name, file.read()
+
+
+def office_words(language: str) -> Callable[[Sequence[Path]], Rows]:
+    """Words of the menus and dialogs, without their access keys; a dialog is on one side of the split.
+
+    Longer help inside the dialogs is left out: its sentences stand in the pages of :func:`office_help` too.
+    """
+
+    def parse(paths: Sequence[Path]) -> Rows:
+        def rows() -> Rows:
+            for name, content in _members(paths[0], "/LC_MESSAGES/", ".mo"):
+                for context, text, other in _catalogue(content):
+                    pair = [ACCESS_KEY.sub("", one).strip() for one in (text, other)]
+                    if "extended_tip" not in context and "\n" not in text + other and HAN.search(other):
+                        place = f"{name.removesuffix('.mo')}/{context.partition('|')[0]}"
+                        yield split_of(place), {"en": pair[0], language: pair[1], "document": place}
+
+        return once(rows(), lambda row: (row["en"], row[language]))
+
+    return parse
+
+
+def _catalogue(content: bytes) -> Iterator[tuple[str, str, str]]:
+    """(context, text, translation) of a binary message catalogue of GNU gettext; of plurals the singular."""
+    magic, _, count, *tables = struct.unpack_from("<5I", content)
+    if magic != 0x950412DE:
+        raise ValueError("not a message catalogue")
+    for number in range(count):
+        text, other = (
+            content[place : place + size].decode("utf-8").partition("\0")[0]
+            for size, place in (struct.unpack_from("<2I", content, table + 8 * number) for table in tables)
+        )
+        if text:  # without one it is the header
+            context, _, text = text.rpartition("\4")
+            yield context, text, other
 
 
 STANZA = r"^Package: (\S+)\nDescription-md5: (\w+)\nDescription-{}: (.+)\n((?: .*\n?)+)"

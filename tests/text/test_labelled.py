@@ -7,9 +7,11 @@ import hashlib
 import io
 import json
 import lzma
+import struct
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,18 @@ def wheel(members: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def tar(members: dict[str, str], mode: str = "w:gz") -> bytes:
+def tar(members: Mapping[str, str | bytes], mode: str = "w:gz") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
         for name, content in members.items():
+            data = content if isinstance(content, bytes) else content.encode()
             entry = tarfile.TarInfo(name)
-            entry.size = len(content.encode())
-            archive.addfile(entry, io.BytesIO(content.encode()))
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def deb(members: dict[str, str]) -> bytes:
+def deb(members: Mapping[str, str | bytes]) -> bytes:
     """A Debian package: an `ar` archive, whose members of odd length are filled up."""
     content = b"!<arch>\n"
     parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": lzma.compress(tar(members, "w"))}
@@ -129,6 +132,35 @@ def test_pages_of_two_languages_are_paired_by_paragraph(monkeypatch: pytest.Monk
     )
     expected = [("One two three", "一二三"), ("Save & close the file.", "保存并关闭文件。")]
     assert [(row["en"], row["zh"]) for row in rows[split_of("text/a.html")]] == expected
+
+
+def test_words_of_dialogs_are_read_from_catalogues(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = {
+        "": "Project-Id-Version: x",
+        "sort|lower\4Re_lative to": "相对于(_L)",
+        "sort|again\4Relative to": "相对于",
+        "sort|extended_tip|ok\4Closes the dialog.": "关闭对话框。",
+        "sort|ok\4OK": "OK",
+        "STR_PAGES\4page\0pages": "页\0页",
+        "two\4a_b\nc": "一\n二",
+    }
+    path = "./usr/lib/libreoffice/program/resource/zh_CN/LC_MESSAGES/sc.mo"
+    rows = offered(monkeypatch, tmp_path, "office-words-en-zh", deb({path: catalogue(said)}))
+    expected = {"sc/sort": ("Relative to", "相对于"), "sc/STR_PAGES": ("page", "页")}
+    found = {row["document"]: (row["en"], row["zh"]) for side in rows.values() for row in side}
+    assert found == expected and all(row["document"] in expected for name in rows for row in rows[name])
+
+
+def catalogue(said: dict[str, str]) -> bytes:
+    """What msgfmt makes: a header, two tables of sizes and places, the texts."""
+    texts = [one.encode() for one in said], [one.encode() for one in said.values()]
+    place, tables = 28 + 16 * len(said), []
+    for column in texts:
+        for one in column:
+            tables.append(struct.pack("<2I", len(one), place))
+            place += len(one) + 1
+    header = struct.pack("<7I", 0x950412DE, 0, len(said), 28, 28 + 8 * len(said), 0, 0)
+    return header + b"".join(tables) + b"".join(one + b"\0" for column in texts for one in column)
 
 
 def test_french_needs_letters_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
