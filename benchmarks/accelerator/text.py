@@ -31,11 +31,6 @@ class Text:
         for name, ids in {"train": self.train, "validation": self.held_out}.items():
             ids.astype("<u2").tofile(folder / f"{name}.bin")
 
-    def rows(self, generator: np.random.Generator, count: int, length: int) -> np.ndarray[Any, Any]:
-        """Rows at random places, with one id more than ``length`` (count, length + 1)."""
-        starts = generator.integers(len(self.train) - length - 1, size=count)
-        return np.stack([self.train[start : start + length + 1] for start in starts]).astype(np.int64)
-
     def held_out_nats(self, logits: Callable[[Tensor], Tensor], length: int, device: str) -> float:
         """Mean nats a token of held-out rows that do not overlap, the same for every model."""
         count = min(HELD_OUT_ROWS, (len(self.held_out) - 1) // length)
