@@ -98,7 +98,7 @@ class Answers:
             kept = len(before) - len(_shared(before, whole))
             got = f"a prompt whose last {kept} characters are not written before the answer"
             raise _unfit("writes an answer otherwise than its prompt", "an answer that goes on from it", got)
-        prompt, ids = tokenizer.encode(before), tokenizer.encode(whole)
+        prompt, ids = tokenizer.encode_rendered(before), tokenizer.encode_rendered(whole)
         answer = ids[len(prompt) :]
         if ids[: len(prompt)] != prompt:  # such as an answer that begins with the white space its prompt ends with
             answer = tokenizer.encode(whole[len(before) :])
