@@ -114,7 +114,7 @@ _ALL = (
     ),
     Row(
         "chitchat-smollm2", "conversations of two people, on SmolLM2", "smollm2", ("chitchat",),
-        ("chat", "--budget", "300-examples", *LOW), "test_bits_per_byte", 1.0, "smaller", tested=60, talks=SMALL_TALK,
+        ("chat", "--budget", "200-examples", *LOW), "test_bits_per_byte", 1.0, "smaller", tested=50, talks=SMALL_TALK,
     ),
     Row(
         "preference", "pairs of answers, English and Chinese", "smollm2", ("dpo-en", "dpo-zh"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +44,7 @@ from bimo.tune.examples import Example
 from bimo.tune.known import read_before
 from bimo.tune.materials import SIDES, Given, Materials, make_materials, overlap_finding, read_given
 from bimo.tune.plan import (
+    EVALUATIONS,
     check_unused,
     plan_batch,
     plan_passes,
@@ -165,7 +166,7 @@ def prepare(
     read, examples = tokens_a_parameter(parent), len(materials.train) / rows_per_epoch
     _plan_learning(plan, given, task, model.config.hidden_size, examples, read)
     config = cast(TuneConfig, plan.config)
-    materials = _sampled(config, materials, budget.seconds, a_row)
+    materials = _sampled(config, materials, budget.seconds, a_row, wanted)
     batches = make_batches(config, task, materials)
     patient = patient_of(run, config, task, materials, model, batches, rows, base_of(config, parent))
     lineage.values["doctor"] = doctor(patient, display)
@@ -293,21 +294,37 @@ def held_out_batches(config: TuneConfig, task: Task, examples: list[Example] | A
     return task.held_out(examples, batch_size=rows, length=config.model.context)
 
 
-def _sampled(config: TuneConfig, materials: Materials, seconds: float | None, row_seconds: float) -> Materials:
-    """As many held-out examples as a budget of ``seconds`` has time to look at, spread evenly."""
+def _sampled(
+    config: TuneConfig, materials: Materials, seconds: float | None, row_seconds: float, rows: float
+) -> Materials:
+    """Fewer held-out examples, where looking at all of them would take too much of the budget.
+
+    Args:
+        seconds: of the budget, if it is a time; then there is a limit to what is measured before and after, too.
+        row_seconds: that a step of one row takes.
+        rows: to learn from in all; where the budget is no time, a validation reads an eighth of what training does.
+    """
+    positions, measured = rows * (config.model.context or 1), {}
     if seconds is None:
-        return materials
-    a_position = row_seconds / 3 / (config.model.context or 1)  # forward is a third of a step
+        measured["validation_examples"] = _fitting(materials.validation, positions / EVALUATIONS)
+    else:
+        positions = 3 * seconds / row_seconds * (config.model.context or 1)  # forward is a third of a step
+        measured["validation_examples"] = _fitting(materials.validation, VALIDATION_SHARE * positions)
+        measured["test_examples"] = _fitting(materials.test, EVALUATION_SHARE * positions)
+    return _only(materials, measured)
 
-    def some(examples: Any, share: float) -> list[Example]:
-        positions = sum(example.size for example in examples)
-        kept = min(1.0, share * seconds / max(1e-9, positions * a_position))
-        count = max(min(len(examples), 8), int(len(examples) * kept))
-        return [examples[place * len(examples) // count] for place in range(count)]
 
-    validation = some(materials.validation, VALIDATION_SHARE)
-    test = some(materials.test, EVALUATION_SHARE)
-    materials.facts["measured"] = {"validation_examples": len(validation), "test_examples": len(test)}
+def _fitting(examples: Sequence[Example], positions: float) -> int:
+    """How many of the examples have so many positions together, if they are alike; at least eight."""
+    share = positions / max(1, sum(example.size for example in examples))
+    return max(min(len(examples), 8), int(len(examples) * min(1.0, share)))
+
+
+def _only(materials: Materials, measured: Mapping[str, int]) -> Materials:
+    """So many of the held-out examples, spread evenly: the same ones when the run is resumed."""
+    validation = spread(materials.validation, measured["validation_examples"])
+    test = spread(materials.test, measured.get("test_examples", len(materials.test)))
+    materials.facts["measured"] = dict(measured)
     return dataclasses.replace(materials, validation=validation, test=test)
 
 
@@ -417,7 +434,7 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
     materials = compared(config, rows.task, materials, model, run, display)
     measured = lineage.values["data"].get("measured")
     if measured:
-        materials = _again(materials, measured)
+        materials = _only(materials, measured)
     asked = lineage.values["data"].get("asked", 0)
     materials = dataclasses.replace(materials, questions=spread(questions_of(rows.task, materials), asked))
     checkpoint = go_on(run, config, lineage, changes, display)
@@ -425,15 +442,3 @@ def reopen(run: Run, given: Mapping[str, Any], display: Display, stopwatch: Stop
     model = computing_as(model.train(), config)
     task = acting(config, rows.task, model, run, materials.tokenizer)
     return Session(config, task, materials, model, lineage, machine, checkpoint)
-
-
-def _again(materials: Materials, measured: Mapping[str, int]) -> Materials:
-    """The same sample of held-out examples as when the run began."""
-
-    def some(examples: Any, count: int) -> list[Example]:
-        return [examples[place * len(examples) // count] for place in range(count)]
-
-    validation = some(materials.validation, measured["validation_examples"])
-    test = some(materials.test, measured["test_examples"])
-    materials.facts["measured"] = dict(measured)
-    return dataclasses.replace(materials, validation=validation, test=test)

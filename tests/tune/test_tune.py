@@ -75,6 +75,15 @@ def test_a_budget_of_examples_is_that_many_rows(
     assert lineage["metrics"]["epochs"] == pytest.approx(40 / lineage["data"]["train"]["examples"], abs=0.1)
 
 
+def test_validating_takes_no_longer_than_training(
+    model_folder: Path, talks: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {**tiny, "steps": None, "reading": {**tiny.get("reading", {}), "validation": 0.5}}
+    run = tune("chat", model_folder, talks, tmp_path / "run", "16-examples", config=config, quiet=True)
+    facts = run.read_lineage()["data"]
+    assert facts["validation"]["examples"] > 20 and facts["measured"] == {"validation_examples": 8}
+
+
 def test_stock_transformers_loads_it_and_stops_where_answers_end(whole: Run, model_folder: Path):
     transformers = pytest.importorskip("transformers")
     ours = bimo.load(whole.path)
