@@ -15,17 +15,19 @@ from bimo.text.labelled_rows import Rows, once, split_of
 PARAGRAPH = re.compile(r'<(p|h[1-6])\b[^>]*\bid="((?:par|hd)_id\w+)"[^>]*>(.*?)</\1>', re.DOTALL)
 HIDDEN = re.compile(r'<span hidden="true".*?</span>', re.DOTALL)
 TAG = re.compile(r"<[^>]+>")
-ACCESS_KEY = re.compile(
-    r"[(（]_\w[)）]|[_~](?=\w)"
-)  # the letter that chooses a button, as in "Re_lative", "相对于(_L)"
+# The letter that chooses a button, as in "Re_lative to", "相对于(_L)".
+ACCESS_KEY = re.compile(r"[(（]_\w[)）]|[_~](?=\w)")
 HAN, LETTER = re.compile("[\u4e00-\u9fff]"), re.compile(r"[^\W\d_]")
 FEWEST_WORDS = 3
 
 
 def _is_pair(text: str, other: str, language: str) -> bool:
     """Whether it is worth learning from: more than a name or two, and translated."""
-    letters = HAN if language == "zh" else LETTER
-    return len(text.split()) >= FEWEST_WORDS and letters.search(other) is not None and text != other
+    return len(text.split()) >= FEWEST_WORDS and _is_translated(text, other, language)
+
+
+def _is_translated(text: str, other: str, language: str) -> bool:
+    return (HAN if language == "zh" else LETTER).search(other) is not None and text != other
 
 
 def office_help(language: str) -> Callable[[Sequence[Path]], Rows]:
@@ -80,10 +82,11 @@ def office_words(language: str) -> Callable[[Sequence[Path]], Rows]:
         def rows() -> Rows:
             for name, content in _members(paths[0], "/LC_MESSAGES/", ".mo"):
                 for context, text, other in _catalogue(content):
-                    pair = [ACCESS_KEY.sub("", one).strip() for one in (text, other)]
-                    if "extended_tip" not in context and "\n" not in text + other and HAN.search(other):
+                    text, other = (ACCESS_KEY.sub("", one).strip() for one in (text, other))
+                    is_line = "extended_tip" not in context and "\n" not in text + other
+                    if is_line and _is_translated(text, other, language):
                         place = f"{name.removesuffix('.mo')}/{context.partition('|')[0]}"
-                        yield split_of(place), {"en": pair[0], language: pair[1], "document": place}
+                        yield split_of(place), {"en": text, language: other, "document": place}
 
         return once(rows(), lambda row: (row["en"], row[language]))
 
