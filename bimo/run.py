@@ -79,25 +79,20 @@ class Run:
                 raise RunError(
                     f"{run.path} is not a bimo run.", expected="a folder made by `bimo train --out`", got=got
                 )
-            run._clear()
+            _remove(run.path.iterdir())
         existed = run.path.exists()
         run = cls.create(path)
         try:
             yield run
         finally:
             if not run.config.exists():
-                run._clear()
+                _remove(run.path.iterdir())
                 if not existed:
                     run.path.rmdir()
 
-    def _clear(self) -> None:
-        for entry in self.path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
     def remove_unfinished(self) -> None:
         """Remove what a killed process left of files that it was writing."""
-        for entry in filter(files.is_unfinished, self.path.iterdir()):
-            entry.unlink()
+        _remove(filter(files.is_unfinished, self.path.iterdir()))
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -150,6 +145,11 @@ class Run:
         if self.samples.exists():
             _write_lines(self.samples, kept)
         return kept
+
+
+def _remove(entries: Iterable[Path]) -> None:
+    for entry in entries:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _append_line(path: Path, record: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from typing import Literal
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "tune"
 WORK = ROOT / "data" / "bench-tune"  # models, rows and ids, logs; git ignores data/
-PEERS_PYTHON = ROOT / ".venv-tune-peers" / "bin" / "python"
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or min(2, os.cpu_count() or 1))
 ROUNDS = 3

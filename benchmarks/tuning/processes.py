@@ -15,12 +15,10 @@ from typing import Any
 
 from benchmarks.texts.processes import Tree
 from benchmarks.training.processes import spawn
-from benchmarks.tuning import cells
 from benchmarks.tuning.cells import ROOT, THREADS, WORK, Cell
 from bimo import files
 
-PEERS_PYTHON = cells.PEERS_PYTHON  # until --peers-python says another
-
+PEERS_PYTHON = ROOT / ".venv-tune-peers" / "bin" / "python"
 EVERY_SECONDS = 0.02
 PEER_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "trl", "datasets")
 

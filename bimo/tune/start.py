@@ -304,13 +304,14 @@ def _sampled(
         row_seconds: that a step of one row takes.
         rows: to learn from in all; where the budget is no time, a validation reads an eighth of what training does.
     """
-    positions, measured = rows * (config.model.context or 1), {}
+    context = config.model.context or 1
     if seconds is None:
-        measured["validation_examples"] = _fitting(materials.validation, positions / EVALUATIONS)
-    else:
-        positions = 3 * seconds / row_seconds * (config.model.context or 1)  # forward is a third of a step
-        measured["validation_examples"] = _fitting(materials.validation, VALIDATION_SHARE * positions)
-        measured["test_examples"] = _fitting(materials.test, EVALUATION_SHARE * positions)
+        return _only(materials, {"validation_examples": _fitting(materials.validation, rows * context / EVALUATIONS)})
+    positions = 3 * seconds / row_seconds * context  # forward is a third of a step
+    measured = {
+        "validation_examples": _fitting(materials.validation, VALIDATION_SHARE * positions),
+        "test_examples": _fitting(materials.test, EVALUATION_SHARE * positions),
+    }
     return _only(materials, measured)
 
 
