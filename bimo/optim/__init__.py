@@ -130,4 +130,4 @@ class Optimizer:
             parameter = self._named.get(name)
             if parameter is None or (value.ndim and value.shape != parameter.shape):
                 raise RunError(f"The optimizer state does not fit the model: {key}.", expected="the same model")
-            owners[id(parameter)].state[parameter][moment] = value.to(parameter.device) if value.ndim else value
+            owners[id(parameter)].state[parameter][moment] = value.to(parameter.device)

@@ -72,6 +72,16 @@ def test_saved_state_continues_bit_for_bit(name: str) -> None:
         assert torch.equal(one, other), key
 
 
+def test_saved_state_goes_to_the_device_of_its_parameter() -> None:
+    """The counts of steps too: on a GPU, AdamW's kernel takes nothing that lies elsewhere."""
+    model = small_model()
+    optimizer = Optimizer(model, OptimizerConfig("adamw"))
+    learn(model, optimizer, 1)
+    elsewhere = Optimizer(small_model().to("meta"), OptimizerConfig("adamw"))
+    elsewhere.load_state_tensors(optimizer.state_tensors())
+    assert {tensor.device.type for tensor in elsewhere.state_tensors().values()} == {"meta"}
+
+
 def test_matrices_of_the_layers_go_to_muon_and_nothing_else() -> None:
     model = small_model()
     optimizer = Optimizer(model, OptimizerConfig("muon"))
