@@ -225,7 +225,8 @@ def accumulation(patient: Patient) -> Finding:
 def precision(patient: Patient) -> Finding:
     """Compare the loss as configured with float32, at the first weights and at those of the overfitted copy.
 
-    Where that copy was left half way, its weights are wild, and no precision makes the same of them.
+    Where that copy was left half way, its weights are wild, and no precision makes the same of them. Every token is
+    compared, whether it is learned or not: a yes after a long question is one measurement, and mostly of rounding.
     """
     fast = {"kernels": getattr(patient.model, "fused", False), "compiled": patient.compile is not None}
     how = [patient.config.dtype, *(name for name, on in fast.items() if on)]
@@ -239,15 +240,17 @@ def precision(patient: Patient) -> Finding:
         model.compute_dtype = PRECISIONS[patient.config.dtype]
     if patient.compile:
         patient.compile(model.train())  # as it was compiled when a step was measured
-    losses = [(_loss_with_gradients(patient, model), value_of(patient.loss, plain, patient.pass_batch))]
+    batch = patient.pass_batch
+    if not patient.classes:
+        batch = changed(batch, loss_mask=torch.ones_like(batch.loss_mask))
+    losses = [(_loss_with_gradients(patient, model, batch), value_of(patient.loss, plain, batch))]
     if patient.overfitted.in_time and not patient.low_rank:  # a few large steps are left half way too
         learned = trained_parameters(patient.overfitted.model)
         with torch.no_grad():
             for one in (model, plain):
                 for name, parameter in trained_parameters(one).items():
                     parameter.copy_(learned[name])
-        expected = value_of(patient.loss, plain, patient.pass_batch)
-        losses.append((_loss_with_gradients(patient, model), expected))
+        losses.append((_loss_with_gradients(patient, model, batch), value_of(patient.loss, plain, batch)))
     errors = [abs(loss - right) / max(right, LEAST_LOSS) for loss, right in losses]
     worst = max(errors)
     (loss, right) = losses[errors.index(worst)]
@@ -256,9 +259,9 @@ def precision(patient: Patient) -> Finding:
     return Finding(worst <= SAME_LOSS, measured, f"at most {SAME_LOSS:.0%}, or {SAME_LOSS * LEAST_LOSS:g} nats", fix)
 
 
-def _loss_with_gradients(patient: Patient, model: object) -> float:
+def _loss_with_gradients(patient: Patient, model: object, batch: Batch) -> float:
     """With gradients on, as in training: a compiled model has another graph without them."""
-    return float(patient.loss(model, patient.pass_batch)[0].detach())
+    return float(patient.loss(model, batch)[0].detach())
 
 
 def save_and_load(patient: Patient) -> Finding:
