@@ -37,6 +37,12 @@ COPIED_BYTES = 1 << 26
 GPU_ROWS = 64
 PATIENCE = 6.0  # seconds, after which no further width is begun
 BUSY = 0.7  # share of the time in which this process computes, below which other programs took it away
+# Rows, inner size and columns of the products that are timed: a large square, and a small model's layer on as many
+# tokens as it gets there. On a GPU a smaller one takes as long as its launch, whatever the precision.
+SIZES = {
+    "cpu": ((1024, 1024, 1024), (2048, 256, 768)),
+    "other": ((4096, 4096, 4096), (32768, 512, 1536)),
+}
 TRIALS, LONGEST_TRIAL = 2, 3.0  # steps of each width, and the seconds of one that are too many
 
 
@@ -109,9 +115,9 @@ def forget(device: torch.device) -> None:
 
 def measure(device: torch.device) -> Machine:
     """Measure everything."""
-    sizes = (1024, 1024, 1024) if device.type == "cpu" else (4096, 4096, 4096)
-    peak = {name: _matmul_speed(*sizes, dtype, device) for name, dtype in PRECISIONS.items()}
-    narrow = {name: _matmul_speed(2048, 256, 768, dtype, device) for name, dtype in PRECISIONS.items()}
+    square, layer = SIZES["cpu" if device.type == "cpu" else "other"]
+    peak = {name: _matmul_speed(*square, dtype, device) for name, dtype in PRECISIONS.items()}
+    narrow = {name: _matmul_speed(*layer, dtype, device) for name, dtype in PRECISIONS.items()}
     machine = Machine({name: max(peak[name], narrow[name]) for name in PRECISIONS}, narrow)
     dtype = machine.best_dtype()
     efficiency: dict[int, float] = {}
