@@ -66,15 +66,31 @@ def _line(row: Row, cells: Sequence[Mapping[str, Any]]) -> str:
     verdict = f"{'**met**' if all(met) else 'MISSED'} ({sum(met)} of {len(met)} seeds)"
     if row.kind == "best":
         verdict += f", {statistics.median(cell['value'] / best_baseline(cell) for cell in cells):.2f} x"
-    minutes = statistics.median(cell["cost"]["cpu_seconds"] / 60 for cell in cells)
-    wall = statistics.median(cell["cost"]["wall_seconds"] / 60 for cell in cells)
-    memory = statistics.median(cell["cost"]["peak_memory_bytes"] / 1e9 for cell in cells)
-    cost = f"{minutes:.1f} ({wall:.1f}) min, {memory:.1f} GB"
     shown = f"{_spread(values)} {row.figure.removeprefix('test_')}"
     return (
         f"| {row.name}: {row.what} | {row.start} | {shown} | {_spread(before) if before else ''} | {rivals} | "
-        f"{_goal(row)} | {verdict} | {cost} |"
+        f"{_goal(row)} | {verdict} | {_cost(cells)} |"
     )
+
+
+def _cost(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Of a seed on a CPU; and of one on a GPU, where some were measured on one."""
+
+    def middle(what: str, some: Sequence[Mapping[str, Any]], unit: float) -> float:
+        return statistics.median(cell["cost"][what] for cell in some) / unit
+
+    on_gpu = [cell for cell in cells if cell["cost"].get("peak_gpu_bytes")]
+    on_cpu = [cell for cell in cells if cell not in on_gpu]
+    found = []
+    if on_cpu:
+        minutes, wall = middle("cpu_seconds", on_cpu, 60), middle("wall_seconds", on_cpu, 60)
+        found.append(f"{minutes:.1f} ({wall:.1f}) min, {middle('peak_memory_bytes', on_cpu, 1e9):.1f} GB")
+    if on_gpu:
+        found.append(
+            f"{len(on_gpu)} on a GPU: {middle('wall_seconds', on_gpu, 60):.1f} min, "
+            f"{middle('peak_gpu_bytes', on_gpu, 1e9):.1f} GB of it"
+        )
+    return "; ".join(found)
 
 
 def table() -> str:
