@@ -27,7 +27,7 @@ from bimo.models.lora import LoraConfig, adapt
 from bimo.optim import Optimizer
 from bimo.text.document import Document
 from bimo.tokenizer.train import train_tokenizer
-from bimo.train import doctor, patient, proofs
+from bimo.train import doctor, patient
 from bimo.train.build import build_model, patient_of
 from bimo.train.config import TrainConfig
 from bimo.train.loop import divide
@@ -131,35 +131,6 @@ def test_a_healthy_training_passes(materials: Materials, tmp_path: Path, family:
     assert all(finding.measured for finding in findings)
     doctor.require(findings)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_compiled_layers_are_compared(english: Materials, tmp_path: Path) -> None:
-    """The compiler itself is not needed to see that its result is what is compared."""
-    examined = healthy(english, tmp_path)
-
-    def compile_wrongly(model: Any) -> None:
-        model.model.layers[0].forward = lambda x, *rest: x
-
-    examined.compile = lambda model: None
-    (fine,) = [finding for finding in doctor.examine(examined) if finding.name == "precision"]
-    assert fine.ok and "compiled" in fine.measured
-    wrong = dataclasses.replace(examined, compile=compile_wrongly)
-    assert failed(doctor.examine(wrong)) == {"precision"}
-
-
-def test_precision_is_measured_at_every_token(english: Materials, tmp_path: Path) -> None:
-    """Few labels that count, as a yes after a long question, would say little but how that one was rounded."""
-
-    def one_label(batch: Batch, _: Patient) -> Batch:
-        counts = torch.zeros_like(batch.loss_mask)
-        counts[0, 3] = True
-        return dataclasses.replace(batch, loss_mask=counts)
-
-    examined = healthy(english, tmp_path, settings(dtype="bfloat16"))
-    few = with_batches(one_label)(examined)
-    few.overfitted = examined.overfitted
-    assert int(few.pass_batch.loss_mask.sum()) == 1
-    assert proofs.precision(few) == proofs.precision(examined)
 
 
 def test_low_rank_on_a_slow_machine(english: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
