@@ -64,7 +64,8 @@ LONGEST = 1024  # tokens of a row unasked, as in pretraining
 CLOSING_SECONDS = 4.0  # reading the best weights again, and the report, for a small model
 EVALUATION_SHARE = 0.04  # of a wall-clock budget, for each look at the test answers
 VALIDATION_SHARE = 0.01  # likewise, of a validation
-ONCE, TIMED = (1, 0.0), (2, MEASURED_SECONDS)  # steps that are measured, and seconds of them: a time must be kept
+# Steps that are measured, and seconds of them: a time must be kept, and the first on a GPU loads and compiles kernels.
+ONCE, TIMED, WARMED = (1, 0.0), (2, MEASURED_SECONDS), (6, MEASURED_SECONDS)
 SHOWN = (1500, 40)  # labels and lines of the first row that are printed before step 1
 
 
@@ -157,7 +158,8 @@ def prepare(
     lineage.values["texts_begin"] = _beginnings(folder, materials.tokenizer)
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
-        a_step = measure_step(model, first_batches, config, task.loss, *(ONCE if deadline is None else TIMED))
+        often = WARMED if config.device != "cpu" else ONCE if deadline is None else TIMED
+        a_step = measure_step(model, first_batches, config, task.loss, *often)
         a_row = (a_step + drawing_seconds(task, first_batches)) / plan.config.batch.accumulate
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]
