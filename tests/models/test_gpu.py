@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from bimo.batches.loader import Batch
 from bimo.device import has_triton, resolve_device
 from bimo.models import gpt2, llama
 from bimo.models.attention import Documents, has_flash_attention, positions_and_mask, starts_of
+from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train import objective
 from bimo.train.build import compile_layers
 
@@ -128,6 +130,28 @@ def test_compiled_layers_compute_the_same_for_any_number_of_documents() -> None:
         assert abs(loss - plain[seed][0]) < 5e-3
         assert apart(gradients, plain[seed][1]) < 5e-2  # a norm of heads has a small gradient and much rounding
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@gpu
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_saved_optimizer_goes_on_on_a_gpu(name: str) -> None:
+    def learn(model: llama.Model, optimizer: Optimizer) -> None:
+        loss, _ = objective.next_token_loss(model, batch().to("cuda"))
+        loss.backward()
+        optimizer.step(1.0)
+
+    config = OptimizerConfig(name)  # type: ignore[arg-type]
+    model = llama.Model(CONFIG)
+    model.init_weights(torch.Generator().manual_seed(0))
+    optimizer = Optimizer(model.to("cuda"), config)
+    learn(model, optimizer)
+    other = copy.deepcopy(model)
+    continued = Optimizer(other, config)
+    continued.load_state_tensors({name: tensor.cpu().clone() for name, tensor in optimizer.state_tensors().items()})
+    learn(model, optimizer)
+    learn(other, continued)
+    for one, same in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, same)
 
 
 @gpu
