@@ -42,7 +42,7 @@ class AdamW(Rule):
             if not learning:
                 continue
             fused = learning[0].device.type in FUSED
-            states = [self._state(parameter, fused) for parameter in learning]
+            states = [self._state(parameter) for parameter in learning]
             adamw(
                 learning,
                 [parameter.grad for parameter in learning],
@@ -60,9 +60,9 @@ class AdamW(Rule):
                 maximize=False,
             )
 
-    def _state(self, parameter: nn.Parameter, fused: bool) -> dict[str, torch.Tensor]:
+    def _state(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device if fused else "cpu")
+            state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state

@@ -58,8 +58,7 @@ def one_shift(patient: Patient) -> Finding:
     """
     worst, numbers = 0.0, ""
     for length in (1, 8):
-        batch = cut(patient.slice, slice(None), slice(0, length))
-        batch = changed(batch, loss_mask=torch.ones_like(batch.loss_mask))
+        batch = _counting_all(cut(patient.slice, slice(None), slice(0, length)))
         loss, nats = value_of(patient.loss, patient.fresh, batch), float(label_nats(patient.fresh, batch).mean())
         error = abs(loss - nats) if math.isfinite(loss) else math.inf
         if not numbers or error > worst:
@@ -225,8 +224,8 @@ def accumulation(patient: Patient) -> Finding:
 def precision(patient: Patient) -> Finding:
     """Compare the loss as configured with float32, at the first weights and at those of the overfitted copy.
 
-    Where that copy was left half way, its weights are wild, and no precision makes the same of them. Every token is
-    compared, whether it is learned or not: a yes after a long question is one measurement, and mostly of rounding.
+    Where that copy was left half way, its weights are wild, and no precision makes the same of them. Where
+    labels are tokens, all are compared, learned or not: a yes after a long question says mostly how it was rounded.
     """
     fast = {"kernels": getattr(patient.model, "fused", False), "compiled": patient.compile is not None}
     how = [patient.config.dtype, *(name for name, on in fast.items() if on)]
@@ -240,9 +239,7 @@ def precision(patient: Patient) -> Finding:
         model.compute_dtype = PRECISIONS[patient.config.dtype]
     if patient.compile:
         patient.compile(model.train())  # as it was compiled when a step was measured
-    batch = patient.pass_batch
-    if not patient.classes:
-        batch = changed(batch, loss_mask=torch.ones_like(batch.loss_mask))
+    batch = patient.pass_batch if patient.classes else _counting_all(patient.pass_batch)
     losses = [(_loss_with_gradients(patient, model, batch), value_of(patient.loss, plain, batch))]
     if patient.overfitted.in_time and not patient.low_rank:  # a few large steps are left half way too
         learned = trained_parameters(patient.overfitted.model)
@@ -257,6 +254,10 @@ def precision(patient: Patient) -> Finding:
     measured = f"{' and '.join(how)} {loss:.4f}, float32 {right:.4f} nats: {abs(loss - right) / right:.2%} apart"
     fix = "Train with --set dtype=float32 compile=false, or find the operation that loses precision."
     return Finding(worst <= SAME_LOSS, measured, f"at most {SAME_LOSS:.0%}, or {SAME_LOSS * LEAST_LOSS:g} nats", fix)
+
+
+def _counting_all(batch: Batch) -> Batch:
+    return changed(batch, loss_mask=torch.ones_like(batch.loss_mask))
 
 
 def _loss_with_gradients(patient: Patient, model: object, batch: Batch) -> float:
