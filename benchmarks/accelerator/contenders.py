@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.accelerator.recorded import record_layers
 from benchmarks.accelerator.text import Text
 from benchmarks.peers.session import Session
 from bimo.batches.loader import Batch, PackedBatches
@@ -32,8 +33,8 @@ class Form:
     """A form of bimo.
 
     Attributes:
-        compiled: "layers" as `bimo train` does it, "whole" = the model as one graph, "graphs" = that one as CUDA graphs
-            too, or nothing.
+        compiled: "layers" as `bimo train` does it, "recorded" = and played as CUDA graphs, "whole" = the model as one
+            graph, "graphs" = that one as CUDA graphs too, or nothing.
         documents: kept apart, as `bimo train` does it; else every token sees all before it.
         qwen3: Qwen3's architecture, else GPT-2's.
     """
@@ -45,6 +46,7 @@ class Form:
 
 FORMS = {
     "bimo": Form(),
+    "recorded": Form("recorded"),
     "causal": Form(documents=False),
     "whole": Form("whole", documents=False),
     "graphs": Form("graphs", documents=False),
@@ -91,8 +93,10 @@ class Bimo:
         self.model.to(device)
         self.model.compute_dtype = torch.bfloat16
         self.hidden = self.model.hidden
-        if device == "cuda" and form.compiled == "layers":
+        if device == "cuda" and form.compiled in ("layers", "recorded"):
             compile_layers(self.model)
+            if form.compiled == "recorded" and isinstance(self.model, llama.Model):
+                record_layers(self.model)
         elif device == "cuda" and form.compiled:
             mode = "reduce-overhead" if form.compiled == "graphs" else None
             self.hidden = torch.compile(self.model.hidden, mode=mode)

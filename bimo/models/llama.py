@@ -148,7 +148,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A container, for Hugging Face's prefix ``model.``."""
+    """All but the output matrix, under Hugging Face's prefix ``model.``; called, the layers and the final norm."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -156,6 +156,15 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(0.0)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            if cache is None:
+                x = layer(x, cos, sin, mask)
+            else:
+                x = layer(x, cos, sin, mask, functools.partial(cache.append, index))
+        hidden: Tensor = self.norm(x)
+        return hidden
 
 
 class Model(nn.Module):
@@ -248,12 +257,8 @@ class Model(nn.Module):
         angles = position_ids[:, None, :, None] * frequencies  # (B or 1, 1, T, D/2)
         cos, sin = angles.cos(), angles.sin()
         x = self.model.dropout(self.model.embed_tokens(input_ids).to(dtype))  # (B, T, C)
-        for index, layer in enumerate(self.model.layers):
-            if cache is None:
-                x = layer(x, cos, sin, mask)
-            else:
-                x = layer(x, cos, sin, mask, functools.partial(cache.append, index))
-        return self.model.norm(x)
+        hidden: Tensor = self.model(x, cos, sin, mask, cache)
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (B, T, V) of the next token, from hidden states (B, T, C)."""

@@ -23,6 +23,7 @@ from bimo import files
 from bimo.errors import DataError, did_you_mean
 from bimo.text.document import Progress
 from bimo.text.labelled_debian import office_help, office_words, package_descriptions, translated_descriptions
+from bimo.text.labelled_programs import PACKAGES, program_messages
 from bimo.text.labelled_rows import Row, Rows, once, split_of
 
 PARSER_VERSION = 1  # in the name of the cached folder: rows parsed by older code are not taken for new
@@ -316,6 +317,9 @@ _OFFICE_WORDS_ZH = Archive(
     834_684,
     "06b2800923811a11ddadc9e1e09ef8bda2a89ba118470403b2f6a897152e0809",
 )
+_PROGRAMS = tuple(
+    Archive("apt", name, version, f"{name}.deb", size, sha256) for name, version, size, sha256 in PACKAGES
+)
 _OFFICE_FR = Archive(
     "apt",
     "libreoffice-help-fr",
@@ -406,6 +410,14 @@ _ALL = (
         (_OFFICE_WORDS_ZH,),
         "MPL-2.0",
         office_words("zh"),
+    ),
+    Labelled(
+        "programs-en-zh",
+        "en, zh",
+        "messages of 45 programs, from games to spreadsheets",
+        _PROGRAMS,
+        "per package, free",
+        program_messages("zh_CN", "zh"),
     ),
     Labelled(
         "office-en-fr",

@@ -23,10 +23,11 @@ FEWEST_WORDS = 3
 
 def _is_pair(text: str, other: str, language: str) -> bool:
     """Whether it is worth learning from: more than a name or two, and translated."""
-    return len(text.split()) >= FEWEST_WORDS and _is_translated(text, other, language)
+    return len(text.split()) >= FEWEST_WORDS and is_translated(text, other, language)
 
 
-def _is_translated(text: str, other: str, language: str) -> bool:
+def is_translated(text: str, other: str, language: str) -> bool:
+    """Whether the other text is in its language, and not the same."""
     return (HAN if language == "zh" else LETTER).search(other) is not None and text != other
 
 
@@ -80,17 +81,23 @@ def office_words(language: str) -> Callable[[Sequence[Path]], Rows]:
 
     def parse(paths: Sequence[Path]) -> Rows:
         def rows() -> Rows:
-            for name, content in _members(paths[0], "/LC_MESSAGES/", ".mo"):
-                for context, text, other in _catalogue(content):
-                    text, other = (ACCESS_KEY.sub("", one).strip() for one in (text, other))
-                    is_line = "extended_tip" not in context and "\n" not in text + other
-                    if is_line and _is_translated(text, other, language):
-                        place = f"{name.removesuffix('.mo')}/{context.partition('|')[0]}"
-                        yield split_of(place), {"en": text, language: other, "document": place}
+            for name, context, text, other in messages(paths[0], "/LC_MESSAGES/"):
+                text, other = (ACCESS_KEY.sub("", one).strip() for one in (text, other))
+                if "extended_tip" not in context and is_translated(text, other, language):
+                    place = f"{name}/{context.partition('|')[0]}"
+                    yield split_of(place), {"en": text, language: other, "document": place}
 
         return once(rows(), lambda row: (row["en"], row[language]))
 
     return parse
+
+
+def messages(package: Path, folder: str) -> Iterator[tuple[str, str, str, str]]:
+    """(catalogue, context, text, translation) of the messages of one line in a folder of a Debian package."""
+    for name, content in _members(package, folder, ".mo"):
+        for context, text, other in _catalogue(content):
+            if "\n" not in text.strip() + other.strip():
+                yield name.removesuffix(".mo"), context, text.strip(), other.strip()
 
 
 def _catalogue(content: bytes) -> Iterator[tuple[str, str, str]]:

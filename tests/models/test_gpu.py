@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.accelerator.recorded import record_layers
 from bimo.batches.loader import Batch
 from bimo.device import has_triton, resolve_device
 from bimo.models import gpt2, llama
@@ -130,6 +131,33 @@ def test_compiled_layers_compute_the_same_for_any_number_of_documents() -> None:
         assert abs(loss - plain[seed][0]) < 5e-3
         assert apart(gradients, plain[seed][1]) < 5e-2  # a norm of heads has a small gradient and much rounding
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recorded_layers_learn_as_others_do(compiled: bool) -> None:
+    models = [llama.Model(CONFIG).to("cuda") for _ in range(2)]
+    for model in models:
+        model.init_weights(torch.Generator("cuda").manual_seed(0))
+        if compiled:
+            compile_layers(model)
+    record_layers(models[1])
+    optimizers = [Optimizer(model, OptimizerConfig()) for model in models]
+    for seed, share in enumerate((0.02, 0.0, 0.05, 0.5, 0.01)):  # the fourth has more documents than were recorded
+        (loss, gradients), (other, others) = (
+            values_and_gradients(model, batch(share, seed), dtype=torch.bfloat16) for model in models
+        )
+        assert abs(loss - other) < 5e-3
+        assert apart(others, gradients) < 5e-2
+        for optimizer in optimizers:
+            optimizer.step(1.0)
+    assert objective.mean_nats(models[1], [batch(0.5)]) == pytest.approx(
+        objective.mean_nats(models[0], [batch(0.5)]), abs=2e-2
+    )
+    fewer = batch(0.05).rows(0, 2)
+    assert abs(values_and_gradients(models[1], fewer, dtype=torch.bfloat16)[0] - values_and_gradients(
+        models[0], fewer, dtype=torch.bfloat16
+    )[0]) < 2e-2  # fmt: skip
 
 
 @gpu

@@ -151,6 +151,27 @@ def test_words_of_dialogs_are_read_from_catalogues(monkeypatch: pytest.MonkeyPat
     assert found == expected and all(row["document"] in expected for name in rows for row in rows[name])
 
 
+def test_messages_of_programs_lose_access_keys_and_keep_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = {
+        "": "Project-Id-Version: x",
+        "E&xit now": "立即退出(&X)",
+        "_Open": "_打开",
+        "Set max_size": "设置 max_size",
+        "a &lt; b": "甲 &lt; 乙",
+        "Name": "Name",
+        "two\nlines": "两行\n文字",
+        "one line\n": "一行\n",
+    }
+    folder = "./usr/share/locale"
+    files = {f"{folder}/zh_CN/LC_MESSAGES/one.mo": catalogue(said), f"{folder}/zh_TW/LC_MESSAGES/one.mo": b"none"}
+    packages = len(SETS["programs-en-zh"].archives)
+    rows = offered(monkeypatch, tmp_path, "programs-en-zh", deb(files), *[deb({})] * (packages - 1))
+    found = {row["en"]: row["zh"] for side in rows.values() for row in side}
+    kept = {"Exit now": "立即退出", "Open": "打开", "Set max_size": "设置 max_size", "a &lt; b": "甲 &lt; 乙"}
+    assert found == {**kept, "one line": "一行"}
+    assert {row["document"] for side in rows.values() for row in side} == {"aegisub-l10n/one"}
+
+
 def catalogue(said: dict[str, str]) -> bytes:
     """What msgfmt makes: a header, two tables of sizes and places, the texts."""
     texts = [one.encode() for one in said], [one.encode() for one in said.values()]
