@@ -11,8 +11,6 @@ from torch.optim.adamw import adamw
 
 from bimo.optim.rule import Rule
 
-FUSED = ("cpu", "cuda", "mps")  # devices that update in one pass over memory
-
 
 class AdamW(Rule):
     """``torch.optim.AdamW``, whose arithmetic it calls, to the same bits.
@@ -41,7 +39,6 @@ class AdamW(Rule):
             learning = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not learning:
                 continue
-            fused = learning[0].device.type in FUSED
             states = [self._state(parameter) for parameter in learning]
             adamw(
                 learning,
@@ -50,7 +47,7 @@ class AdamW(Rule):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                fused=fused,
+                fused=True,
                 amsgrad=False,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
