@@ -37,6 +37,8 @@ class Answering:
         columns: which column is what, as role=column, where the names do not say
         json: print one JSON object a line
         max_new_tokens: tokens of an answer at most; 256 if not given, for translations of long texts more
+        num_beams: answers that are followed at once for the likeliest (beam search), where nothing is drawn; as the run
+            was tuned to be measured if not given, 4 for translations
         temperature: 0, as if not given, takes the likeliest token; higher is more varied
         top_p: draw from the likeliest tokens that together have this probability
         repetition_penalty: above 1, tokens seen before become less likely
@@ -48,6 +50,7 @@ class Answering:
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     json: bool = False
     max_new_tokens: int | None = None
+    num_beams: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
@@ -125,7 +128,7 @@ def answer_all(
     from bimo.tune.tuned import answers, open_task
 
     model = load(run, device=given.device)
-    task = open_task(model, task_name, settings or {}, warn)
+    task = open_task(model, task_name, {**(settings or {}), "num_beams": given.num_beams}, warn)
     rows = _rows(task, given, warn) if given.data is not None else _arguments(asked)
     values = [{**(always or {}), **row.values} for row in rows]
     display = Display(quiet=given.data is None or sys.stdout.isatty())  # a bar would cut through the answers

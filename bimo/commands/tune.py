@@ -246,6 +246,7 @@ def translate(
     target: str | None = None,
     prompt: str | None = None,
     system: str | None = None,
+    num_beams: int | None = None,
     template: Literal["chatml"] | None = None,
     common: Common | None = None,
 ) -> None:
@@ -261,10 +262,12 @@ def translate(
         target: column of its translation, named like its language
         prompt: how it is asked for, with {language} and {text}
         system: what the model is told before every text
+        num_beams: translations that are followed at once for the likeliest (beam search); 4 if not given
         template: chatml to give the model that chat template
         common: what all tasks have
     """
-    options = {"source": source, "target": target, "prompt": prompt, "system": system, "template": template}
+    options = {"source": source, "target": target, "prompt": prompt, "system": system, "num_beams": num_beams}
+    options |= {"template": template}
     columns = {"source": source, "target": target}
     run_task("translate", common, options, {role: column for role, column in columns.items() if column})
 

@@ -1,4 +1,4 @@
-"""Continues many prompts at once with the engine: as soon as one text has ended, the next prompt takes its place."""
+"""Continues many prompts at once, token by token or by beam search; when one has ended, the next takes its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from bimo.errors import BimoError, ModelError
-from bimo.generate.backend import PAGE, Backend
+from bimo.generate.backend import Backend
+from bimo.generate.beam import BeamSearch, pages_needed
 from bimo.generate.completion import Completion, Row
 from bimo.generate.engine import Engine
 from bimo.generate.generate import Step, row_seeds
@@ -39,6 +40,7 @@ def write(
     prompts: Sequence[Prompt],
     *,
     ends: Collection[int],
+    num_beams: int = 1,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Iterator[tuple[int, list[Completion]]]:
     """Continue every prompt; they come as they end, each with its number.
@@ -47,6 +49,7 @@ def write(
 
     Args:
         ends: tokens that end a text.
+        num_beams: texts that :mod:`bimo.generate.beam` follows for each prompt, where nothing is drawn; 1 = no search.
         warn: told of a fallback.
 
     Raises:
@@ -57,11 +60,16 @@ def write(
     context = int(model.config.max_position_embeddings)
     cut = [prompt.ids[-max(1, context - prompt.sampling.max_new_tokens) :] for prompt in prompts]
     longest = max(len(ids) + one.sampling.max_new_tokens for ids, one in zip(cut, prompts, strict=True))
-    engine = Engine(
-        _backend(model, min(longest, context), warn),
-        max_running=TOGETHER,
-        max_waiting=sum(prompt.n for prompt in prompts),
-    )
+    backend = _backend(model, min(longest, context), num_beams, warn)
+    if num_beams > 1:
+        room = [
+            (ids, min(one.sampling.max_new_tokens, context - len(ids))) for ids, one in zip(cut, prompts, strict=True)
+        ]
+        search = BeamSearch(backend, num_beams=num_beams, ends=ends, most_together=TOGETHER)
+        for number, likeliest in search.run(room):
+            yield number, [likeliest.completion(tokenizer, ends)]
+        return
+    engine = Engine(backend, max_running=TOGETHER, max_waiting=sum(prompt.n for prompt in prompts))
     texts = [_Texts(tokenizer, prompt.n) for prompt in prompts]
     for number, (prompt, ids) in enumerate(zip(prompts, cut, strict=True)):
         assert prompt.sampling.seed is not None
@@ -109,16 +117,16 @@ class _Texts:
         return [row.completion() for row in self._written if row is not None]
 
 
-def _backend(model: Model, longest: int, warn: Callable[[str], object]) -> Backend:
+def _backend(model: Model, longest: int, num_beams: int, warn: Callable[[str], object]) -> Backend:
     """C on a CPU where the family is known there, else torch; with pages for texts of ``longest`` positions."""
     weight = model.output_weight
     dtype = model.compute_dtype or weight.dtype
     page = page_bytes(model.config, dtype)
-    each = -(-longest // PAGE)
+    each = pages_needed(longest, num_beams)
     pages = max(each, min(TOGETHER * each, PAGES_BYTES // page))
     if is_plain(model) and weight.device.type == "cpu" and dtype != torch.float16:
         try:
             return NativeBackend(model, pages=pages, dtype=str(dtype).removeprefix("torch."))
         except ModelError as cause:
             warn(f"Generating with torch, which is slower here: {cause}")
-    return TorchBackend(model, kv_bytes=pages * page, sequences=TOGETHER)
+    return TorchBackend(model, kv_bytes=pages * page, sequences=TOGETHER * num_beams)

@@ -60,3 +60,6 @@ class Backend(Protocol):
 
     def hidden(self, batch: Batch) -> NDArray[np.float32]:
         """The same, but returns the hidden states after the last norm (R, C): what embeddings are made of."""
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Write to one page what another holds."""

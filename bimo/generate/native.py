@@ -152,6 +152,12 @@ class NativeBackend:
         """See :meth:`bimo.generate.backend.Backend.hidden`."""
         return self._forward(batch, hidden=True)
 
+    def copy_page(self, source: int, target: int) -> None:
+        """See :meth:`bimo.generate.backend.Backend.copy_page`."""
+        pages = self._pages.view(self.pages, self.page_bytes)
+        with self._lock:
+            pages[target] = pages[source]
+
     def _forward(self, batch: Batch, *, hidden: bool) -> NDArray[np.float32]:
         check(batch, vocab_size=self.vocab_size, context=self.context, pages=self.pages)
         arrays = (batch.tokens, batch.positions, batch.sequence, batch.pages, batch.wanted)

@@ -50,11 +50,14 @@ class OpenVinoBackend:
         }
         compiled = openvino.Core().compile_model(paged_graph(model, int8=dtype == "int8"), "CPU", options)
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
+        self._memory: list[Any] = []  # keys or values of a layer, by page; only ever copied, as numpy has no bfloat16
         for port in compiled.inputs:
             if "_cache." in (name := port.get_any_name()):
                 shape = [pages, *(size.get_length() for size in list(port.partial_shape)[1:])]
                 assert shape[2] == PAGE and port.element_type == kind, f"{name}: {port}"
-                self._request.set_tensor(name, openvino.Tensor(port.element_type, openvino.Shape(shape)))
+                tensor = openvino.Tensor(port.element_type, openvino.Shape(shape))
+                self._request.set_tensor(name, tensor)
+                self._memory.append(tensor.data)
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """See :meth:`bimo.generate.backend.Backend.logits`."""
@@ -63,6 +66,12 @@ class OpenVinoBackend:
     def hidden(self, batch: Batch) -> NDArray[np.float32]:
         """See :meth:`bimo.generate.backend.Backend.hidden`."""
         return self._compute(batch, "hidden")
+
+    def copy_page(self, source: int, target: int) -> None:
+        """See :meth:`bimo.generate.backend.Backend.copy_page`."""
+        with self._lock:
+            for memory in self._memory:
+                memory[target] = memory[source]
 
     def _compute(self, batch: Batch, output: str) -> NDArray[np.float32]:
         rows, firsts, counts = np.unique(batch.sequence, return_index=True, return_counts=True)

@@ -80,6 +80,11 @@ class Pages:
         if key not in self._named and page not in self._names:
             self._named[key], self._names[page] = page, key
 
+    def hold(self, pages: Sequence[int]) -> None:
+        """Hold pages that someone holds already once more."""
+        for page in pages:
+            self._holders[page] += 1
+
     def release(self, pages: Sequence[int]) -> None:
         """Hold these pages, a sequence's from its beginning on, no more; what is behind goes before what it needs."""
         for page in reversed(pages):

@@ -74,6 +74,11 @@ class Sampling:
         return self.temperature == 0
 
     @property
+    def plain(self) -> bool:
+        """Whether likelihood alone decides, to the end of the text."""
+        return self.greedy and not (self.looks_back or self.logit_bias or self.stop)
+
+    @property
     def looks_back(self) -> bool:
         """Whether a rule depends on the tokens before."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0

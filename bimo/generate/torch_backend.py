@@ -86,6 +86,11 @@ class TorchBackend:
         result: NDArray[np.float32] = self._hidden(batch).float().cpu().numpy()
         return result
 
+    def copy_page(self, source: int, target: int) -> None:
+        """See :class:`bimo.generate.backend.Backend`."""
+        for memory in (self._keys, self._values):
+            memory[:, target] = memory[:, source]
+
     @torch.inference_mode()
     def _logits_of(self, hidden: Tensor, size: int) -> NDArray[np.float32]:
         """Logits (R, V) of at most M = ``size`` hidden states (R, C), as part of a full pass."""

@@ -93,7 +93,7 @@ class Writer:
         return cls(task, materials.tokenizer, int(ROOM * longest) + 1, display)
 
     def answers(self, model: Any, questions: Sequence[Question], longest: int | None = None) -> list[Completion]:
-        """The likeliest answer to each, token by token.
+        """The likeliest answer to each, as the task searches for it.
 
         Args:
             longest: tokens of an answer, if not the usual number.
@@ -106,7 +106,9 @@ class Writer:
         ends = self.task.ends(self.tokenizer) | {self.tokenizer.eos_id}
         found: dict[int, Completion] = {}
         with self.display.bar("answering questions") as advance:
-            for number, texts in write(model, self.tokenizer, prompts, ends=ends, warn=self.display.warn):
+            assert isinstance(self.task, Answering)
+            beams, warn = self.task.num_beams, self.display.warn
+            for number, texts in write(model, self.tokenizer, prompts, ends=ends, num_beams=beams, warn=warn):
                 found[number] = texts[0]
                 advance(len(found), len(prompts))
         return [found[number] for number in range(len(prompts))]

@@ -34,6 +34,11 @@ class Asking(Conversing):
     """
 
     system: str = setting("", "what the model is told before every question")
+    num_beams: int = setting(1, "answers that are followed at once for the likeliest (beam search); 1 = token by token")
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise UsageError("num_beams is wrong.", expected="a whole number from 1", got=str(self.num_beams))
 
     @property
     def asked_roles(self) -> Sequence[Role]:

@@ -151,6 +151,11 @@ class Comparing(Protocol):
 class Answering(Protocol):
     """A task whose model is asked the questions of held-out rows, and measured by what it writes."""
 
+    @property
+    def num_beams(self) -> int:
+        """Answers that are followed at once for the likeliest; 1 = token by token."""
+        ...
+
     def accepted(self, row: Row) -> Sequence[str]:
         """The right answers of a row that :meth:`Task.texts` has taken."""
         ...

@@ -30,6 +30,7 @@ class Translate(Asking):
     source: str = setting("", "column of the text to translate, and its language: en")
     target: str = setting("", "column of its translation, and its language: zh")
     prompt: str = setting("Translate into {language}:\n{text}", "how it is asked for")
+    num_beams: int = setting(4, "translations that are followed at once for the likeliest (beam search)")
 
     @property
     def name(self) -> str:

@@ -69,6 +69,7 @@ def translate(
     texts: Sequence[str],
     *,
     target: str | None = None,
+    num_beams: int | None = None,
     warn: Tell = lambda _: None,
     **options: Any,
 ) -> list[Answer]:
@@ -77,6 +78,8 @@ def translate(
     Args:
         model: as ``bimo.load`` gives it, of a run of `bimo tune translate` or any chat model.
         target: the language, such as zh; that of the run if not given.
+        num_beams: translations that are followed at once for the likeliest (beam search), where nothing is drawn and no
+            penalty given; that of the run if not given.
         warn: told of a model that was not tuned for this, and of fallbacks.
         options: fields of :class:`bimo.generate.sampling.Sampling`; the likeliest tokens if not said otherwise.
 
@@ -84,15 +87,20 @@ def translate(
         RunError: the model was not tuned for this and is no chat model.
         UsageError: an option is wrong, or the target language is not known.
     """
-    task = open_task(model, "translate", {"target": target}, warn)
+    task = open_task(model, "translate", {"target": target, "num_beams": num_beams}, warn)
     return list(answers(model, task, [{"source": text} for text in several(texts)], warn=warn, **options))
 
 
 def summarise(
-    model: LanguageModel, documents: Sequence[str], *, warn: Tell = lambda _: None, **options: Any
+    model: LanguageModel,
+    documents: Sequence[str],
+    *,
+    num_beams: int | None = None,
+    warn: Tell = lambda _: None,
+    **options: Any,
 ) -> list[Answer]:
     """Summarise each document; otherwise as :func:`translate`."""
-    task = open_task(model, "summarise", {}, warn)
+    task = open_task(model, "summarise", {"num_beams": num_beams}, warn)
     return list(answers(model, task, [{"document": text} for text in several(documents)], warn=warn, **options))
 
 
@@ -102,6 +110,7 @@ def ask(
     passages: Sequence[str | None] = (),
     *,
     kind: str | None = None,
+    num_beams: int | None = None,
     warn: Tell = lambda _: None,
     **options: Any,
 ) -> list[Answer]:
@@ -111,7 +120,7 @@ def ask(
         passages: what each question is about, None where there is nothing; as many as questions, or none at all.
         kind: "yes-no" for the likelier of the two, with its probability; that of the run if not given.
     """
-    task = open_task(model, "qa", {"kind": kind}, warn)
+    task = open_task(model, "qa", {"kind": kind, "num_beams": num_beams}, warn)
     about = several(passages) or [None] * len(several(questions))
     if len(about) != len(questions):
         expected = f"none, or one for each of {len(questions)} questions"
@@ -274,8 +283,9 @@ def _written(
     for one in left.values():
         most = min(context - len(one.ids), task.longest(len(one.ids)))
         prompts.append(Prompt(one.ids, read_options({"max_new_tokens": most, **options}, len(one.ids))[0]))
-    numbers = list(left)
-    for place, (text,) in write(model.model, model.tokenizer, prompts, ends=model.conventions.turn_ends, warn=warn):
+    numbers, ends = list(left), model.conventions.turn_ends
+    beams = task.num_beams if all(prompt.sampling.plain for prompt in prompts) else 1
+    for place, (text,) in write(model.model, model.tokenizer, prompts, ends=ends, num_beams=beams, warn=warn):
         one, said = left[numbers[place]], text.strip()
         start, end = task.place(one.values, said) or (None, None)
         yield numbers[place], Answer(said, text.finish_reason, start=start, end=end, cut=one.cut)

@@ -58,6 +58,9 @@ class FakeBackend:
         rows = [hashed_logits(tokens, 5) for tokens in self._compute(batch)]
         return np.array(rows, np.float32).reshape(len(batch.wanted), 5)
 
+    def copy_page(self, source: int, target: int) -> None:
+        self._memory[target] = self._memory[source]
+
     def _compute(self, batch: Batch) -> list[list[int]]:
         self._check(batch)
         self.batches += 1

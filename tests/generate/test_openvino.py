@@ -17,6 +17,8 @@ from bimo.generate.openvino_backend import OpenVinoBackend
 from bimo.models import save_model
 from tests.generate.test_native import SHAPES, V, distance, ids_of, make_model, together
 
+BFLOAT16 = pytest.mark.skipif(not openvino_backend.computes_bfloat16(), reason="this CPU has no bfloat16")
+
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32_is_transformers(shape: str, tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_pages_that_two_sequences_share() -> None:
     assert np.abs(found - np.concatenate(expected)).max() < 1e-4
 
 
-@pytest.mark.skipif(not openvino_backend.computes_bfloat16(), reason="this CPU has no bfloat16")
+@BFLOAT16
 @pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.03), ("int8", 0.05)])
 def test_lower_precision_is_near(dtype: str, most: float) -> None:
     model, ids = make_model("llama-biases"), ids_of(6, 60)
@@ -78,3 +80,13 @@ def test_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         assert distance(found.logits(together([(ids, 0, (0,))])), model(torch.tensor([ids]))[0]) < 0.05
     assert found.page_bytes == 2 * 2 * 2 * 6 * PAGE * 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=BFLOAT16)])
+def test_a_copied_page_is_continued_as_the_first(dtype: str) -> None:
+    backend = OpenVinoBackend(make_model("qwen3"), pages=6, dtype=dtype)
+    beginning, token = ids_of(6, 9), ids_of(7, 1)
+    backend.logits(together([(beginning, 0, (4,))]))
+    backend.copy_page(4, 2)
+    first = backend.logits(together([(token, 9, (4,))]))
+    assert np.array_equal(backend.logits(together([(token, 9, (2,))])), first)

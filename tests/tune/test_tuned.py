@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import bimo
 from bimo.config import to_yaml
 from bimo.errors import RunError, UsageError
+from bimo.evaluate.writing import write
 from bimo.generate.language_model import LanguageModel
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.doctor import no_doctor
@@ -105,6 +106,26 @@ def test_answers_come_in_order_and_are_those_of_the_model_alone(model: LanguageM
         [str(one) for one in ask(model, texts, temperature=1.0, seed=seed, max_new_tokens=9)] for seed in (1, 1, 2)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_the_likeliest_is_searched_for_as_the_run_says_and_where_nothing_else_decides(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    beams: list[int] = []
+
+    def watched(*given: Any, num_beams: int, **named: Any) -> Any:
+        beams.append(num_beams)
+        return write(*given, num_beams=num_beams, **named)
+
+    monkeypatch.setattr("bimo.tune.tuned.write", watched)
+    model = tuned(model_folder, tmp_path / "run", "translate", target="zh", num_beams=3)
+    token_by_token, searched = (translate(model, ["the moon"], num_beams=n, max_new_tokens=9)[0] for n in (1, None))
+    for drawing in ({"temperature": 0.5}, {"repetition_penalty": 1.2}, {"stop": "月"}):
+        translate(model, ["the moon"], max_new_tokens=3, **drawing)
+    assert beams == [1, 3, 1, 1, 1] and token_by_token.text and searched.text
+    assert make_task("translate", {}).num_beams == 4 and make_task("summarise", {}).num_beams == 1  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="num_beams"):
+        translate(model, ["the moon"], num_beams=0)
 
 
 @pytest.mark.parametrize("passage", [None, PASSAGE])
