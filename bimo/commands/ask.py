@@ -13,9 +13,8 @@ from bimo.commands.results import text_argument
 
 def ask(
     run: Path,
-    questions: Annotated[list[str] | None, Parameter(name="QUESTION...")] = None,
     /,
-    *,
+    *questions: Annotated[str, Parameter(name="QUESTION...")],
     passage: str | None = None,
     kind: Literal["yes-no", "extractive", "free"] | None = None,
     answering: Answering | None = None,
@@ -38,5 +37,5 @@ def ask(
         answering: how texts are read and answers written
     """
     about = {} if passage is None else {"passage": text_or_file(passage)}
-    asked = [{"question": text_argument(word)} for word in questions or ()]
+    asked = [{"question": text_argument(word)} for word in questions]
     answer_all(run, "qa", asked, answering or Answering(), settings={"kind": kind}, always=about)

@@ -12,9 +12,8 @@ from bimo.commands.answering import Answering, answer_all, text_or_file
 
 def summarise(
     run: Path,
-    documents: Annotated[list[str] | None, Parameter(name="DOCUMENT...")] = None,
     /,
-    *,
+    *documents: Annotated[str, Parameter(name="DOCUMENT...")],
     answering: Answering | None = None,
 ) -> None:
     """Summarise documents, files or the rows of a table.
@@ -31,5 +30,5 @@ def summarise(
         documents: files, or texts themselves; - reads standard input
         answering: how texts are read and answers written
     """
-    asked = [{"document": text_or_file(word)} for word in documents or ()]
+    asked = [{"document": text_or_file(word)} for word in documents]
     answer_all(run, "summarise", asked, answering or Answering())

@@ -12,9 +12,8 @@ from bimo.commands.answering import Answering, answer_all, text_or_file
 
 def translate(
     run: Path,
-    texts: Annotated[list[str] | None, Parameter(name="TEXT...")] = None,
     /,
-    *,
+    *texts: Annotated[str, Parameter(name="TEXT...")],
     target: str | None = None,
     answering: Answering | None = None,
 ) -> None:
@@ -34,5 +33,5 @@ def translate(
         target: the language to translate into, such as zh; that of the run if not given
         answering: how texts are read and answers written
     """
-    asked = [{"source": text_or_file(word)} for word in texts or ()]
+    asked = [{"source": text_or_file(word)} for word in texts]
     answer_all(run, "translate", asked, answering or Answering(), settings={"target": target})

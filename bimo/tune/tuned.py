@@ -153,7 +153,8 @@ def open_task(model: LanguageModel, name: str, settings: Mapping[str, Any], warn
     """
     said = {key: value for key, value in settings.items() if value is not None}
     tuned = tuned_options(model.path, name)
-    task = cast(Asking, make_task(name, {**(tuned or {}), **said}))
+    usual = {"num_beams": 1} if tuned is None else tuned  # a search makes others repeat themselves
+    task = cast(Asking, make_task(name, {**usual, **said}))
     verb = VERBS[name]
     if tuned is None:
         fix = f"Tune it first: bimo tune {name} --model {model.path} --data FILE."

@@ -48,7 +48,7 @@ def test_texts_files_and_standard_input(bimo: Bimo, chat: Path, tmp_path: Path):
         f"! {chat} was not tuned to translate: it is asked as any chat model is. "
         f"Tune it first: bimo tune translate --model {chat} --data FILE."
     ]
-    plain = bimo("translate", chat, *words, "--target", "zh", *SHORT, stdin="月亮".encode())
+    plain = bimo("translate", chat, "--target", "zh", *words, *SHORT, stdin="月亮".encode())
     assert plain.code == 0 and plain.out.count("\n") == 3
     alone = bimo("summarise", chat, tmp_path / "letter.txt", *SHORT)
     assert alone.code == 0 and "broken off; --max-new-tokens" in alone.err

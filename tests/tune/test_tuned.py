@@ -192,6 +192,7 @@ def test_what_was_not_tuned_says_so(model: LanguageModel, model_folder: Path, tm
     assert len(summarise(model, ["say"], warn=told.append, max_new_tokens=2)) == 1
     assert len(told) == 1 and "was not tuned to summarise" in told[0] and "bimo tune summarise" in told[0]
     assert translate(model, [], target="fr") == []
+    assert open_task(model, "translate", {"target": "fr"}, told.append).num_beams == 1
     into_zh = tuned(model_folder, tmp_path / "run", "translate", source="en", target="zh")
     told.clear()
     translate(into_zh, ["say"], target="fr", warn=told.append, max_new_tokens=2)
