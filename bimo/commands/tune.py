@@ -266,9 +266,8 @@ def translate(
         template: chatml to give the model that chat template
         common: what all tasks have
     """
-    options = {"source": source, "target": target, "prompt": prompt, "system": system, "num_beams": num_beams}
-    options |= {"template": template}
     columns = {"source": source, "target": target}
+    options = {**columns, "prompt": prompt, "system": system, "num_beams": num_beams, "template": template}
     run_task("translate", common, options, {role: column for role, column in columns.items() if column})
 
 

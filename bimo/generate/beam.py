@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bimo.errors import ModelError
 from bimo.generate.backend import PAGE, Backend
 from bimo.generate.batching import Piece, batch_of
 from bimo.generate.completion import Completion, Row
 from bimo.generate.generate import Step
 from bimo.generate.pages import Pages
+from bimo.generate.sampling import largest, normaliser, require_numbers
 
 if TYPE_CHECKING:
     from bimo.tokenizer.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ class _Search:
     prompt: Sequence[int]
     most: int
     beams: list[_Beam]
-    finished: list[tuple[float, Found]] = field(default_factory=list)  # the best, by their mean log-probability
+    finished: list[tuple[float, Found]] = field(default_factory=list)  # by their mean log-probability, the best first
 
 
 def pages_needed(longest: int, num_beams: int) -> int:
@@ -88,28 +88,28 @@ class BeamSearch:
             prompts: ids of each, and how many tokens may follow.
 
         Raises:
-            ModelError: the model gave what is not a number.
+            ModelError: the logits are not numbers.
         """
         waiting = list(enumerate(prompts))[::-1]
         searches: list[_Search] = []
-        promised = 0  # pages, to the searches that run
         while waiting or searches:
             while waiting and len(searches) < self._most_together:
                 number, (ids, most) = waiting[-1]
-                needed = pages_needed(len(ids) + most, self._num_beams)
-                if searches and promised + needed > self._backend.pages:
+                search = _Search(number, ids, most, [_Beam(Found((), ()), 0.0, [])])
+                if searches and sum(map(self._needed, [*searches, search])) > self._backend.pages:
                     break
                 waiting.pop()
-                searches.append(_Search(number, ids, most, [_Beam(Found((), ()), 0.0, [])]))
-                promised += needed
+                searches.append(search)
             for search, logits in zip(searches, self._computed(searches), strict=True):
                 self._grow(search, logits)
             for search in [one for one in searches if self._is_over(one)]:
                 searches.remove(search)
-                promised -= pages_needed(len(search.prompt) + search.most, self._num_beams)
                 for beam in search.beams:
                     self._pages.release(beam.pages)
-                yield search.number, max(search.finished, key=lambda one: one[0])[1]
+                yield search.number, search.finished[0][1]
+
+    def _needed(self, search: _Search) -> int:
+        return pages_needed(len(search.prompt) + search.most, self._num_beams)
 
     def _computed(self, searches: Sequence[_Search]) -> list[NDArray[np.float32]]:
         """The logits (beams, V) of what comes next, for each search."""
@@ -127,16 +127,13 @@ class BeamSearch:
 
     def _grow(self, search: _Search, logits: NDArray[np.float32]) -> None:
         """Choose the beams of the next step among all tokens that could follow, and put those that end aside."""
-        if not np.isfinite(logits.max(axis=1)).all():
-            raise ModelError("The model gave what is not a number.")
-        logprobs = logits.astype(np.float64)
-        logprobs -= logprobs.max(axis=1, keepdims=True)
-        logprobs -= np.log(np.exp(logprobs).sum(axis=1, keepdims=True))  # (beams, V)
-        totals = (logprobs + np.array([beam.total for beam in search.beams])[:, None]).ravel()
-        count = min(len(totals), (1 + len(self._ends)) * self._num_beams)  # enough if all ends were among them
-        best = np.argpartition(-totals, count - 1)[:count]
+        for row in logits:
+            require_numbers(row)
+        logprobs = logits - np.array([[normaliser(row)] for row in logits])  # (beams, V), float64
+        totals = (logprobs + np.array([[beam.total] for beam in search.beams])).ravel()
+        best = largest(totals, (1 + len(self._ends)) * self._num_beams)  # enough if all ends were among them
         length, grown = len(search.beams[0].found.ids) + 1, list[tuple[int, Found, float]]()
-        for rank, place in enumerate(best[np.lexsort((best, -totals[best]))].tolist()):
+        for rank, place in enumerate(best.tolist()):
             parent, token = divmod(place, logits.shape[1])
             found = search.beams[parent].found.then(token, float(logprobs[parent, token]))
             if token in self._ends or length == search.most:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,18 +12,17 @@ from bimo.errors import ConstraintError
 from bimo.generate.backend import PAGE
 from bimo.generate.pages import page_keys
 from bimo.generate.request import Matcher, Prompt, Reason, Request, Score, Token
-from bimo.generate.sampling import History, Row, Uniforms, exponentials, largest, next_token
+from bimo.generate.sampling import History, Row, Uniforms, largest, next_token, normaliser
 
 
 def score(logits: Row, token: int, alternatives: int) -> Score:
     """How likely ``token`` is by ``logits`` (V,), and the likeliest tokens."""
-    _, total = exponentials(logits)
-    normaliser = float(logits.max()) + math.log(total)
+    above = normaliser(logits)
     top = largest(logits, alternatives).tolist() if alternatives else []
     return Score(
-        logprob=float(logits[token]) - normaliser,
+        logprob=float(logits[token]) - above,
         rank=int(np.count_nonzero(logits > logits[token])) + 1,
-        top=tuple((id, float(logits[id]) - normaliser) for id in top),
+        top=tuple((id, float(logits[id]) - above) for id in top),
     )
 
 

@@ -215,7 +215,22 @@ def exponentials(logits: Row) -> tuple[Row, float]:
     return weights, float(weights.sum())
 
 
-def largest(logits: Row, k: int) -> NDArray[np.int64]:
+def normaliser(logits: Row) -> float:
+    """What a logit is above its log-probability."""
+    return float(logits.max()) + math.log(exponentials(logits)[1])
+
+
+def require_numbers(logits: Row) -> None:
+    """Check what a model gave.
+
+    Raises:
+        ModelError: the logits are not numbers.
+    """
+    if not math.isfinite(logits.max()):
+        raise ModelError("The model's output is not a number.", fix="Its weights are damaged: train it again.")
+
+
+def largest(logits: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
     """The ids of the ``k`` largest logits, the largest first, of equal ones the lower id."""
     whole = len(logits) // BLOCK * BLOCK
     if k < len(logits) // BLOCK:  # the k-th largest maximum of a block is a bound that k logits reach
@@ -269,8 +284,7 @@ def next_token(
         ModelError: the logits are not numbers.
         UsageError: the rules make them infinite.
     """
-    if not math.isfinite(logits.max()):
-        raise ModelError("The model's output is not a number.", fix="Its weights are damaged: train it again.")
+    require_numbers(logits)
     if allowed is not None:
         logits = np.where(allowed, logits, np.float32(-math.inf))
     if sampling.logit_bias:

@@ -96,8 +96,9 @@ def messages(package: Path, folder: str) -> Iterator[tuple[str, str, str, str]]:
     """(catalogue, context, text, translation) of the messages of one line in a folder of a Debian package."""
     for name, content in _members(package, folder, ".mo"):
         for context, text, other in _catalogue(content):
-            if "\n" not in text.strip() + other.strip():
-                yield name.removesuffix(".mo"), context, text.strip(), other.strip()
+            text, other = text.strip(), other.strip()
+            if "\n" not in text + other:
+                yield name.removesuffix(".mo"), context, text, other
 
 
 def _catalogue(content: bytes) -> Iterator[tuple[str, str, str]]:

@@ -153,7 +153,7 @@ def open_task(model: LanguageModel, name: str, settings: Mapping[str, Any], warn
     """
     said = {key: value for key, value in settings.items() if value is not None}
     tuned = tuned_options(model.path, name)
-    usual = {"num_beams": 1} if tuned is None else tuned  # a search makes others repeat themselves
+    usual = {"num_beams": 1} if tuned is None else tuned  # searched for, others repeat themselves
     task = cast(Asking, make_task(name, {**usual, **said}))
     verb = VERBS[name]
     if tuned is None:
