@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.accelerator.recorded import record_layers
 from benchmarks.accelerator.text import Text
 from benchmarks.peers.session import Session
 from bimo.batches.loader import Batch, PackedBatches
@@ -26,6 +26,7 @@ from bimo.optim.schedule import ScheduleConfig, multiplier
 from bimo.train import objective
 from bimo.train.build import compile_layers, eagerly
 from bimo.train.loop import Hook, Progress, fit
+from bimo.train.recorded import recorded
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,27 @@ class Form:
     """A form of bimo.
 
     Attributes:
-        compiled: "layers" as `bimo train` does it, "recorded" = and played as CUDA graphs, "whole" = the model as one
-            graph, "graphs" = that one as CUDA graphs too, or nothing.
+        compiled: "layers" as `bimo train` does it, "whole" = the model as one graph, "graphs" = that one as CUDA graphs
+            too, or nothing.
         documents: kept apart, as `bimo train` does it; else every token sees all before it.
         qwen3: Qwen3's architecture, else GPT-2's.
+        recorded: played as CUDA graphs, as `bimo train` does it.
     """
 
     compiled: str = "layers"
     documents: bool = True
     qwen3: bool = True
+    recorded: bool = True
 
 
 FORMS = {
     "bimo": Form(),
-    "recorded": Form("recorded"),
+    "launched": Form(recorded=False),
     "causal": Form(documents=False),
     "whole": Form("whole", documents=False),
     "graphs": Form("graphs", documents=False),
     "eager": Form(""),
+    "eager-launched": Form("", recorded=False),
     "gpt2": Form(qwen3=False),
 }
 
@@ -93,10 +97,8 @@ class Bimo:
         self.model.to(device)
         self.model.compute_dtype = torch.bfloat16
         self.hidden = self.model.hidden
-        if device == "cuda" and form.compiled in ("layers", "recorded"):
+        if device == "cuda" and form.compiled == "layers":
             compile_layers(self.model)
-            if form.compiled == "recorded" and isinstance(self.model, llama.Model):
-                record_layers(self.model)
         elif device == "cuda" and form.compiled:
             mode = "reduce-overhead" if form.compiled == "graphs" else None
             self.hidden = torch.compile(self.model.hidden, mode=mode)
@@ -128,11 +130,12 @@ class Bimo:
 
         stream: Any = SimpleNamespace(ids=text.train, count=len(text.train), eos_id=0)
         batches = PackedBatches(stream, batch_size=rows, context_length=context, seed=0)
-        fit(
-            self.model, batches, self.loss, Optimizer(self.model, OptimizerConfig()),
-            lambda step, steps: multiplier(schedule, round(session.share() * 1000), 1000), [watch, *hooks],
-            progress=Progress(steps=10**9),
-        )  # fmt: skip
+        with recorded(self.model, passes=1) if self.form.recorded else nullcontext():
+            fit(
+                self.model, batches, self.loss, Optimizer(self.model, OptimizerConfig()),
+                lambda step, steps: multiplier(schedule, round(session.share() * 1000), 1000), [watch, *hooks],
+                progress=Progress(steps=10**9),
+            )  # fmt: skip
         session.trained()
         self.model.eval()
         return session.facts()

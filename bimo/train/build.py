@@ -25,6 +25,7 @@ from bimo.train.materials import Materials
 from bimo.train.objective import next_token_loss
 from bimo.train.patient import Batches, Patient
 from bimo.train.probe import PRECISIONS, seconds_of
+from bimo.train.recorded import recorded
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -136,19 +137,20 @@ def measure_step(
     trial = copy_sharing_frozen(model).train()
     if config.compile:
         compile_layers(trial)
-    optimizer = Optimizer(trial, config.optimizer)
+    optimizer, passes = Optimizer(trial, config.optimizer), config.batch.accumulate
     device = next(trial.parameters()).device
     state = batches.state()
     batch = next(batches)
     batches.load_state(state)
 
     def step() -> None:
-        for part, share in divide(batch, config.batch.accumulate):
+        for part, share in divide(batch, passes):
             value, _ = loss(trial, part.to(device))
             (value * share).backward()
         optimizer.step(0.0)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), reusing_memory():
+    drawing = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with drawing, reusing_memory(), recorded(trial, passes):
         at_least = min(at_least, MEASURED_SHARE * seconds_of_budget(config.budget))
         return seconds_of(step, device, repeats=repeats, at_least=at_least)
 

@@ -22,6 +22,7 @@ from bimo.train.guard import Guard, Named
 from bimo.train.lineage import Lineage
 from bimo.train.loop import Hook, Loss, Progress, fit
 from bimo.train.patient import Batches
+from bimo.train.recorded import recorded
 from bimo.train.watching import peak_rates
 
 
@@ -110,10 +111,11 @@ def learn(
             after.append(hooks.Deadline(end, lineage.event, display.warn, every=every, leeway=leeway))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
-        with guard.explaining(learner.text), reusing_memory():
+        passes = config.batch.accumulate
+        with guard.explaining(learner.text), reusing_memory(), recorded(model, passes):
             fit(
                 model, batches, learner.loss, optimizer, schedule, after,
-                progress=progress, accumulate=config.batch.accumulate, seed=config.seed,
+                progress=progress, accumulate=passes, seed=config.seed,
             )  # fmt: skip
         kept.flush()
     if progress.stop == hooks.INTERRUPTED:

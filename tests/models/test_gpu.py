@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.accelerator.recorded import record_layers
 from bimo.batches.loader import Batch
 from bimo.device import has_triton, resolve_device
 from bimo.models import gpt2, llama
@@ -16,6 +15,7 @@ from bimo.models.attention import Documents, has_flash_attention, positions_and_
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train import objective
 from bimo.train.build import compile_layers
+from bimo.train.recorded import recorded
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CONFIG = llama.Config(
@@ -141,23 +141,59 @@ def test_recorded_layers_learn_as_others_do(compiled: bool) -> None:
         model.init_weights(torch.Generator("cuda").manual_seed(0))
         if compiled:
             compile_layers(model)
-    record_layers(models[1])
     optimizers = [Optimizer(model, OptimizerConfig()) for model in models]
-    for seed, share in enumerate((0.02, 0.0, 0.05, 0.5, 0.01)):  # the fourth has more documents than were recorded
-        (loss, gradients), (other, others) = (
-            values_and_gradients(model, batch(share, seed), dtype=torch.bfloat16) for model in models
-        )
-        assert abs(loss - other) < 5e-3
-        assert apart(others, gradients) < 5e-2
-        for optimizer in optimizers:
-            optimizer.step(1.0)
-    assert objective.mean_nats(models[1], [batch(0.5)]) == pytest.approx(
-        objective.mean_nats(models[0], [batch(0.5)]), abs=2e-2
-    )
-    fewer = batch(0.05).rows(0, 2)
-    assert abs(values_and_gradients(models[1], fewer, dtype=torch.bfloat16)[0] - values_and_gradients(
-        models[0], fewer, dtype=torch.bfloat16
-    )[0]) < 2e-2  # fmt: skip
+    with recorded(models[1], passes=1):
+        for seed, share in enumerate((0.02, 0.0, 0.05, 0.5, 0.01)):  # the fourth has more documents than were recorded
+            (loss, gradients), (other, others) = (
+                values_and_gradients(model, batch(share, seed), dtype=torch.bfloat16) for model in models
+            )
+            assert abs(loss - other) < 5e-3
+            assert apart(others, gradients) < 5e-2
+            for optimizer in optimizers:
+                optimizer.step(1.0)
+        held_out = [objective.mean_nats(model, [batch(0.5)]) for model in models]
+        assert held_out[0] == pytest.approx(held_out[1], abs=2e-2)
+        fewer = batch(0.05).rows(0, 2)
+        losses = [values_and_gradients(model, fewer, dtype=torch.bfloat16)[0] for model in models]
+        assert losses[0] == pytest.approx(losses[1], abs=2e-2)
+    assert "forward" not in vars(models[1].model)
+
+
+@gpu
+def test_of_two_recorded_passes_before_one_way_back_the_second_is_computed_as_before() -> None:
+    model = llama.Model(CONFIG).to("cuda")
+    model.init_weights(torch.Generator("cuda").manual_seed(0))
+    one, other = batch(0.02).to("cuda"), batch(0.02, seed=1).to("cuda")
+
+    def learned() -> dict[str, torch.Tensor]:
+        model.compute_dtype = torch.bfloat16
+        model.zero_grad()
+        sum(objective.next_token_loss(model, part)[0] for part in (one, other)).backward()  # type: ignore[union-attr]
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = learned()
+    with recorded(model, passes=1):
+        for _ in range(2):
+            assert apart(learned(), expected) < 5e-2
+
+
+@gpu
+def test_dropout_is_drawn_anew_each_time_a_recording_is_played_and_from_the_seed() -> None:
+    model = llama.Model(CONFIG).to("cuda")
+    model.init_weights(torch.Generator("cuda").manual_seed(0))
+    model.dropout = 0.3
+
+    def losses() -> list[float]:
+        found = []
+        with recorded(model, passes=1):
+            for step in (0, 1, 0):
+                torch.manual_seed(step)
+                found.append(values_and_gradients(model, batch(0.02), dtype=torch.bfloat16)[0])
+        return found
+
+    found = losses()
+    assert found[0] == pytest.approx(found[2], abs=1e-3) and abs(found[0] - found[1]) > 1e-3
+    assert losses() == pytest.approx(found, abs=1e-3)
 
 
 @gpu

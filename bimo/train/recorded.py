@@ -1,11 +1,12 @@
 """What the layers of a model make a GPU do, recorded once as CUDA graphs and then played.
 
-A fast GPU computes the kernels of a step about as quickly as a processor launches them, and waits in between.
+A GPU computes the kernels of a step as quickly as a processor launches them, and those of a small model much faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,12 +19,22 @@ from bimo.models.attention import Cache, Documents, Mask
 ROOM = 2  # times the documents of the first batch that a batch may have; one with more is computed as before
 
 
-def record_layers(model: llama.Model) -> None:
-    """Have all training passes of the first batch's shape played from a recording, forward and back.
+@contextlib.contextmanager
+def recorded(model: nn.Module, passes: int) -> Iterator[None]:
+    """Inside, training passes of the first batch's shape are played, forward and back, where a GPU knows documents.
 
-    The gradients of one backward pass lie where those of the next will: whoever adds several up must not record.
+    Args:
+        passes: of a step. The gradients of one lie where those of the next will, so several are not played.
     """
-    model.model.forward = _Player(model.model)  # type: ignore[method-assign]
+    decoder = getattr(model, "model", None)
+    if passes != 1 or not isinstance(decoder, llama.Decoder):
+        yield
+        return
+    decoder.forward = _Player(decoder)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del decoder.forward
 
 
 class _Player:
@@ -33,16 +44,24 @@ class _Player:
         self._decoder, self._plain = decoder, decoder.forward
         self._play: Callable[..., Tensor] | None = None
         self._shape, self._places = torch.Size(), 0
+        self._open = False  # a pass has gone forward and not yet back; the next one would overwrite it
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
-        if not (isinstance(mask, Documents) and self._decoder.training and torch.is_grad_enabled()):
+        learning = self._decoder.training and torch.is_grad_enabled()
+        if self._open or not learning or not isinstance(mask, Documents):
             return self._plain(x, cos, sin, mask, cache)
         if self._play is None:
             self._shape, self._places = x.shape, ROOM * len(mask.starts)
             self._play = self._recorded(x, cos, sin, mask)
         if x.shape != self._shape or len(mask.starts) > self._places:
             return self._plain(x, cos, sin, mask, cache)
-        return self._play(x, cos, sin, self._padded(mask))
+        y = self._play(x, cos, sin, self._padded(mask))
+        self._open = True
+        y.register_hook(self._close)
+        return y
+
+    def _close(self, _: Tensor) -> None:
+        self._open = False
 
     def _padded(self, mask: Documents) -> Tensor:
         """As many starts as were recorded: behind the last document come empty ones."""
@@ -50,8 +69,10 @@ class _Player:
         return F.pad(mask.starts, (0, self._places - len(mask.starts)), value=end)
 
     def _recorded(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Documents) -> Callable[..., Tensor]:
-        samples = (x.detach().clone().requires_grad_(), cos.clone(), sin.clone(), self._padded(mask))
-        played: Any = torch.cuda.make_graphed_callables(_Layers(self._decoder, self._plain, mask), samples)
+        samples = (x.detach().clone().requires_grad_(x.requires_grad), cos.clone(), sin.clone(), self._padded(mask))
+        torch.cuda.empty_cache()  # the recording has memory of its own
+        with torch.random.fork_rng(devices=[x.device]):
+            played: Any = torch.cuda.make_graphed_callables(_Layers(self._decoder, self._plain, mask), samples)
         return played
 
 
