@@ -6,6 +6,7 @@ A GPU computes the kernels of a step as quickly as a processor launches them, an
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,7 +33,9 @@ def recorded(model: nn.Module, passes: int) -> Iterator[None]:
         return
     decoder.forward = _Player(decoder)  # type: ignore[method-assign]
     try:
-        yield
+        with warnings.catch_warnings():  # that gradients are added up on the stream of the recording, as they should be
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+            yield
     finally:
         del decoder.forward
 
