@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from bimo.train.loop import Progress
 
 BEGIN, STEPS = 12, 6  # the step after which it is looked at, and how many are
+WAITS, NAMED = 6, 32  # of the longest waits how many are told, and letters of a kernel's name
 KINDS = (  # what stands in the names of kernels; the first that fits
     ("attention", ("flash", "scaled_dot_product")),
     ("the loss", ("_cross_entropy",)),
@@ -25,7 +29,8 @@ class Where:
     """A hook of the training loop that profiles some steps.
 
     Attributes:
-        facts: milliseconds of a step: of the wall clock, of all kernels, and of each kind; empty before it is known.
+        facts: milliseconds of a step: of the wall clock, of all kernels, of each kind, and of the longest waits between
+            two kernels; empty before it is known.
     """
 
     def __init__(self, device: str) -> None:
@@ -51,6 +56,9 @@ class Where:
             own = self._milliseconds(event)
             self.facts[next(kind for kind, names in KINDS if any(name in event.key for name in names))] += own
             self.facts["kernels"] += own
+        kernels = [event for event in self._profile.events() if event.device_type.name == "CUDA"]
+        found = waits((one.name, one.time_range.start, one.time_range.end) for one in kernels)
+        self.facts |= {place: span / 1000 / STEPS for place, span in itertools.islice(found.items(), WAITS)}
         self.facts = {name: round(value, 2) for name, value in self.facts.items()}
 
     def _milliseconds(self, event: Any) -> float:
@@ -59,3 +67,19 @@ class Where:
             on_gpu = event.device_type.name == "CUDA"
             return event.self_device_time_total / 1000 / STEPS if on_gpu else 0.0
         return event.self_cpu_time_total / 1000 / STEPS
+
+
+def waits(kernels: Iterable[tuple[str, float, float]]) -> dict[str, float]:
+    """How long nothing ran between one kernel and another, by their names; the longest first.
+
+    Args:
+        kernels: (name, begin, end) of each, in any order; several may run at once.
+    """
+    found: defaultdict[str, float] = defaultdict(float)
+    last, busy_until = "", 0.0
+    for name, begin, end in sorted(kernels, key=lambda one: one[1]):
+        if last and begin > busy_until:
+            found[f"none between {last[:NAMED]} and {name[:NAMED]}"] += begin - busy_until
+        if end > busy_until:
+            last, busy_until = name, end
+    return dict(sorted(found.items(), key=lambda one: -one[1]))

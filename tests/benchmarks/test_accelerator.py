@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.accelerator.facts import stated_peak, useful_flops
 from benchmarks.accelerator.text import FIRST_WORD, read_text
+from benchmarks.accelerator.where import waits
 from bimo.models import llama
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,13 @@ def test_the_text_needs_no_network_and_keeps_held_out_files_apart() -> None:
     text = read_text(600, most_bytes=200_000)
     assert text.train.max() < 600 and text.train[0] == text.held_out[0] == 0
     assert (text.train >= FIRST_WORD).mean() > 0.2, "common words are one id"
+
+
+def test_waits_are_counted_where_no_kernel_of_any_stream_runs() -> None:
+    kernels = [("b", 12.0, 20.0), ("a", 0.0, 10.0), ("beside", 13.0, 15.0), ("a", 30.0, 31.0), ("b", 33.0, 34.0)]
+    assert waits(kernels) == {"none between b and a": 10.0, "none between a and b": 4.0}
+    assert list(waits(kernels)) == ["none between b and a", "none between a and b"]
+    assert waits([]) == {}
 
 
 @pytest.mark.slow
