@@ -93,6 +93,13 @@ def _cost(cells: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(found)
 
 
+def _pretrained(name: str, one: Mapping[str, Any]) -> str:
+    spent = f"{one['cpu_seconds'] / 60:.0f} min of processor time"
+    if one.get("peak_gpu_bytes"):
+        spent = f"{one['wall_seconds'] / 60:.0f} min on a GPU"
+    return f"{name} {one['parameters'] / 1e6:.1f}M parameters, {spent}"
+
+
 def table() -> str:
     """As docs/benchmarks.md shows it."""
     cells = read_cells()
@@ -102,9 +109,6 @@ def table() -> str:
         cell["start"]: cell["pretraining"] for some in cells.values() for cell in some if cell["pretraining"]
     }
     if models:
-        shown = "; ".join(
-            f"{name} {one['parameters'] / 1e6:.1f}M parameters, {one['cpu_seconds'] / 60:.0f} min of processor time"
-            for name, one in sorted(models.items())
-        )
+        shown = "; ".join(_pretrained(name, one) for name, one in sorted(models.items()))
         lines += ["", f"Pretrained by bimo for these rows, not counted in them: {shown}."]
     return "\n".join([*lines, ""])
