@@ -36,10 +36,21 @@ def tested(row: Row) -> list[Mapping[str, Any]]:
     return [one for name in row.data for one in rows_of(name, tested=True)]
 
 
+def out_of_reach(name: str) -> bool:
+    """Whether a model is yet to be pretrained, for which a CPU would take days."""
+    import torch
+
+    return name in ON_A_GPU and not _is_made(CACHE / "models" / name) and not torch.cuda.is_available()
+
+
+def _is_made(folder: Path) -> bool:
+    return (folder / "lineage.json").is_file() and files.read_json(folder / "lineage.json")["status"] == "finished"
+
+
 def model(name: str) -> Path:
     """The folder of a model, made once."""
     folder = CACHE / "models" / name
-    if not (folder / "lineage.json").is_file() or files.read_json(folder / "lineage.json")["status"] != "finished":
+    if not _is_made(folder):
         command = MODELS[name]()
         print(f"{name}: bimo {' '.join(command)}", flush=True)
         run = [sys.executable, "-m", "bimo", *command, "--out", str(folder)]
@@ -92,6 +103,7 @@ def _sum_texts() -> Iterator[dict[str, str]]:
             yield {"text": generator.choices(FORMS, SHARES)[0].format(**row)}
 
 
+ON_A_GPU = ("programs-zh",)
 _SMALL = ("model.width=256", "model.layers=6", "model.context=256")
 _OWN = (*_SMALL, "tokenizer.vocab_size=6000")
 MODELS: Mapping[str, Callable[[], list[str]]] = {
