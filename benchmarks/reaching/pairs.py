@@ -56,7 +56,7 @@ def everything() -> Iterator[dict[str, str]]:
 def _messages(held_out: set[str], known: set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Messages of one line that are neither known nor held out, small packages first."""
     seen: set[tuple[str, str]] = set()
-    for package in sorted(_packages(), key=lambda path: path.stat().st_size):
+    for package in sorted(_packages(), key=lambda path: (path.stat().st_size, path.name)):
         try:
             for _, _, *both in messages(package, "/locale/zh_CN/"):
                 en, zh = (KEY.sub("", one).strip() for one in both)
