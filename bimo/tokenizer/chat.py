@@ -56,9 +56,8 @@ def render(
         TokenizerError: the template is not valid or refuses these messages.
     """
     # Messages are masked before rendering: a token found in the rendered text then comes from the template.
-    free = sorted(set(string.digits + string.ascii_lowercase) - set("".join(names)))  # else a name could stand in it
-    alphabet = "".join(free) or string.digits
-    nonce = "".join(alphabet[byte % len(alphabet)] for byte in secrets.token_bytes(32))
+    alphabet = _alphabet(tuple(names))
+    nonce = "".join([alphabet[byte % len(alphabet)] for byte in secrets.token_bytes(32)])
     masked = [_mask(_without_none(message), names, nonce) for message in messages]
     try:
         given = {"messages": masked, "add_generation_prompt": add_generation_prompt}
@@ -77,6 +76,12 @@ def render(
 def with_names(text: str, names: Mapping[str, str]) -> str:
     """The text with ``names[token]`` in the place of every control token that it spells."""
     return _any_of(tuple(names)).sub(lambda found: names[found[0]], text) if names else text
+
+
+@functools.lru_cache(maxsize=16)
+def _alphabet(names: tuple[str, ...]) -> str:
+    """Characters for a nonce: those of no name, which could else stand in it."""
+    return "".join(sorted(set(string.digits + string.ascii_lowercase) - set("".join(names)))) or string.digits
 
 
 @functools.lru_cache(maxsize=16)

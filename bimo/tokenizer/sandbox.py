@@ -51,7 +51,7 @@ class _Budget:
     """What is left of one rendering's allowance."""
 
     def __init__(self) -> None:
-        self._characters, self._until, self._work = CHARACTERS, time.thread_time() + SECONDS, 0
+        self._characters, self._until, self._work = CHARACTERS, 0.0, 0
 
     def spend(self, characters: int) -> None:
         self._characters -= characters
@@ -60,8 +60,9 @@ class _Budget:
             raise SecurityError(f"the template writes more than {CHARACTERS:,} characters")
         if self._work < WORK:
             return
-        self._work = 0
-        if time.thread_time() > self._until:
+        self._work, now = 0, time.thread_time()
+        self._until = self._until or now + SECONDS  # most are done before the first look
+        if now > self._until:
             raise SecurityError(f"the template takes longer than {SECONDS:g} seconds")
 
     def spend_all(self, value: Any, depth: int = 0) -> None:

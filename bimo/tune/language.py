@@ -155,6 +155,7 @@ def _last_piece(
     def since(begin: int) -> Sequence[Message]:
         return [*head, *messages[begin:]] if begin else messages
 
+    @functools.cache
     def nearly(begin: int) -> bool:
         """Whether it fits but for what a template writes behind the last answer."""
         return len(tokenizer.encode_chat(without_marks(since(begin)), False, tools)) - BEHIND <= longest + 1
