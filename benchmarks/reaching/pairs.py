@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import re
 import struct
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.reaching.rows import CACHE
-from bimo.text.labelled_debian import HAN, messages
+from bimo.text.download import apt_get
+from bimo.text.labelled_debian import HAN, is_translated, messages
 from bimo.tune.rows import read_rows
 
 AT_ONCE = 50  # packages that one call of apt fetches
@@ -61,7 +61,7 @@ def _messages(held_out: set[str], known: set[tuple[str, str]]) -> Iterator[tuple
             for _, _, *both in messages(package, "/locale/zh_CN/"):
                 en, zh = (KEY.sub("", one).strip() for one in both)
                 pair = (en, zh)
-                if pair in seen or en == zh or HAN.search(en) or not HAN.search(zh):
+                if pair in seen or HAN.search(en) or not is_translated(en, zh, "zh"):
                     continue
                 seen.add(pair)
                 if pair not in known and not {en, zh} & held_out and len(en) <= LONGEST:
@@ -77,6 +77,5 @@ def _packages() -> list[Path]:
     missing = [name for name in (Path(__file__).parent / "programs.txt").read_text().split() if name not in there]
     for begin in range(0, len(missing), AT_ONCE):
         print(f"fetching packages: {begin} of {len(missing)}", flush=True)
-        command = ["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download"]
-        subprocess.run([*command, *missing[begin : begin + AT_ONCE]], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        apt_get(folder, "the packages", "download", *missing[begin : begin + AT_ONCE])
     return list(folder.glob("*.deb"))

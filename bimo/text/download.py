@@ -121,7 +121,7 @@ def download_apt(packages: Sequence[tuple[Archive, Path]], progress: Progress | 
     """
     what = packages[0][0].package if len(packages) == 1 else f"{len(packages)} packages"
     with tempfile.TemporaryDirectory(dir=packages[0][1].parent) as folder:
-        _apt(folder, what, "download", *(f"{one.package}={one.version}" for one, _ in packages))
+        apt_get(folder, what, "download", *(f"{one.package}={one.version}" for one, _ in packages))
         for one, target in packages:
             (archive,) = Path(folder).glob(f"{one.package}_*.deb")
             os.replace(archive, target)
@@ -142,7 +142,7 @@ def download_apt_index(name: str, release: str, size: int, target: Path, progres
         (Path(folder) / "partial").mkdir()
         own = [f"Dir::State::Lists={folder}", f"Dir::Cache={folder}", "pkgCacheFile::Generate=false"]
         own += [f"Acquire::Languages={name.partition('-')[2]}", "Acquire::GzipIndexes=false"]
-        _apt(folder, name, *(word for option in own for word in ("-o", option)), "update")
+        apt_get(folder, name, *(word for option in own for word in ("-o", option)), "update")
         found = sorted(Path(folder).glob(f"*_dists_{release}_main_*{name.replace('_', '%5f')}"))
         if not found:
             got = ", ".join(sorted({path.name for path in Path(folder).glob("*InRelease")})) or "no sources"
@@ -152,7 +152,12 @@ def download_apt_index(name: str, release: str, size: int, target: Path, progres
         progress(size, size)
 
 
-def _apt(folder: str, what: str, *words: str) -> None:
+def apt_get(folder: str | Path, what: str, *words: str) -> None:
+    """Run apt in a folder, without changing to its own user, who may not write there.
+
+    Raises:
+        DataError: there is no apt on this machine, or it does not fetch ``what`` is wanted.
+    """
     command = ["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", *words]
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
