@@ -264,10 +264,10 @@ def all_scores(model: Classifier, batches: Sequence[Batch]) -> tuple[Tensor, Ten
 
 
 def label_text(value: Any) -> str:
-    """A label of any type as text: 1, 1.0 and "1" are one class."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value).strip()
+    """A label of any type as text: 1, 1.0, "1" and "1.0", as tables write whole numbers that have gaps, are one."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip())
 
 
 def _order(label: str) -> tuple[bool, float, str]:

@@ -119,11 +119,34 @@ def test_columns_are_told_by_their_names():
     assert find_columns(of_columns("text", "label"), ROLES, {"label": "text", "text": "label"})["label"] == "text"
 
 
+@pytest.mark.parametrize(
+    ("names", "text", "label"),
+    [
+        (("text_id", "Review Text", "sentiment label"), "Review Text", "sentiment label"),
+        (("reviewText", "verdict"), "reviewText", "verdict"),
+        (("\ufeffid", "商品评论", "商品类别", "类别编号"), "商品评论", "商品类别"),
+        (("编号", "says", "label"), "says", "label"),
+        (("", "review", "stars"), "review", "stars"),
+        (("text", "review_text", "label"), "text", "label"),
+    ],
+)
+def test_a_column_is_told_by_the_end_of_its_name_or_as_the_only_one_left(names: tuple[str, ...], text: str, label: str):
+    roles = (Role("text", ("text", "review", "评论")), Role("label", ("label", "类别")))
+    assert find_columns(of_columns(*names), roles, {}) == {"text": text, "label": label}
+
+
+def test_a_role_that_need_not_be_there_is_not_guessed():
+    roles = (Role("question", ("question",)), Role("system", ("system",), needed=False))
+    assert find_columns(of_columns("question", "operating_system"), roles, {}) == {"question": "question"}
+    with pytest.raises(UsageError, match="called like the label"):
+        find_columns(of_columns("text", "row_id"), ROLES, {})
+
+
 def test_a_wrong_column_gets_the_nearest_name():
     with pytest.raises(UsageError, match="no column 'lable' to be the label.*one of text, label.*Did you mean 'label'"):
         find_columns(of_columns("text", "label"), ROLES, {"label": "lable"})
     with pytest.raises(UsageError, match="No column of r.csv is called like the label.*--columns label=NAME"):
-        find_columns(of_columns("text", "stars"), ROLES, {})
+        find_columns(of_columns("text", "stars", "verdict"), ROLES, {})
     with pytest.raises(UsageError, match="--columns text=Txet label=labels"):
         find_columns(of_columns("id", "Txet", "labels"), ROLES, {})
 
