@@ -85,23 +85,26 @@ class Samples:
 
     def _continuation(self, step: int) -> str | None:
         """What the model as it is writes; None where its output is not a number, which training will notice itself."""
-        self._model.eval()  # the next step says train() itself
-        room = room_for(self._model, len(self._prompt), LENGTH)
-        sampling = Sampling(max_new_tokens=room, temperature=TEMPERATURE)
         stream = TextStream()
-        pieces = []
-        seed = seed_for(self._seed, "sample", step) % 2**32
         try:
-            with eagerly():
-                steps = generate_ids(self._model, self._prompt, sampling, seeds=[seed], eos_ids={self._prompt[0]})
-                pieces = [stream.add(self._tokenizer.token_bytes(one.token)) for one in steps if not _ended(one)]
+            tokens = continued(self._model, self._prompt, seed_for(self._seed, "sample", step) % 2**32)
         except ModelError:
             return None
-        return "".join(pieces)  # without the bytes of a last character that was cut
+        # without the bytes of a last character that was cut
+        return "".join(stream.add(self._tokenizer.token_bytes(token)) for token in tokens)
 
 
-def _ended(step: Any) -> bool:
-    return bool(step.finish_reason == "stop")
+def continued(model: Model, prompt: list[int], seed: int) -> list[int]:
+    """The ids of a sample, which the token that starts the prompt would end; the model is left in evaluation mode.
+
+    Raises:
+        ModelError: what the model computes is not a number.
+    """
+    model.eval()  # the next step says train() itself
+    sampling = Sampling(max_new_tokens=room_for(model, len(prompt), LENGTH), temperature=TEMPERATURE)
+    with eagerly():
+        steps = generate_ids(model, prompt, sampling, seeds=[seed], eos_ids={prompt[0]})
+        return [one.token for one in steps if one.finish_reason != "stop"]
 
 
 def opening(tokens: Tokens, tokenizer: Tokenizer, context: int) -> list[int]:

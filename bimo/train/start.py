@@ -43,7 +43,7 @@ from bimo.train.plan import (
 )
 from bimo.train.probe import Machine, forget, probe
 from bimo.train.surroundings import ALONE, Surroundings
-from bimo.train.watching import check_onlookers
+from bimo.train.watching import check_onlookers, rehearse
 
 if TYPE_CHECKING:
     from bimo.models import Model
@@ -172,6 +172,7 @@ def prepare(
     plan_compilation(plan, budget, machine, left(deadline), tokens)
     batches = make_batches(plan.config, materials)
     model, step_seconds = _measured(plan, materials, batches, lineage, display, device)
+    rehearse(plan.config, materials, model)
     lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
     if machine.cached and _unlike(plan.config, machine, step_seconds / expected_step(plan.config, choice)):
         forget(device)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from bimo.errors import ModelError
 from bimo.run import Run
 from bimo.train.config import TrainConfig
 from bimo.train.hooks import Report, Validate
 from bimo.train.loop import Hook
 from bimo.train.materials import Materials
-from bimo.train.samples import Samples, opening
+from bimo.train.samples import Samples, continued, opening
 from bimo.train.tensorboard import TensorBoard, require_tensorboard
 
 if TYPE_CHECKING:
@@ -32,6 +34,18 @@ def onlookers(
     if config.tensorboard:
         found.append(TensorBoard(run, report, step=step))
     return found
+
+
+def rehearse(config: TrainConfig, materials: Materials, model: Model) -> None:
+    """Write a sample and forget it, where the first one waits for seconds: a GPU loads its kernels then.
+
+    A plan that is made behind it has those seconds behind it too.
+    """
+    assert config.model.context
+    if config.samples and model.output_weight.device.type == "cuda":
+        with contextlib.suppress(ModelError):  # the doctor says it better
+            continued(model, opening(materials.validation, materials.tokenizer, config.model.context), seed=0)
+        model.train()
 
 
 def check_onlookers(config: TrainConfig) -> None:

@@ -12,11 +12,14 @@ import pytest
 import torch
 
 import bimo
+from bimo.config import from_mapping
 from bimo.errors import ModelError
 from bimo.run import Run
-from bimo.train import samples
+from bimo.train import samples, watching
+from bimo.train.config import TrainConfig
 from bimo.train.hooks import INTERRUPTED
 from bimo.train.loop import Progress
+from bimo.train.materials import open_materials
 from bimo.train.pretrain import train
 from bimo.train.samples import Samples, first_words, opening
 
@@ -158,6 +161,25 @@ def test_a_model_that_is_lost_writes_nothing(hook: tuple[Samples, list[int]], mo
     assert not sampler._run.samples.exists()
 
 
+@pytest.mark.parametrize(("device", "wanted", "written"), [("cuda", True, 1), ("cuda", False, 0), ("cpu", True, 0)])
+def test_on_a_gpu_the_first_sample_is_written_once_before_the_plan(
+    with_samples: Run, monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool, written: int
+) -> None:
+    prompts: list[list[int]] = []
+    trains: list[bool] = []
+
+    def lost(model: Any, prompt: list[int], seed: int) -> list[int]:
+        prompts.append(prompt)
+        raise ModelError("The model's output is not a number.")
+
+    monkeypatch.setattr(watching, "continued", lost)
+    weight = SimpleNamespace(device=torch.device(device))
+    model: Any = SimpleNamespace(output_weight=weight, train=lambda: trains.append(True))
+    config = from_mapping(TrainConfig, {"samples": wanted, "model": {"context": 16}}, where="test")
+    watching.rehearse(config, open_materials(with_samples, with_samples.read_lineage()["data"]), model)
+    assert len(prompts) == len(trains) == written and all(len(prompt) > 1 for prompt in prompts)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -176,8 +198,6 @@ def test_the_first_words(text: str, words: str) -> None:
 
 
 def test_the_prompt_starts_a_document_and_leaves_room(with_samples: Run) -> None:
-    from bimo.train.materials import open_materials
-
     materials = open_materials(with_samples, with_samples.read_lineage()["data"])
     prompt = opening(materials.validation, materials.tokenizer, 16)
     assert prompt[0] == materials.tokenizer.eos_id and 1 < len(prompt) <= 8
