@@ -15,7 +15,7 @@ from bimo.errors import RunError
 from bimo.models import trained_parameters
 from bimo.optim.adamw import AdamW
 from bimo.optim.muon import Muon
-from bimo.optim.rule import Stepping
+from bimo.optim.rule import Stepping, numbers
 
 INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers?|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
 SMALL = 1e-6  # which clipping adds to the norm
@@ -91,7 +91,10 @@ class Optimizer:
         Returns:
             the norm of the whole gradient before clipping; not finite when a gradient is not, and then nothing moved.
         """
-        gradients = [parameter.grad for parameter in self._named.values() if parameter.grad is not None]
+        for parameter in self._named.values():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()  # once for norm, clipping and update
+        gradients = [numbers(parameter.grad) for parameter in self._named.values() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         value = float(norm)
         if value - value == 0.0:  # neither NaN nor infinite

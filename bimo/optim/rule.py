@@ -26,6 +26,11 @@ class Rule:
         self.state: defaultdict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
 
 
+def numbers(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient; of a sparse one those that it holds, each row once."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
 class Stepping(Protocol):
     """A rule that can be stepped."""
 

@@ -26,6 +26,7 @@ from bimo.models import copy_sharing_frozen, load_model, save_model, trained_par
 from bimo.models.lora import LowRank
 from bimo.optim import Optimizer
 from bimo.optim.adamw import AdamW
+from bimo.optim.rule import numbers
 from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.config import TrainConfig
 from bimo.train.loop import Loss
@@ -371,7 +372,7 @@ def _overfit(model: Any, loss: Loss, batch: Batch, rate: float, share: float) ->
     def learn(parameter: Tensor) -> None:
         name, rule = rules[parameter]  # type: ignore[index]
         assert parameter.grad is not None
-        if bool(parameter.grad.any()):
+        if bool(numbers(parameter.grad).any()):
             alive.add(name)
         rule.step()
         parameter.grad = None

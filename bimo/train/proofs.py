@@ -18,6 +18,7 @@ from bimo.batches.loader import Batch
 from bimo.errors import BimoError
 from bimo.models import copy_sharing_frozen, trained_parameters
 from bimo.optim import INSIDE_LAYERS
+from bimo.optim.rule import numbers
 from bimo.train.patient import (
     SOME,
     TINY_LENGTH,
@@ -105,11 +106,11 @@ def gradient_norms(patient: Patient) -> Finding:
         name for name, p in patient.model.named_parameters() if not p.requires_grad and name not in patient.frozen
     ]
     learning = {name: grad for name, grad in found.items() if name not in patient.frozen and name not in frozen}
-    wild = [name for name, grad in learning.items() if grad is not None and not bool(grad.isfinite().all())]
+    wild = [name for name, grad in learning.items() if grad is not None and not bool(numbers(grad).isfinite().all())]
     dead = [
         name
         for name, grad in learning.items()
-        if (grad is None or not bool(grad.any())) and name not in patient.overfitted.alive
+        if (grad is None or not bool(numbers(grad).any())) and name not in patient.overfitted.alive
     ]
     problems = {"frozen (requires_grad=False)": frozen, "not finite": wild, "always zero": dead}
     told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
@@ -122,7 +123,7 @@ def _layer_norms(found: dict[str, Tensor | None]) -> str:
     for name, grad in found.items():
         layer = INSIDE_LAYERS.search(name)
         key = layer[0].strip(".") if layer else name.removesuffix(".weight").rpartition(".")[2]
-        squares[key] = squares.get(key, 0.0) + (0.0 if grad is None else float(grad.float().square().sum()))
+        squares[key] = squares.get(key, 0.0) + (0.0 if grad is None else float(numbers(grad).float().square().sum()))
     norms = sorted((square**0.5, key) for key, square in squares.items())
     (low, least), (high, most) = norms[0], norms[-1]
     return f"norms from {low:.2g} ({least}) to {high:.2g} ({most})"
@@ -131,7 +132,7 @@ def _layer_norms(found: dict[str, Tensor | None]) -> str:
 def optimizer(patient: Patient) -> Finding:
     """Take one step on a copy and see who moved."""
     model, grads = copy_sharing_frozen(patient.fresh), patient.take_gradients()
-    learning = [name for name, grad in grads.items() if grad is not None and bool(grad.any())]
+    learning = [name for name, grad in grads.items() if grad is not None and bool(numbers(grad).any())]
     step = patient.make_optimizer(model)
     for name, parameter in model.named_parameters():
         parameter.grad = grads.pop(name)

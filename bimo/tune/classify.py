@@ -207,7 +207,7 @@ class Classify(Packed):
         return self._frozen(load_classifier(folder, device=device, dtype=torch.float32))
 
     def _frozen(self, model: Classifier) -> Classifier:
-        """The model, whose lowest layers do not learn.
+        """The model ready to learn, but for its lowest layers.
 
         Raises:
             ConfigError: there are fewer layers.
@@ -219,6 +219,8 @@ class Classify(Packed):
             layer = re.search(r"\.(?:layers?|h)\.(\d+)\.", name)
             low = int(layer[1]) < self.freeze if layer else bool(re.search("embed|wte|wpe", name))
             parameter.requires_grad_(not (self.freeze and low))
+        if model.output_weight.device.type == "cpu":
+            model.sparse_gradient()
         return model
 
     def baselines(self, materials: Materials) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from bimo.errors import RunError
 from bimo.models import llama
-from bimo.optim import Optimizer, OptimizerConfig
+from bimo.optim import Optimizer, OptimizerConfig, adamw
 
 
 def small_model(seed: int = 0) -> llama.Model:
@@ -121,6 +121,43 @@ def test_clipping_is_that_of_torch_to_the_bit(size: float) -> None:
     for name, gradient in expected.items():
         moment = torch.zeros_like(gradient).lerp_(gradient, 1 - 0.9)
         torch.testing.assert_close(state[f"{name}.exp_avg"], moment, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("clip", [0.25, math.inf])
+def test_a_sparse_gradient_does_what_the_same_numbers_among_zeros_do(
+    clip: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are read twice, chunks without any row, two passes of a step: weights and moments of both agree."""
+    monkeypatch.setattr(adamw, "ROWS", 4)
+    found = []
+    for sparse in (False, True):
+        model = small_model()
+        model.model.embed_tokens.sparse = sparse
+        config = OptimizerConfig("adamw", clip=clip, weight_decay=0.1)
+        optimizer = Optimizer(model, config)
+        for step in range(4):
+            for seed in (step, step + 9):
+                ids = torch.randint(0, 3 + 4 * (step % 2), (2, 5), generator=torch.Generator().manual_seed(seed))
+                model(ids).square().mean().backward()
+            gradient = model.model.embed_tokens.weight.grad
+            assert gradient is not None and gradient.is_sparse == sparse
+            norm = optimizer.step(0.5)
+        found.append(({**dict(model.named_parameters()), **optimizer.state_tensors()}, norm))
+    (dense, norm), (rows, of_rows) = found
+    assert of_rows == pytest.approx(norm, rel=1e-5) and dense.keys() == rows.keys()
+    for name, tensor in dense.items():
+        torch.testing.assert_close(rows[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+    assert rows["model.embed_tokens.weight.step"] == 4
+
+
+def test_a_sparse_gradient_that_is_not_finite_moves_nothing() -> None:
+    model = small_model()
+    model.model.embed_tokens.sparse = True
+    optimizer = Optimizer(model, OptimizerConfig("adamw"))
+    before = [parameter.clone() for parameter in model.parameters()]
+    (model.model.embed_tokens(torch.tensor([3, 3])).sum() * math.inf).backward()
+    assert not math.isfinite(optimizer.step(1.0))
+    assert all(torch.equal(parameter, one) for parameter, one in zip(model.parameters(), before, strict=True))
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing() -> None:

@@ -256,6 +256,18 @@ def test_labels_of_any_type_are_the_same_classes() -> None:
     assert task.classes == ("2", "10", "x", "好") and task.counts == (2, 1, 1, 1)
 
 
+def test_the_gradient_of_the_tokens_is_of_those_that_were_read(folder: Path) -> None:
+    model, tokenizer = Classify(classes=("a", "b")).open(folder, torch.device("cpu"))
+    ids = tokenizer.encode("the cat")
+    model(torch.tensor([ids])).sum().backward()
+    gradient = model.output_weight.grad
+    assert gradient is not None and gradient.is_sparse and {*gradient.coalesce().indices()[0].tolist()} == {*ids}
+    assert not any(one.grad.is_sparse for one in model.parameters() if one is not model.output_weight)
+    frozen, _ = Classify(classes=("a", "b"), freeze=1).open(folder, torch.device("cpu"))
+    frozen(torch.tensor([ids])).sum().backward()
+    assert frozen.output_weight.grad is None
+
+
 def test_a_text_that_is_too_long_is_cut_and_counted(encoder_folder: Path) -> None:
     task = Classify(classes=("a", "b"), counts=(1, 1))
     tokenizer = Tokenizer.load(encoder_folder)
