@@ -94,7 +94,7 @@ class Labelled(nn.Module):
     def sparse_gradient(self) -> None:
         """Let the gradient of the table of tokens be as large as what was read, not as the table: no output shares it.
 
-        On a CPU the zeros would be a tenth of a small model's step, and as much memory as the table.
+        The zeros would take as much memory as the table, and some per cent of a small model's step on a CPU.
         """
         for module in self.modules():
             if isinstance(module, nn.Embedding) and module.weight is self.output_weight:
