@@ -54,7 +54,8 @@ def event(value: dict[str, Any], name: str = "") -> str:
     return (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
 
 
-DONE = "data: [DONE]\n\n"
+LAST = "[DONE]"  # what the last event of a stream says
+DONE = f"data: {LAST}\n\n"
 
 
 def failed(cause: ApiError) -> str:

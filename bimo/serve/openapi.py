@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from bimo import __version__
 from bimo.serve import answer_schemas as answers
+from bimo.serve.answers import LAST
 from bimo.serve.chat_request import ChatRequest
 from bimo.serve.classifications import ClassificationRequest
 from bimo.serve.completions import CompletionRequest
@@ -95,8 +96,10 @@ def _described(path: str, operation: Operation, names: Mapping[Any, Any]) -> dic
     if operation.answer is not None:
         content = {"application/json": {"schema": names[operation.answer]}}
     if operation.chunk is not None:
-        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": names[operation.chunk]}
-        content["text/event-stream"] = {"schema": {"type": "object", "properties": {"data": data}}}
+        told = {"anyOf": [names[operation.chunk], names[answers.Error]]}
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": told}
+        events = {"type": "object", "properties": {"data": {"anyOf": [data, {"const": LAST}]}}}
+        content["text/event-stream"] = {"schema": events}
     error = {"application/json": {"schema": names[answers.Error]}}
     found: dict[str, Any] = {
         "summary": operation.summary,

@@ -79,6 +79,11 @@ def test_the_document_is_whole() -> None:
     assert request["additionalProperties"] is False and set(request["required"]) == {"model", "messages"}
     assert "logit_bias" in request["properties"] and "best_of" in schemas["CompletionRequest"]["properties"]
     assert all(schema.get("description") for schema in schemas.values())
+    answer = document()["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    chunk, end = answer["schema"]["properties"]["data"]["anyOf"]
+    assert [name.rpartition("/")[2] for name in references(chunk)] == ["Completion", "Error"] and end == {
+        "const": "[DONE]"
+    }
 
 
 def test_the_page_needs_nothing_from_elsewhere(live: Any) -> None:
