@@ -193,7 +193,6 @@ def by_words(rows: Sequence[Mapping[str, str]], texts: Sequence[str]) -> tuple[l
 def by_model(cell: Cell, lines: Sequence[str], tests: Sequence[Mapping[str, str]]) -> tuple[list[str], dict[str, Any]]:
     """`bimo tune classify`, then `bimo classify`."""
     model, out = ready(cell.model, cell.language), MODELS / cell.name
-    shutil.rmtree(out, ignore_errors=True)
     labels = written(f"{cell.name}-labels.jsonl", lines)
     texts = written(
         f"{cell.name}-texts.jsonl", [json.dumps({"text": row["text"]}, ensure_ascii=False) + "\n" for row in tests]
@@ -201,16 +200,27 @@ def by_model(cell: Cell, lines: Sequence[str], tests: Sequence[Mapping[str, str]
     epochs = EPOCHS[cell.size] * PASSES.get(cell.model, 1)
     settings = (f"seed={cell.seed}", *HELD_OUT, *SETTINGS.get(cell.model, ()))
     options = ("--budget", f"{epochs}-epochs", *FLAGS.get(cell.model, ()), "--set", *settings)
-    tuned = bimo("tune", "classify", "--model", model, "--data", labels, "--out", out, *options)
+    tuned = bimo("tune", "classify", "--model", model, "--data", labels, *going_on(out), *options)
     asked = bimo("classify", out, "--data", texts, "--json")
     chosen = [json.loads(line)["label"] for line in asked.printed.splitlines()]
     lineage = Run(out).read_lineage()
     metrics = lineage["metrics"]
     shutil.rmtree(out)
-    spent = {"seconds": tuned.seconds, "memory": tuned.memory, "seconds_of_test": asked.seconds}
+    spent = {**of_all_sessions(tuned, lineage), "seconds_of_test": asked.seconds}
     told = {"epochs": metrics["epochs"], "steps": metrics["steps"], "best_step": metrics["best_step"]}
     settled = {"options": [*FLAGS.get(cell.model, ()), *settings], "parent": parent_of(model)}
     return chosen, {**spent, **told, **settled, "parameters": lineage["model"]["parameters"]}
+
+
+def going_on(out: Path) -> list[str | Path]:
+    """Where a run is written; one that was cut off goes on."""
+    return ["--out", out, *(["--resume"] if out.exists() else [])]
+
+
+def of_all_sessions(tuned: Spent, lineage: Mapping[str, Any]) -> dict[str, float]:
+    """What a run took; of one that went on, its lineage knows what the last process does not."""
+    cost = lineage["cost"]
+    return {"seconds": max(tuned.seconds, cost["cpu_seconds"]), "memory": max(tuned.memory, cost["peak_memory_bytes"])}
 
 
 def parent_of(model: Path) -> dict[str, Any]:
@@ -229,13 +239,12 @@ def parent_of(model: Path) -> dict[str, Any]:
 def forgets(cell: Cell) -> dict[str, Any]:
     """Tune for chat, and measure text of before with the model before and after."""
     model, out = ready(cell.model, "en"), MODELS / cell.name
-    shutil.rmtree(out, ignore_errors=True)
     data = fetch_labelled(cell.rows) / "train.jsonl"
     before_path = MODELS / f"before-{cell.model}.json"
     if not before_path.exists():
         before_path.write_text(bimo("eval", model, "--data", old_text(cell.model), "--json").printed, encoding="utf-8")
     options = ("--budget", cell.budget, *TUNINGS[cell.way], "--set", f"seed={cell.seed}", "patience=0")
-    tuned = bimo("tune", "chat", "--model", model, "--data", data, "--out", out, *options)
+    tuned = bimo("tune", "chat", "--model", model, "--data", data, *going_on(out), *options)
     after = json.loads(bimo("eval", out, "--data", old_text(cell.model), "--json").printed)
     before = files.read_json(before_path)
     lineage = Run(out).read_lineage()
@@ -247,7 +256,7 @@ def forgets(cell: Cell) -> dict[str, Any]:
     rates = {one["key"]: one["value"] for one in lineage["plan"]["choices"] if "learning_rate" in one["key"]}
     said = {"rows": cell.rows, "way": cell.way, "budget": cell.budget, "examples": rows, "rates": rates}
     facts = {"old_documents": before["documents"], "old_bytes": before["bytes"]}
-    return {**said, "old": old, "new": new, **facts, **told, "seconds": tuned.seconds, "memory": tuned.memory}
+    return {**said, "old": old, "new": new, **facts, **told, **of_all_sessions(tuned, lineage)}
 
 
 def old_text(model: str) -> Path:
