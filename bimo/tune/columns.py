@@ -88,7 +88,7 @@ def _plain(column: str) -> str:
 
 def _nearest(columns: Sequence[str], role: Role) -> str:
     """The column whose name is written most like a usual one; empty where none is near."""
-    plain = {column.strip().lower(): column for column in columns}
+    plain = {_plain(column): column for column in columns}
     likeness = {
         column: max(difflib.SequenceMatcher(None, name, usual).ratio() for usual in role.usual)
         for name, column in plain.items()
