@@ -35,7 +35,7 @@ from benchmarks.training.cells import (
 )
 from benchmarks.training.ladder import next_rung
 from benchmarks.training.processes import PEERS_PYTHON, run_bimo, run_peer, tuned_settings
-from benchmarks.training.table import cost_table, known, read_cells, replace_between, speed_table
+from benchmarks.training.table import cost_table, known, machines, read_cells, replace_between, speed_table
 from bimo import files
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -133,7 +133,7 @@ def tune(seconds: float | None) -> None:
 def write_tables() -> None:
     """Write both tables into docs/benchmarks.md."""
     cells = read_cells()
-    content = cost_table(cells) + "\n" + speed_table(cells)
+    content = cost_table(cells) + "\n" + speed_table(cells) + "\n" + machines(cells)
     replace_between(PAGE, "train", content)
     print(content)
 

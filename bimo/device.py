@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 MOST_KEPT = 2**31 - 1  # bytes at the end of the heap, and the largest number there is
+LOOKS, BETWEEN_LOOKS = 3, 0.01  # at what runs, and the seconds from one to the next: many programs only wake up briefly
 USUAL_MAPS, LARGE = 65536, 4 << 20  # maps at most, glibc's own number; bytes of a block that is mapped
 
 
@@ -84,6 +86,19 @@ def reusing_memory() -> Iterator[None]:
         return_memory()
 
 
+def others_compute() -> bool:
+    """Whether other programs, too, have work for the processor, at three looks; also where the system does not tell."""
+    for _ in range(LOOKS):
+        try:
+            running = Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]
+        except (OSError, IndexError):
+            return True
+        if running == "1":  # it is us
+            return False
+        time.sleep(BETWEEN_LOOKS)
+    return True
+
+
 def free_memory(device: torch.device) -> float:
     """Bytes of the device's memory that could be used; infinite where the system does not tell."""
     if device.type == "cuda":
@@ -98,12 +113,13 @@ def free_memory(device: torch.device) -> float:
 
 
 def keep_few_products() -> None:
-    """Have oneDNN keep the products of 48 shapes and not of 1,024, each of which it compiles: about a megabyte.
+    """Have oneDNN keep the products of 128 shapes and not of 1,024, each of which it compiles: about a megabyte.
 
-    To be called before the first product. A training step needs some 20; generation meets a new shape at every token,
-    and is better off with all of them.
+    To be called before the first product. A training step needs 50 to 90, as each factor of Muon's polynomials makes a
+    product another one; with room for fewer, every one of them would be compiled anew at every step. Generation meets
+    a new shape at every token, and is better off with all of them.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 @functools.cache

@@ -233,3 +233,25 @@ def test_texts_that_look_like_options(command: Callable[..., None]) -> None:
     command(do)
     assert [call("do", "r", *words).code for words in (["-", "--json"], ["--", "--json"], ["-3"])] == [0, 0, 0]
     assert seen == [("r", "-", True), ("r", "--json", False), ("r", "-3", False)]
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "given", "spins"),
+    [
+        (["--version"], False, None, None),
+        (["--version"], True, None, "1000"),
+        (["serve", "--help"], False, None, "1000"),
+        (["--version"], True, "77", "77"),
+    ],
+)
+def test_threads_sleep_soon_beside_others(
+    words: list[str], others: bool, given: str | None, spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bimo", *words])
+    monkeypatch.setattr(cli, "others_compute", lambda: others)
+    monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
+    if given is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

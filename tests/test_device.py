@@ -1,4 +1,4 @@
-"""Memory that is kept while a model learns, and given back afterwards."""
+"""Memory that is kept while a model learns, and given back afterwards; whether other programs compute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bimo.device import reusing_memory
+from bimo import device
+from bimo.device import others_compute, reusing_memory
 
 BYTES = 96 << 20
 
@@ -34,3 +35,29 @@ def test_freed_tensors_stay_inside_and_go_afterwards() -> None:
         torch.ones(BYTES // 4)
         raise KeyError
     assert resident() < before + BYTES // 2
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        (["0.00 0.01 0.05 1/76 977"], False),
+        (["3.10 0.01 0.05 3/76 977", "3.10 0.01 0.05 1/76 977"], False),  # busy until now, or waking up briefly
+        (["0.00 0.01 0.05 2/76 977"] * 3, True),
+        (["no such line"], True),
+    ],
+)
+def test_others_compute_if_something_else_runs_at_every_look(
+    looks: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(looks)
+    monkeypatch.setattr(device.Path, "read_text", lambda self, encoding: next(left))
+    assert others_compute() is expected
+    assert next(left, None) is None, "it looks no longer than it must"
+
+
+def test_others_may_compute_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: Path, encoding: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(device.Path, "read_text", missing)
+    assert others_compute()

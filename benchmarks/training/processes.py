@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks.training.cells import CACHE, PEERS, ROOT, THREADS, TUNED, Cell
 from bimo import files
-from bimo.device import processor_name
+from bimo.device import processor_features, processor_name
 from bimo.text.corpora import fetch
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -27,7 +27,13 @@ PEER_LIBRARIES = ("torch", "transformers", "accelerate", "litgpt", "lightning")
 
 def machine() -> dict[str, Any]:
     """The machine, for every cell."""
-    return {"processor": processor_name(), "cores": os.cpu_count(), "threads": THREADS, "load": os.getloadavg()[0]}
+    return {
+        "processor": processor_name(),
+        "bfloat16": sorted(one for one in processor_features() if one.endswith("bf16")),  # its instructions for it
+        "cores": os.cpu_count(),
+        "threads": THREADS,
+        "load": os.getloadavg()[0],
+    }
 
 
 def spawn(

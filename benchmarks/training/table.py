@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,19 @@ def cost_table(cells: list[dict[str, Any]]) -> str:
         if not any(rows):
             lines.append(_line(f"`{cell.name}`", *[MISSING] * 11))
     return "\n".join(lines) + "\n"
+
+
+def machines(cells: list[dict[str, Any]]) -> str:
+    """Which processors the runs of each cell were on, with their instructions for bfloat16."""
+    found: dict[str, Counter[str]] = {}
+    for one in cells:
+        name, instructions = one["machine"]["processor"], one["machine"].get("bfloat16")
+        which = f"{name} ({', '.join(instructions) or 'without bfloat16'})" if instructions is not None else name
+        found.setdefault(one["cell"], Counter())[which] += 1
+    lines = [
+        f"`{cell}`: {', '.join(f'{n} on {who}' for who, n in found[cell].items())}" for cell in CELLS if cell in found
+    ]
+    return f"Runs, bimo's and the peers': {'; '.join(lines)}.\n"
 
 
 def _longest(cells: list[dict[str, Any]], cell: str) -> dict[str, Any] | None:

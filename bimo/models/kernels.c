@@ -160,7 +160,9 @@ void NAME(softmax)(SCALAR *restrict scores, const int32_t *restrict first, int64
         SCALAR *s = scores + (row * Q + t) * S;
         int64_t begin = first[row / H * T + t0 + t] - k0, end = t0 + t + 1 - k0;
         float values[S], most = -INFINITY, sum = 0;
-        for (int64_t i = begin; i < end; i++) { values[i] = READ(s[i]); most = values[i] > most ? values[i] : most; }
+        for (int64_t i = begin; i < end; i++) values[i] = READ(s[i]);
+#pragma omp simd reduction(max : most)
+        for (int64_t i = begin; i < end; i++) most = values[i] > most ? values[i] : most;
         for (int64_t i = begin; i < end; i++) { values[i] = exponential(values[i] - most); sum += values[i]; }
         sum = 1.0f / sum;
         memset(s, 0, begin * sizeof(SCALAR));
@@ -210,7 +212,9 @@ void NAME(cross_entropy)(SCALAR *restrict logits, const int64_t *restrict labels
     for (int64_t r = 0; r < R; r++) {
         SCALAR *row = logits + r * V;
         float values[V], most = -INFINITY, sum = 0;
-        for (int64_t i = 0; i < V; i++) { values[i] = READ(row[i]); most = values[i] > most ? values[i] : most; }
+        for (int64_t i = 0; i < V; i++) values[i] = READ(row[i]);
+#pragma omp simd reduction(max : most)  // which compilers do one by one otherwise, on account of NaN
+        for (int64_t i = 0; i < V; i++) most = values[i] > most ? values[i] : most;
         float label = values[labels[r]] - most;
         for (int64_t i = 0; i < V; i++) { values[i] = exponential(values[i] - most); sum += values[i]; }
         losses[r] = logf(sum) - label;

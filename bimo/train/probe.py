@@ -28,6 +28,7 @@ from bimo.models import kernels, llama
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train.objective import next_token_loss
 
+EDITION = 2  # of the training step that is timed, raised when it is another one, so that old speeds are forgotten
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REPEATS = 5
 EFFICIENCY = 0.45  # share of the matmul peak that training reaches, before it is measured
@@ -134,7 +135,8 @@ def measure(device: torch.device) -> Machine:
 
 def _kept(device: torch.device) -> tuple[Path, dict[str, Any]]:
     """Where the measurements are kept, and all that they depend on."""
-    identity = {**machine_facts(), "device": device.type, "torch": torch.__version__, "bimo": __version__}
+    versions = {"torch": torch.__version__, "bimo": __version__, "step": EDITION}
+    identity = {**machine_facts(), "device": device.type, **versions}
     identity["features"] = " ".join(sorted(processor_features()))  # processors of one name differ in them
     identity["affinity"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.training.cells import CELLS, PEERS
-from benchmarks.training.table import cost_table, replace_between, speed_table
+from benchmarks.training.table import cost_table, machines, replace_between, speed_table
 
 
 def peer(seed: int, loss: float, form: str = "default", **more: Any) -> dict[str, Any]:
@@ -53,6 +53,13 @@ def test_what_was_not_searched_to_the_end_is_a_bound_and_what_is_missing_says_so
 def test_untuned_peers_are_called_so() -> None:
     assert "tuned (not tuned yet)" in row(cost_table([peer(0, 2.2, form="tuned")]), "Qwen3")
     assert "not tuned yet" not in row(cost_table([peer(0, 2.2, form="tuned", tuned_by_runs=True)]), "Qwen3")
+
+
+def test_processors_are_named_with_their_instructions_for_bfloat16() -> None:
+    old = peer(0, 2.2, machine={"processor": "AMD EPYC"})
+    amx, plain = ({"processor": "Xeon", "bfloat16": found} for found in (["amx_bf16", "avx512_bf16"], []))
+    said = machines([old, peer(1, 2.2, machine=amx), peer(2, 2.2, machine=amx), peer(3, 2.2, machine=plain)])
+    assert "1 on AMD EPYC, 2 on Xeon (amx_bf16, avx512_bf16), 1 on Xeon (without bfloat16)" in said
 
 
 def test_speed_and_memory_stand_beside_their_goals() -> None:

@@ -66,6 +66,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "threads": ("torch.get_num_threads", lambda: 977),
     "torch": ("torch.__version__", "9.9.9"),
     "bimo": ("bimo.train.probe.__version__", "9.9.9"),
+    "training step": ("bimo.train.probe.EDITION", 977),
     "cores of this process": ("os.sched_getaffinity", lambda _: set(range(977))),
 }
 
