@@ -88,14 +88,15 @@ def reusing_memory() -> Iterator[None]:
 
 def others_compute() -> bool:
     """Whether other programs, too, have work for the processor, at three looks; also where the system does not tell."""
-    for _ in range(LOOKS):
+    for look in range(LOOKS):
+        if look:
+            time.sleep(BETWEEN_LOOKS)
         try:
             running = Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]
         except (OSError, IndexError):
             return True
         if running == "1":  # it is us
             return False
-        time.sleep(BETWEEN_LOOKS)
     return True
 
 
@@ -153,9 +154,14 @@ def processor_features() -> frozenset[str]:
     return frozenset((_processor("flags") or _processor("Features")).split())
 
 
+def bfloat16_instructions() -> list[str]:
+    """Which of the processor's features are for bfloat16, sorted."""
+    return sorted(feature for feature in processor_features() if feature.endswith("bf16"))
+
+
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for it; processors without are up to 60 times slower than in float32."""
-    return device.type != "cpu" or any(feature.endswith("bf16") for feature in processor_features())
+    return device.type != "cpu" or bool(bfloat16_instructions())
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks.training.cells import CACHE, PEERS, ROOT, THREADS, TUNED, Cell
 from bimo import files
-from bimo.device import processor_features, processor_name
+from bimo.device import bfloat16_instructions, processor_name
 from bimo.text.corpora import fetch
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
     """The machine, for every cell."""
     return {
         "processor": processor_name(),
-        "bfloat16": sorted(one for one in processor_features() if one.endswith("bf16")),  # its instructions for it
+        "bfloat16": bfloat16_instructions(),
         "cores": os.cpu_count(),
         "threads": THREADS,
         "load": os.getloadavg()[0],

@@ -18,7 +18,7 @@ SETTINGS = {
     "model.width": 64,
     "model.layers": 2,
     "model.heads": 4,
-    "model.kv_heads": 2,  # matrices of five shapes: as many products as a plan's model has
+    "model.kv_heads": 2,  # matrices of four shapes, one more than with a key head for each query head
     "model.mlp_width": 96,
     "model.context": 32,
     "tokenizer.vocab_size": 300,
