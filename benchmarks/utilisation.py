@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.training.table import replace_between
 from bimo import files
 from bimo.batches.loader import Batch
-from bimo.device import machine_facts
+from bimo.device import keep_few_products, machine_facts, reusing_memory
 from bimo.models import count_parameters, kernels, llama
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train.build import compile_layers
@@ -126,6 +126,7 @@ def where_time_goes(learn: Callable[[], None], update: Callable[[], None]) -> di
 def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
     """Time whole steps, then profile some."""
     torch.set_num_threads(threads)
+    keep_few_products()
     device = torch.device("cpu")
     peak = probe(device, fresh=True).peak["bfloat16"]
     model, batch = build(size)
@@ -138,7 +139,9 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
         learn()
         update()
 
-    seconds = seconds_of(step, device, repeats=8)
+    with reusing_memory():  # as the training loop does
+        seconds = seconds_of(step, device, repeats=8)
+        shares = where_time_goes(learn, update)
     # The better of before and after: a noisy machine flatters no one.
     peak = max(peak, probe(device, fresh=True).peak["bfloat16"])
     tokens = batch.tokens
@@ -152,7 +155,7 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
         "tokens_per_second": round(tokens / seconds, 1),
         "flops_per_second": round(3 * model.forward_flops(size.context) * tokens / seconds),
         "peak_flops_per_second": round(peak),
-        "shares": where_time_goes(learn, update),
+        "shares": shares,
         "size": dataclasses.asdict(size),
         "machine": machine_facts(),
         "torch": torch.__version__,

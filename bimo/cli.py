@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bimo import __version__
 from bimo.commands.results import visible
-from bimo.device import others_compute
+from bimo.device import running_elsewhere
 from bimo.errors import BimoError
 
 COMMANDS = {
@@ -55,7 +55,7 @@ def main() -> None:
     """Run the command in ``sys.argv`` and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     # Read when torch starts its threads. Waiting ones usually spin, which is the fastest; but where others need the
     # processor, or threads of our own as in a server, they had better sleep soon: we are many times slower otherwise.
-    if sys.argv[1:2] == ["serve"] or others_compute():
+    if sys.argv[1:2] == ["serve"] or running_elsewhere() != 0:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(sys.argv[1:]))
 

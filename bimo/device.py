@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,18 +86,56 @@ def reusing_memory() -> Iterator[None]:
         return_memory()
 
 
-def others_compute() -> bool:
-    """Whether other programs, too, have work for the processor, at three looks; also where the system does not tell."""
+def running_elsewhere() -> int | None:
+    """Threads of other programs that have work for the processor, the fewest at three looks, or fewer if one sees none.
+
+    None where the system does not tell.
+    """
+    fewest = None
     for look in range(LOOKS):
         if look:
             time.sleep(BETWEEN_LOOKS)
         try:
-            running = Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]
-        except (OSError, IndexError):
-            return True
-        if running == "1":  # it is us
+            running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
+        except (OSError, IndexError, ValueError):
+            return None
+        others = max(0, running - 1)  # one is us
+        fewest = others if fewest is None else min(fewest, others)
+        if not fewest:
+            break
+    return fewest
+
+
+@contextmanager
+def leaving_cores(*tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """A function that takes as many threads as there are cores without other programs' work; all again at the end.
+
+    Threads wait for one another by spinning: with more than there are cores to themselves, steps take several times as
+    long, with one less twice as long. Those that sleep in place of that (``GOMP_SPINCOUNT``) stay as they are.
+
+    Args:
+        tell: what is given a sentence at every change.
+    """
+    import torch
+
+    most = torch.get_num_threads()
+
+    def fit() -> bool:
+        """Whether that made a difference."""
+        others = None if "GOMP_SPINCOUNT" in os.environ else running_elsewhere()
+        wanted = most if others is None else max(1, min(most, (os.cpu_count() or most) - others))
+        if wanted == torch.get_num_threads():
             return False
-    return True
+        torch.set_num_threads(wanted)
+        told = "others use the processor" if wanted < most else "the processor is free again"
+        for one in tell:
+            one(f"{told}: {wanted} of {most} threads now")
+        return True
+
+    try:
+        yield fit
+    finally:
+        torch.set_num_threads(most)
 
 
 def free_memory(device: torch.device) -> float:

@@ -238,17 +238,18 @@ def test_texts_that_look_like_options(command: Callable[..., None]) -> None:
 @pytest.mark.parametrize(
     ("words", "others", "given", "spins"),
     [
-        (["--version"], False, None, None),
-        (["--version"], True, None, "1000"),
-        (["serve", "--help"], False, None, "1000"),
-        (["--version"], True, "77", "77"),
+        (["--version"], 0, None, None),
+        (["--version"], 1, None, "1000"),
+        (["--version"], None, None, "1000"),
+        (["serve", "--help"], 0, None, "1000"),
+        (["--version"], 3, "77", "77"),
     ],
 )
 def test_threads_sleep_soon_beside_others(
-    words: list[str], others: bool, given: str | None, spins: str | None, monkeypatch: pytest.MonkeyPatch
+    words: list[str], others: int | None, given: str | None, spins: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bimo", *words])
-    monkeypatch.setattr(cli, "others_compute", lambda: others)
+    monkeypatch.setattr(cli, "running_elsewhere", lambda: others)
     monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
     if given is None:
         monkeypatch.delenv("GOMP_SPINCOUNT")

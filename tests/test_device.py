@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bimo import device
-from bimo.device import others_compute, reusing_memory
+from bimo.device import leaving_cores, reusing_memory, running_elsewhere
 
 BYTES = 96 << 20
 
@@ -40,24 +40,54 @@ def test_freed_tensors_stay_inside_and_go_afterwards() -> None:
 @pytest.mark.parametrize(
     ("looks", "expected"),
     [
-        (["0.00 0.01 0.05 1/76 977"], False),
-        (["3.10 0.01 0.05 3/76 977", "3.10 0.01 0.05 1/76 977"], False),  # busy until now, or waking up briefly
-        (["0.00 0.01 0.05 2/76 977"] * 3, True),
-        (["no such line"], True),
+        (["0.00 0.01 0.05 1/76 977"], 0),
+        (["3.10 0.01 0.05 3/76 977", "3.10 0.01 0.05 1/76 977"], 0),  # busy until now, or waking up briefly
+        (["0.00 0.01 0.05 2/76 977"] * 3, 1),
+        (["0.00 0.01 0.05 5/76 977", "0.00 0.01 0.05 3/76 977", "0.00 0.01 0.05 4/76 977"], 2),
+        (["no such line"], None),
+        (["0.00 0.01 0.05 many"], None),
     ],
 )
-def test_others_compute_if_something_else_runs_at_every_look(
-    looks: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_runs_elsewhere_is_what_runs_at_every_look(
+    looks: list[str], expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter(looks)
     monkeypatch.setattr(device.Path, "read_text", lambda self, encoding: next(left))
-    assert others_compute() is expected
+    assert running_elsewhere() == expected
     assert next(left, None) is None, "it looks no longer than it must"
 
 
-def test_others_may_compute_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_knows_what_runs_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(self: Path, encoding: str) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(device.Path, "read_text", missing)
-    assert others_compute()
+    assert running_elsewhere() is None
+
+
+def test_threads_leave_cores_to_others_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, told = torch.get_num_threads(), []
+    others = iter([0, 2, 2, 977, None, 1, 0])
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setattr(device, "running_elsewhere", lambda: next(others))
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 4)
+    try:
+        torch.set_num_threads(3)
+        with leaving_cores(told.append) as fit_threads:
+            taken = [(fit_threads(), torch.get_num_threads()) for _ in range(6)]
+            assert taken == [(False, 3), (True, 2), (False, 2), (True, 1), (True, 3), (False, 3)]
+            with pytest.raises(KeyError), leaving_cores() as inner:
+                assert not inner()
+                torch.set_num_threads(1)
+                raise KeyError
+        assert torch.get_num_threads() == 3 and len(told) == 3
+        assert "1 of 3" in told[1] and "free again" in told[2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_that_sleep_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    monkeypatch.setattr(device, "running_elsewhere", lambda: 977)
+    with leaving_cores() as fit_threads:
+        assert not fit_threads()

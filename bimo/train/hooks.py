@@ -20,6 +20,7 @@ from bimo.train.record import Pace
 SLACK = 1.03  # by which the predicted end may pass the deadline before the schedule is shortened
 SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
+OVERDUE = 1.5  # times the planned time from one look at the clock to the next, after which one comes early
 EARLY = 0.15  # of the steps, from when on the pace is known well enough to lengthen the schedule
 WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the steps: less is not worth it; more would warm up again
 FIGURES = 3  # of a loss that are shown while it is learned
@@ -180,31 +181,72 @@ class Leeway:
         return max(steps, min(affordable, self.most, LONGEST * steps))
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What a wall-clock budget was planned with.
+
+    Attributes:
+        seconds_a_step: its share of the pauses included.
+        closing: seconds of what follows the loop.
+    """
+
+    seconds_a_step: float = math.inf
+    closing: float = 0.0
+
+    def longer(self, seconds_a_step: float) -> float:
+        """The seconds more that follow where steps take ``seconds_a_step``: half as many again at most, as measured."""
+        return self.closing * min(0.5, max(0.0, seconds_a_step / self.seconds_a_step - 1.0))
+
+
 class Deadline:
     """Keeps the promise of a wall-clock budget: when the machine is slower than planned, the cool-down comes earlier.
 
     Where it is faster, the time is used, within the leeway. Another schedule takes effect together with a checkpoint
     that holds it, so that a resumed run has it too.
+
+    Args:
+        end: of the loop, ``time.monotonic()``, if what follows takes the time planned for it.
+        every: steps from one look at the clock to the next, which is earlier where they take too long.
+        adapt: does what can be done about a slow machine, and says whether steps take another time from now on.
     """
 
-    def __init__(self, end: float, *tell: Callable[[str], None], every: int, leeway: Leeway | None = None) -> None:
-        self._end, self._tell, self._every, self._leeway = end, tell, every, leeway
+    def __init__(
+        self,
+        end: float,
+        *tell: Callable[[str], None],
+        every: int,
+        leeway: Leeway | None = None,
+        planned: Planned | None = None,
+        adapt: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._end, self._tell, self._every, self._leeway, self._adapt = end, tell, every, leeway, adapt
+        self._planned = planned or Planned()
         self._mark: tuple[int, float] | None = None
+        self._looked = 0.0
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._mark is None:
             if progress.step % self._every:
                 return
-            self._mark = (progress.step, now)  # after the first validation, which is slower than those that follow
+            # After the first validation, which is slower than those that follow.
+            self._mark, self._looked = (progress.step, now), now
         since, begin = self._mark
         taken = progress.step - since
-        if taken < FEWEST_TIMED or taken % self._every or progress.step >= progress.steps:
+        overdue = now - self._looked > OVERDUE * self._every * self._planned.seconds_a_step
+        due = taken and (overdue or taken % self._every == 0)
+        if not due or progress.step >= progress.steps:
             return
-        seconds_a_step = (now - begin) / taken
-        affordable = progress.step + max(1, int((self._end - now) / seconds_a_step))
-        steps = progress.steps
-        if now + (steps - progress.step) * seconds_a_step > now + SLACK * (self._end - now):
+        self._looked = now
+        if self._adapt():
+            self._mark = None  # the first steps are slower again
+        elif taken >= FEWEST_TIMED:
+            self._correct(progress, now, (now - begin) / taken)
+
+    def _correct(self, progress: Progress, now: float, seconds_a_step: float) -> None:
+        left, steps = self._end - self._planned.longer(seconds_a_step) - now, progress.steps
+        affordable = progress.step + max(1, int(left / seconds_a_step))
+        if (steps - progress.step) * seconds_a_step > SLACK * left:
             self._change(progress, affordable, "slower", "shortened")
         elif self._leeway and (longer := self._leeway.steps(progress.step, steps, affordable)) > steps:
             self._change(progress, longer, "faster", "lengthened")

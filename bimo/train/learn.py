@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bimo.device import reusing_memory
+from bimo.device import leaving_cores, reusing_memory
 from bimo.optim import Optimizer
 from bimo.optim.schedule import falls_at, multiplier
 from bimo.run import Run
@@ -98,7 +98,12 @@ def learn(
 
     every, patience = config.evaluate_every, config.patience
     validate = hooks.Validate(learner.measure, kept, every=every, patience=patience, best=best, average=average)
-    with TrainingBar(display, progress.steps) as bar, hooks.stopping_on_signals(display) as interruption:
+    tell = (lineage.event, display.warn)
+    with (
+        TrainingBar(display, progress.steps) as bar,
+        hooks.stopping_on_signals(display) as interruption,
+        leaving_cores(*tell) as fit_threads,
+    ):
         report = hooks.Report(
             run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=learner.peak_share, read=learner.read,
             rates=peak_rates(config), unit=learner.unit,
@@ -108,7 +113,8 @@ def learn(
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))
-            after.append(hooks.Deadline(end, lineage.event, display.warn, every=every, leeway=leeway))
+            planned = hooks.Planned(lineage.training_seconds / config.steps, lineage.closing_seconds)
+            after.append(hooks.Deadline(end, *tell, every=every, leeway=leeway, planned=planned, adapt=fit_threads))
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
         passes = config.batch.accumulate

@@ -129,6 +129,12 @@ class Lineage:
         return planned
 
     @property
+    def closing_seconds(self) -> float:
+        """Seconds planned for what follows the training loop."""
+        planned: float = self.values["plan"].get("closing_seconds", 0.0)  # which older runs have not
+        return planned
+
+    @property
     def most_steps(self) -> int | None:
         """The steps that the schedule may be lengthened to; None where they were not the plan's choice."""
         most: int | None = self.values["plan"].get("most_steps")
@@ -141,6 +147,7 @@ class Lineage:
         step_seconds: float,
         predicted: dict[str, Any],
         most_tokens: float,
+        closing_seconds: float = 0.0,
         test_share: float = 1.0,
     ) -> None:
         """Record the plan, what it expects, how far its schedule may be lengthened, and the share of the test text."""
@@ -150,6 +157,7 @@ class Lineage:
         self.values["plan"] = {
             "training_seconds": seconds,
             "step_seconds": round(step_seconds, 5),
+            "closing_seconds": round(closing_seconds, 3),
             "most_steps": int(most_tokens / (batch[0] * batch[1])) if chosen else None,
             "predicted": predicted,
             "test_share": round(test_share, 4),

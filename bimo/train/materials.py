@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bimo.train.config import TrainConfig
 from bimo.train.display import Display
 from bimo.train.origin import prepare_start
 
-SAMPLE_BYTES = 64_000_000  # of text that a tokenizer is trained on: more changes little
+SAMPLE_BYTES, PIECE = 2000, 2000  # of text for each token of a tokenizer: more changes little; characters drawn at once
 TOKENS_FOLDER, TEST_FOLDER, START_FOLDER = "tokens", "test", "start"  # inside checkpoints/
 
 
@@ -142,11 +143,20 @@ def _tokenizer(run: Run, config: TrainConfig, split: Split, display: Display) ->
 
 
 def learn_tokenizer(split: Split, vocab_size: int, display: Display) -> Tokenizer:
-    """A tokenizer of the training text, or of an even sample of it."""
-    stride = max(1, split.train.bytes // SAMPLE_BYTES)
+    """A tokenizer of the training text; where that is more than twice what it needs, of a sample from all over it."""
+    share = SAMPLE_BYTES * vocab_size / max(1, split.train.bytes)
     with display.bar("learning the tokenizer"):
-        texts = (document.text for number, document in enumerate(split.train) if number % stride == 0)
-        return train_tokenizer(texts, vocab_size)
+        texts = (document.text for document in split.train)
+        return train_tokenizer(_sampled(texts, share) if share < 0.5 else texts, vocab_size)
+
+
+def _sampled(texts: Iterable[str], share: float) -> Iterator[str]:
+    """About a share of the texts, in pieces of which each is drawn by itself; the same texts give the same ones."""
+    drawn = random.Random(0)
+    for text in texts:
+        for start in range(0, len(text), PIECE):
+            if drawn.random() < share:
+                yield text[start : start + PIECE]
 
 
 def reopen_materials(run: Run, facts: dict[str, Any], source: Source, split: Split, display: Display) -> Materials:

@@ -12,7 +12,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,28 +82,29 @@ class Machine:
         return share * self.peak[dtype]
 
 
-def probe(device: torch.device, *, fresh: bool = False) -> Machine:
+def probe(device: torch.device, *, fresh: bool = False, width: int | None = None) -> Machine:
     """Measure the device for a few seconds, or remember what an earlier process measured.
 
     Args:
         fresh: measure in any case.
+        width: of the only model that is asked about, which leaves out steps of others; None = all.
     """
     path, identity = _kept(device)
     if not fresh and path.exists():
         try:
             values = files.read_json(path)
-            if values["identity"] == identity:
+            if values["identity"] == identity and values["width"] in (None, width):
                 return _from_values(values["machine"])
         except (BimoError, KeyError, TypeError, ValueError, AttributeError):
             pass  # written by another version, or damaged: it is only a cache
     began, computed = time.perf_counter(), time.process_time()
     with reusing_memory():
-        machine = measure(device)
+        machine = measure(device, width)
     taken, computed = time.perf_counter() - began, time.process_time() - computed
     if device.type == "cpu" and computed < BUSY * taken:
         return machine  # others had the processor: true for now, but not worth remembering
     try:
-        files.write_json(path, {"identity": identity, "machine": dataclasses.asdict(machine)})
+        files.write_json(path, {"identity": identity, "width": width, "machine": dataclasses.asdict(machine)})
     except OSError:
         pass  # a cache folder that cannot be written to costs only time
     return machine
@@ -114,8 +115,8 @@ def forget(device: torch.device) -> None:
     _kept(device)[0].unlink(missing_ok=True)
 
 
-def measure(device: torch.device) -> Machine:
-    """Measure everything."""
+def measure(device: torch.device, only: int | None = None) -> Machine:
+    """Measure everything, or of training steps what a model of the width ``only`` needs."""
     square, layer = SIZES["cpu" if device.type == "cpu" else "other"]
     peak = {name: _matmul_speed(*square, dtype, device) for name, dtype in PRECISIONS.items()}
     narrow = {name: _matmul_speed(*layer, dtype, device) for name, dtype in PRECISIONS.items()}
@@ -123,7 +124,7 @@ def measure(device: torch.device) -> Machine:
     dtype = machine.best_dtype()
     efficiency: dict[int, float] = {}
     began = time.perf_counter()
-    for width in WIDTHS[device.type]:
+    for width in _around(only, WIDTHS[device.type]):
         if time.perf_counter() - began > PATIENCE:
             break
         if efficiency and _trial_flops(width, device) > LONGEST_TRIAL * min(efficiency.values()) * machine.peak[dtype]:
@@ -131,6 +132,14 @@ def measure(device: torch.device) -> Machine:
         efficiency[width] = _step_speed(width, dtype, device) / machine.peak[dtype]
         return_memory()
     return dataclasses.replace(machine, bandwidth=_bandwidth(device), efficiency=efficiency)
+
+
+def _around(wanted: int | None, widths: tuple[int, ...]) -> Iterable[int]:
+    """Those that ``wanted`` lies between, or the nearest; all if it is not given."""
+    if wanted is None:
+        return widths
+    below, above = ([one for one in widths if one <= wanted], [one for one in widths if one >= wanted])
+    return sorted({*below[-1:], *above[:1]})
 
 
 def _kept(device: torch.device) -> tuple[Path, dict[str, Any]]:

@@ -186,7 +186,8 @@ def prepare(
     prediction = foresee(
         plan.config, materials, anchor, model, run.path, step_seconds=step_seconds, spent=spent, closing=closing.seconds
     )
-    lineage.planned(plan, seconds, step_seconds, prediction.values(), choice.most_tokens, closing.share)
+    expected = prediction.values()
+    lineage.planned(plan, seconds, step_seconds, expected, choice.most_tokens, closing.seconds, closing.share)
     return Ready(plan, budget, machine, materials, anchor, choice, model, lineage, prediction, step_seconds)
 
 
@@ -229,7 +230,7 @@ def set_up(config: TrainConfig, display: Display, *, fresh: bool = False) -> tup
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with display.bar("measuring this machine"):
-        return device, probe(device, fresh=fresh)
+        return device, probe(device, fresh=fresh, width=config.model.width)
 
 
 def make_batches(config: TrainConfig, materials: Materials) -> PackedBatches:

@@ -183,7 +183,7 @@ def prepare(
     assert config.batch.size
     choices = [{"key": key, "value": value, "reason": reason} for key, value, reason in plan.reasons]
     planned = {"training_seconds": seconds, "step_seconds": round(a_row * config.batch.size, 5), "most_steps": most}
-    lineage.values["plan"] = {**planned, "choices": choices}
+    lineage.values["plan"] = {**planned, "closing_seconds": round(closing + answering, 3), "choices": choices}
     lineage.write()
     display.plan(plan.reasons)
     return Session(config, task, materials, model, lineage, machine)

@@ -21,7 +21,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Machin
     monkeypatch.setenv("BIMO_CACHE", str(tmp_path))
     done: list[Machine] = []
 
-    def measure(device: torch.device) -> Machine:
+    def measure(device: torch.device, only: int | None = None) -> Machine:
         speed = {"float32": 1e11 + len(done), "bfloat16": 4e11}
         done.append(Machine(speed, speed, 1e10, {64: 0.1, 128: 0.2}))
         return done[-1]
@@ -57,6 +57,25 @@ def test_what_was_measured_on_a_busy_machine_is_not_remembered(
 ) -> None:
     monkeypatch.setattr(module, "BUSY", 1e9)
     assert not probe(CPU).cached and not probe(CPU).cached and len(measurements) == 2
+
+
+def test_speeds_for_one_width_are_remembered_for_that_one(measurements: list[Machine]) -> None:
+    probe(CPU, width=128)
+    assert probe(CPU, width=128).cached and not probe(CPU, width=64).cached
+    assert not probe(CPU).cached and probe(CPU, width=128).cached and len(measurements) == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "measured"),
+    [(None, [64, 128, 384]), (16, [64]), (64, [64]), (100, [64, 128]), (256, [128, 384]), (768, [384])],
+)
+def test_only_steps_of_widths_around_a_wanted_one_are_measured(
+    wanted: int | None, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_matmul_speed", lambda *_: 1e11)
+    monkeypatch.setattr(module, "_bandwidth", lambda _: 1e10)
+    monkeypatch.setattr(module, "_step_speed", lambda *_: 3e10)
+    assert [*module.measure(CPU, wanted).efficiency] == measured
 
 
 CHANGES: dict[str, tuple[str, Any]] = {

@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements of the machine that take no time."""
     speeds = {"float32": 1e10, "bfloat16": 1e10}
     for module in (start, sweep_module):
-        monkeypatch.setattr(module, "probe", lambda device, fresh=False: Machine(speeds, speeds))
+        monkeypatch.setattr(module, "probe", lambda device, **_: Machine(speeds, speeds))
     monkeypatch.setattr(build, "MEASURED_SECONDS", 0.01)
 
 
