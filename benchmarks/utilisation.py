@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.training.table import replace_between
 from bimo import files
 from bimo.batches.loader import Batch
-from bimo.device import keep_few_products, machine_facts, reusing_memory
+from bimo.device import bfloat16_instructions, keep_few_products, machine_facts, reusing_memory
 from bimo.models import count_parameters, kernels, llama
 from bimo.optim import Optimizer, OptimizerConfig
 from bimo.train.build import compile_layers
@@ -36,7 +37,7 @@ from bimo.train.objective import next_token_loss
 from bimo.train.probe import probe, seconds_of
 
 ROOT = Path(__file__).parents[1]
-RESULT, PAGE = ROOT / "benchmarks" / "results" / "utilisation.json", ROOT / "docs" / "benchmarks.md"
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md"
 GOAL = 0.65
 STEPS = 5  # under the profiler
 
@@ -158,28 +159,56 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
         "shares": shares,
         "size": dataclasses.asdict(size),
         "machine": machine_facts(),
+        "bfloat16": bfloat16_instructions(),
         "torch": torch.__version__,
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    reached = found["flops_per_second"] / found["peak_flops_per_second"]
-    size = found["size"]
-    lines = [
-        "| parameters, outside embeddings | tokens a step | form | tokens/s | GFLOP/s | bf16 peak | reached | goal |",
-        "|---|---|---|---|---|---|---|---|",
-        f"| {found['non_embedding_parameters'] / 1e6:.1f}M | {size['rows']} x {size['context']} | {found['form']} "
-        f"| {found['tokens_per_second']:,.0f} | {found['flops_per_second'] / 1e9:,.0f} "
-        f"| {found['peak_flops_per_second'] / 1e9:,.0f} | **{reached:.1%}** | ≥ {GOAL:.0%} |",
-        "",
-        "| where a step's time goes (profiler) | share |",
-        "|---|---|",
-        *(f"| {name} | {share:.1%} |" for name, share in found["shares"].items()),
+def table(results: list[dict[str, Any]]) -> str:
+    """The figures as Markdown, a machine a row, and a column of where its time goes."""
+    rows = "\n".join(map(_row, results))
+    names = list(dict.fromkeys(name for found in results for name in found["shares"]))
+    shares = "\n".join(
+        f"| {name} | " + " | ".join(f"{found['shares'].get(name, 0.0):.1%}" for found in results) + " |"
+        for name in names
+    )
+    return f"""\
+| processor | parameters, outside embeddings | tokens a step | form | tokens/s | GFLOP/s | bf16 peak | reached | goal |
+|---|---|---|---|---|---|---|---|---|
+{rows}
+
+| where a step's time goes (profiler) | {" | ".join(map(_processor, results))} |
+|---|{"---|" * len(results)}
+{shares}
+"""
+
+
+def _row(found: dict[str, Any]) -> str:
+    size, reached = found["size"], found["flops_per_second"] / found["peak_flops_per_second"]
+    cells = [
+        f"{_processor(found)}, {found['threads']} threads, torch {found['torch']}",
+        f"{found['non_embedding_parameters'] / 1e6:.1f}M",
+        f"{size['rows']} x {size['context']}",
+        found["form"],
+        f"{found['tokens_per_second']:,.0f}",
+        f"{found['flops_per_second'] / 1e9:,.0f}",
+        f"{found['peak_flops_per_second'] / 1e9:,.0f}",
+        f"**{reached:.1%}**",
+        f"≥ {GOAL:.0%}",
     ]
-    machine = found["machine"]
-    where = f"{machine['processor']}, {found['threads']} threads, torch {found['torch']}"
-    return "\n".join(lines) + f"\n\n{where}.\n"
+    return "| " + " | ".join(cells) + " |"
+
+
+def _processor(found: dict[str, Any]) -> str:
+    """Its name, and the instructions for bfloat16 where they were recorded."""
+    features = found.get("bfloat16")
+    return found["machine"]["processor"] + (f" ({', '.join(features)})" if features else "")
+
+
+def _kept(found: dict[str, Any]) -> Path:
+    """A file for each kind of processor."""
+    name = re.sub(r"\W+", "-", _processor(found).lower()).strip("-")
+    return RESULTS / f"utilisation-{name}.json"
 
 
 def main() -> None:
@@ -192,12 +221,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     if given.tiny:
-        print(table(measure(TINY, compiled=False, threads=1)))
+        print(table([measure(TINY, compiled=False, threads=1)]))
         return
     if not given.table:
-        files.write_json(RESULT, measure(Size(rows=given.rows), compiled=given.compile, threads=given.threads))
-    if RESULT.is_file():
-        content = table(files.read_json(RESULT))
+        found = measure(Size(rows=given.rows), compiled=given.compile, threads=given.threads)
+        files.write_json(_kept(found), found)
+    if results := [files.read_json(path) for path in sorted(RESULTS.glob("utilisation-*.json"))]:
+        content = table(results)
         replace_between(PAGE, "utilisation", content)
         print(content)
 

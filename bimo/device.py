@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,7 @@ def reusing_memory() -> Iterator[None]:
 
 
 def running_elsewhere() -> int | None:
-    """Threads of other programs that have work for the processor, the fewest at three looks, or fewer if one sees none.
+    """Threads of other programs that have work for the processor, the fewest at three looks; none, if one sees none.
 
     None where the system does not tell.
     """
@@ -99,38 +99,47 @@ def running_elsewhere() -> int | None:
             running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
         except (OSError, IndexError, ValueError):
             return None
-        others = max(0, running - 1)  # one is us
+        others = max(0, running - _running_here())
         fewest = others if fewest is None else min(fewest, others)
         if not fewest:
             break
     return fewest
 
 
+def _running_here() -> int:
+    """Threads of this process that run: on some processors one that waits for work spins for 16 ms before it sleeps."""
+    running = 0
+    for stat in Path("/proc/self/task").glob("*/stat"):
+        with suppress(OSError):  # one that has ended
+            running += stat.read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].startswith("R")
+    return max(1, running)  # we do
+
+
 @contextmanager
-def leaving_cores(*tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def leaving_cores(device: str, *tell: Callable[[str], None]) -> Iterator[Callable[[], float]]:
     """A function that takes as many threads as there are cores without other programs' work; all again at the end.
 
     Threads wait for one another by spinning: with more than there are cores to themselves, steps take several times as
     long, with one less twice as long. Those that sleep in place of that (``GOMP_SPINCOUNT``) stay as they are.
 
     Args:
+        device: that computes; where it is another than "cpu", threads stay as they are, too.
         tell: what is given a sentence at every change.
     """
     import torch
 
     most = torch.get_num_threads()
 
-    def fit() -> bool:
-        """Whether that made a difference."""
-        others = None if "GOMP_SPINCOUNT" in os.environ else running_elsewhere()
+    def fit() -> float:
+        """The share of the threads that compute from now on."""
+        others = None if device != "cpu" or "GOMP_SPINCOUNT" in os.environ else running_elsewhere()
         wanted = most if others is None else max(1, min(most, (os.cpu_count() or most) - others))
-        if wanted == torch.get_num_threads():
-            return False
-        torch.set_num_threads(wanted)
-        told = "others use the processor" if wanted < most else "the processor is free again"
-        for one in tell:
-            one(f"{told}: {wanted} of {most} threads now")
-        return True
+        if wanted != torch.get_num_threads():
+            torch.set_num_threads(wanted)
+            told = "others use the processor" if wanted < most else "the processor is free again"
+            for one in tell:
+                one(f"{told}: {wanted} of {most} threads now")
+        return wanted / most
 
     try:
         yield fit

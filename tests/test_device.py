@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,9 +54,21 @@ def test_what_runs_elsewhere_is_what_runs_at_every_look(
     looks: list[str], expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter(looks)
+    monkeypatch.setattr(device, "_running_here", lambda: 1)
     monkeypatch.setattr(device.Path, "read_text", lambda self, encoding: next(left))
     assert running_elsewhere() == expected
     assert next(left, None) is None, "it looks no longer than it must"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell")
+def test_threads_of_this_process_are_counted_while_they_run() -> None:
+    busy = [threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 3_000_000)) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    running = max(device._running_here() for _ in range(200))
+    for thread in busy:
+        thread.join()
+    assert running >= 3 and device._running_here() >= 1
 
 
 def test_nobody_knows_what_runs_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,11 +87,11 @@ def test_threads_leave_cores_to_others_and_come_back(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(device.os, "cpu_count", lambda: 4)
     try:
         torch.set_num_threads(3)
-        with leaving_cores(told.append) as fit_threads:
+        with leaving_cores("cpu", told.append) as fit_threads:
             taken = [(fit_threads(), torch.get_num_threads()) for _ in range(6)]
-            assert taken == [(False, 3), (True, 2), (False, 2), (True, 1), (True, 3), (False, 3)]
-            with pytest.raises(KeyError), leaving_cores() as inner:
-                assert not inner()
+            assert taken == [(1, 3), (2 / 3, 2), (2 / 3, 2), (1 / 3, 1), (1, 3), (1, 3)]
+            with pytest.raises(KeyError), leaving_cores("cpu") as inner:
+                assert inner() == 1
                 torch.set_num_threads(1)
                 raise KeyError
         assert torch.get_num_threads() == 3 and len(told) == 3
@@ -86,8 +100,15 @@ def test_threads_leave_cores_to_others_and_come_back(monkeypatch: pytest.MonkeyP
         torch.set_num_threads(before)
 
 
-def test_threads_that_sleep_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+@pytest.mark.parametrize(("where", "spins"), [("cpu", "1000"), ("cuda", None)])
+def test_threads_that_sleep_or_only_launch_are_left_alone(
+    where: str, spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", spins or "")
+    if spins is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setattr(device, "running_elsewhere", lambda: 977)
-    with leaving_cores() as fit_threads:
-        assert not fit_threads()
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 1)
+    before = torch.get_num_threads()
+    with leaving_cores(where) as fit_threads:
+        assert fit_threads() == 1 and torch.get_num_threads() == before

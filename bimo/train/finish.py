@@ -42,7 +42,7 @@ def finish(
     model = load_model(run.path, device=torch.device(config.device))
     model.fused = bool(config.kernels)
     documents = EvenSample(open_source(run.checkpoints / TEST_FOLDER), lineage.values["plan"].get("test_share", 1.0))
-    with display.bar("measuring held-out text"), leaving_cores(display.warn) as fit_threads:
+    with display.bar("measuring held-out text"), leaving_cores(config.device, display.warn) as fit_threads:
         if lineage.training_seconds is not None:  # with other budgets all threads, and so the same last digits
             fit_threads()
         scores = score_documents(model, documents, materials.tokenizer, context_length=config.model.context)

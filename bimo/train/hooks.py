@@ -21,6 +21,7 @@ SLACK = 1.03  # by which the predicted end may pass the deadline before the sche
 SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
 OVERDUE = 1.5  # times the planned time from one look at the clock to the next, after which one comes early
+BESIDE = 0.5  # of what follows the loop that it takes longer beside other programs
 EARLY = 0.15  # of the steps, from when on the pace is known well enough to lengthen the schedule
 WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the steps: less is not worth it; more would warm up again
 FIGURES = 3  # of a loss that are shown while it is learned
@@ -181,23 +182,6 @@ class Leeway:
         return max(steps, min(affordable, self.most, LONGEST * steps))
 
 
-@dataclass(frozen=True)
-class Planned:
-    """What a wall-clock budget was planned with.
-
-    Attributes:
-        seconds_a_step: its share of the pauses included.
-        closing: seconds of what follows the loop.
-    """
-
-    seconds_a_step: float = math.inf
-    closing: float = 0.0
-
-    def longer(self, seconds_a_step: float) -> float:
-        """The seconds more that follow where steps take ``seconds_a_step``: half as many again at most, as measured."""
-        return self.closing * min(0.5, max(0.0, seconds_a_step / self.seconds_a_step - 1.0))
-
-
 class Deadline:
     """Keeps the promise of a wall-clock budget: when the machine is slower than planned, the cool-down comes earlier.
 
@@ -206,8 +190,10 @@ class Deadline:
 
     Args:
         end: of the loop, ``time.monotonic()``, if what follows takes the time planned for it.
-        every: steps from one look at the clock to the next, which is earlier where they take too long.
-        adapt: does what can be done about a slow machine, and says whether steps take another time from now on.
+        every: steps from one look at the clock to the next.
+        seconds_a_step: planned, pauses included; where steps take much longer, ``fit_threads`` is called early.
+        closing: seconds planned for what follows the loop.
+        fit_threads: gives way to other programs, and says which share of the threads computes from now on.
     """
 
     def __init__(
@@ -216,13 +202,14 @@ class Deadline:
         *tell: Callable[[str], None],
         every: int,
         leeway: Leeway | None = None,
-        planned: Planned | None = None,
-        adapt: Callable[[], bool] = lambda: False,
+        seconds_a_step: float = math.inf,
+        closing: float = 0.0,
+        fit_threads: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self._end, self._tell, self._every, self._leeway, self._adapt = end, tell, every, leeway, adapt
-        self._planned = planned or Planned()
+        self._end, self._tell, self._every, self._leeway = end, tell, every, leeway
+        self._patience, self._closing, self._fit_threads = OVERDUE * every * seconds_a_step, closing, fit_threads
         self._mark: tuple[int, float] | None = None
-        self._looked = 0.0
+        self._looked, self._share = 0.0, 1.0
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -233,18 +220,17 @@ class Deadline:
             self._mark, self._looked = (progress.step, now), now
         since, begin = self._mark
         taken = progress.step - since
-        overdue = now - self._looked > OVERDUE * self._every * self._planned.seconds_a_step
-        due = taken and (overdue or taken % self._every == 0)
-        if not due or progress.step >= progress.steps:
+        due = taken > 0 and taken % self._every == 0
+        if progress.step >= progress.steps or not (due or now - self._looked > self._patience):
             return
-        self._looked = now
-        if self._adapt():
+        self._looked, before, self._share = now, self._share, self._fit_threads()
+        if self._share != before:
             self._mark = None  # the first steps are slower again
-        elif taken >= FEWEST_TIMED:
+        elif due and taken >= FEWEST_TIMED:
             self._correct(progress, now, (now - begin) / taken)
 
     def _correct(self, progress: Progress, now: float, seconds_a_step: float) -> None:
-        left, steps = self._end - self._planned.longer(seconds_a_step) - now, progress.steps
+        left, steps = self._end - now - (BESIDE * self._closing if self._share < 1 else 0.0), progress.steps
         affordable = progress.step + max(1, int(left / seconds_a_step))
         if (steps - progress.step) * seconds_a_step > SLACK * left:
             self._change(progress, affordable, "slower", "shortened")

@@ -102,7 +102,7 @@ def learn(
     with (
         TrainingBar(display, progress.steps) as bar,
         hooks.stopping_on_signals(display) as interruption,
-        leaving_cores(*tell) as fit_threads,
+        leaving_cores(config.device, *tell) as fit_threads,
     ):
         report = hooks.Report(
             run, bar, validate, bits_per_nat=learner.bits_per_nat, peak_share=learner.peak_share, read=learner.read,
@@ -113,8 +113,11 @@ def learn(
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
             leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))
-            planned = hooks.Planned(lineage.training_seconds / config.steps, lineage.closing_seconds)
-            after.append(hooks.Deadline(end, *tell, every=every, leeway=leeway, planned=planned, adapt=fit_threads))
+            deadline = hooks.Deadline(
+                end, *tell, every=every, leeway=leeway, seconds_a_step=lineage.training_seconds / config.steps,
+                closing=lineage.closing_seconds, fit_threads=fit_threads,
+            )  # fmt: skip
+            after.append(deadline)
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))
         schedule = functools.partial(multiplier, config.schedule)
         passes = config.batch.accumulate

@@ -126,39 +126,36 @@ def test_a_lengthened_schedule_can_still_be_shortened(clock: list[float]) -> Non
     assert "lengthened" in events[0] and "shortened" in events[1] and clock[0] < 0.8 * (25 + 2 * 152)
 
 
-def test_what_follows_on_a_slower_machine_is_given_more_time(clock: list[float]) -> None:
-    """Somebody else computes from step 50 on: what was to take 20 s behind the loop will take 30."""
-    progress, events = Progress(steps=100), []
-    hook = Deadline(101.0, events.append, every=5, planned=hooks.Planned(1.0, 20.0))
-    while progress.step < progress.steps:
-        clock[0] += 1.0 if progress.step < 50 else 3.0
-        progress.step += 1
-        hook(progress)
-    assert events and clock[0] + 1.5 * 20.0 <= 121.0 + 5 * 3.0
-
-
-@pytest.mark.parametrize(("seconds_a_step", "longer"), [(0.5, 0.0), (1.0, 0.0), (1.25, 5.0), (7.0, 10.0)])
-def test_what_follows_takes_no_less_than_planned_and_half_as_much_again_at_most(
-    seconds_a_step: float, longer: float
-) -> None:
-    assert hooks.Planned(1.0, 20.0).longer(seconds_a_step) == longer
-    assert hooks.Planned().longer(seconds_a_step) == 0.0
-
-
-def test_slow_steps_are_looked_at_early_and_counted_anew_after_a_change(clock: list[float]) -> None:
+def test_beside_others_steps_are_counted_anew_and_what_follows_is_given_more_time(clock: list[float]) -> None:
+    """Somebody else computes from step 20 on: with fewer threads steps take 1.5 s, and what follows 15 s for 10."""
     progress, events, looks = Progress(steps=100), [], []
 
-    def adapt() -> bool:
+    def fit_threads() -> float:
         looks.append(progress.step)
-        return progress.step == 26
+        return 0.5 if progress.step >= 26 else 1.0
 
-    hook = Deadline(140.0, events.append, every=20, planned=hooks.Planned(1.0), adapt=adapt)
+    hook = Deadline(140.0, events.append, every=20, seconds_a_step=1.0, closing=10.0, fit_threads=fit_threads)
     while progress.step < progress.steps:
         clock[0] += 1.0 if progress.step < 20 else 6.0 if progress.step < 26 else 1.5
         progress.step += 1
         hook(progress)
-    assert looks == [26, 60, 80], "36 s after the first validation; then 20 steps after the next"
-    assert len(events) == 1 and "shortened" in events[0] and 135.0 <= clock[0] <= 142.0
+    assert looks == [26, 60], "36 s after the first validation; then 20 steps after the next"
+    assert len(events) == 1 and "shortened" in events[0] and 130.0 <= clock[0] <= 136.5
+
+
+def test_a_slow_moment_makes_it_look_for_others_and_change_nothing_yet(clock: list[float]) -> None:
+    progress, events, looks = Progress(steps=100), [], []
+
+    def fit_threads() -> float:
+        looks.append(progress.step)
+        return 1.0
+
+    hook = Deadline(110.0, events.append, every=20, seconds_a_step=1.0, fit_threads=fit_threads)
+    while progress.step < progress.steps:
+        clock[0] += 8.0 if 24 <= progress.step < 28 else 1.0
+        progress.step += 1
+        hook(progress)
+    assert looks[:2] == [28, 40] and len(events) == 1 and events[0].startswith("step 40:")
 
 
 def test_checkpoints_come_on_the_beat_on_request_and_at_the_end() -> None:
