@@ -132,10 +132,11 @@ def machines(cells: list[dict[str, Any]]) -> str:
     return f"Runs, bimo's and the peers': {'; '.join(lines)}.\n"
 
 
-def _longest(cells: list[dict[str, Any]], cell: str) -> dict[str, Any] | None:
-    """Bimo's longest run of a cell: the steadiest speed."""
+def _longest(cells: list[dict[str, Any]], cell: str) -> list[dict[str, Any]]:
+    """Bimo's longest runs of a cell, of each seed that has one so long: the steadiest speed."""
     runs = [run for run in cells if run["peer"] == "bimo" and run["cell"] == cell and run.get("tokens_per_second")]
-    return max(runs, key=lambda run: run["budget_seconds"], default=None)
+    longest = max((run["budget_seconds"] for run in runs), default=0)
+    return [run for run in runs if run["budget_seconds"] == longest]
 
 
 def speed_table(cells: list[dict[str, Any]]) -> str:
@@ -157,16 +158,17 @@ def speed_table(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n" if len(lines) > 2 else f"Tokens/s and memory: {MISSING}.\n"
 
 
-def _speed_row(cell: Cell, ours: dict[str, Any], peers: list[dict[str, Any]], name: str, form: str) -> str:
-    speed = statistics.median(peer["tokens_per_second"] for peer in peers)
-    memory = statistics.median(peer["peak_memory_bytes"] for peer in peers)
-    same_batch = {peer["settings"]["batch"] for peer in peers} == {ours["settings"]["batch"]["size"]}
+def _speed_row(cell: Cell, ours: list[dict[str, Any]], peers: list[dict[str, Any]], name: str, form: str) -> str:
+    speed, our_speed = (statistics.median(run["tokens_per_second"] for run in runs) for runs in (peers, ours))
+    memory, our_memory = (statistics.median(run["peak_memory_bytes"] for run in runs) for runs in (peers, ours))
+    batches = {peer["settings"]["batch"] for peer in peers}
+    same_batch = batches == {run["settings"]["batch"]["size"] for run in ours}
     trainer = PEERS[name].module == "hf" and same_batch
     return _line(
-        *(f"`{cell.name}`", PEERS[name].title, form, f"{speed:,.0f}", f"{ours['tokens_per_second']:,.0f}"),
-        *(f"**{ours['tokens_per_second'] / speed:.2f}**", f"≥ {SPEED_GOALS[form]:g}"),
-        *(f"{memory / 1e9:.2f} GB", f"{ours['peak_memory_bytes'] / 1e9:.2f} GB"),
-        f"**{ours['peak_memory_bytes'] / memory:.2f}**" + ("" if same_batch else ", other batch"),
+        *(f"`{cell.name}`", PEERS[name].title, form, f"{speed:,.0f}", f"{our_speed:,.0f}"),
+        *(f"**{our_speed / speed:.2f}**", f"≥ {SPEED_GOALS[form]:g}"),
+        *(f"{memory / 1e9:.2f} GB", f"{our_memory / 1e9:.2f} GB"),
+        f"**{our_memory / memory:.2f}**" + ("" if same_batch else ", other batch"),
         f"≤ {MEMORY_GOAL:g}" if trainer else "",
     )
 
