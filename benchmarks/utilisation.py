@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.training.table import replace_between
+from benchmarks.training.table import processor, replace_between
 from bimo import files
 from bimo.batches.loader import Batch
 from bimo.device import bfloat16_instructions, keep_few_products, machine_facts, reusing_memory
@@ -158,8 +158,7 @@ def measure(size: Size, *, compiled: bool, threads: int) -> dict[str, Any]:
         "peak_flops_per_second": round(peak),
         "shares": shares,
         "size": dataclasses.asdict(size),
-        "machine": machine_facts(),
-        "bfloat16": bfloat16_instructions(),
+        "machine": {**machine_facts(), "bfloat16": bfloat16_instructions()},
         "torch": torch.__version__,
     }
 
@@ -177,7 +176,7 @@ def table(results: list[dict[str, Any]]) -> str:
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
-| where a step's time goes (profiler) | {" | ".join(map(_processor, results))} |
+| where a step's time goes (profiler) | {" | ".join(processor(found["machine"]) for found in results)} |
 |---|{"---|" * len(results)}
 {shares}
 """
@@ -186,7 +185,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def _row(found: dict[str, Any]) -> str:
     size, reached = found["size"], found["flops_per_second"] / found["peak_flops_per_second"]
     cells = [
-        f"{_processor(found)}, {found['threads']} threads, torch {found['torch']}",
+        f"{processor(found['machine'])}, {found['threads']} threads, torch {found['torch']}",
         f"{found['non_embedding_parameters'] / 1e6:.1f}M",
         f"{size['rows']} x {size['context']}",
         found["form"],
@@ -199,15 +198,9 @@ def _row(found: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _processor(found: dict[str, Any]) -> str:
-    """Its name, and the instructions for bfloat16 where they were recorded."""
-    features = found.get("bfloat16")
-    return found["machine"]["processor"] + (f" ({', '.join(features)})" if features else "")
-
-
 def _kept(found: dict[str, Any]) -> Path:
     """A file for each kind of processor."""
-    name = re.sub(r"\W+", "-", _processor(found).lower()).strip("-")
+    name = re.sub(r"\W+", "-", processor(found["machine"]).lower()).strip("-")
     return RESULTS / f"utilisation-{name}.json"
 
 

@@ -119,13 +119,17 @@ def cost_table(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def processor(machine: dict[str, Any]) -> str:
+    """Its name, and its instructions for bfloat16 where they were recorded."""
+    name, instructions = machine["processor"], machine.get("bfloat16")
+    return f"{name} ({', '.join(instructions) or 'without bfloat16'})" if instructions is not None else name
+
+
 def machines(cells: list[dict[str, Any]]) -> str:
     """Which processors the runs of each cell were on, with their instructions for bfloat16."""
     found: dict[str, Counter[str]] = {}
     for one in cells:
-        name, instructions = one["machine"]["processor"], one["machine"].get("bfloat16")
-        which = f"{name} ({', '.join(instructions) or 'without bfloat16'})" if instructions is not None else name
-        found.setdefault(one["cell"], Counter())[which] += 1
+        found.setdefault(one["cell"], Counter())[processor(one["machine"])] += 1
     lines = [
         f"`{cell}`: {', '.join(f'{n} on {who}' for who, n in found[cell].items())}" for cell in CELLS if cell in found
     ]
