@@ -6,6 +6,9 @@
 #ifndef SCALAR
 
 #include <math.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #include <stdint.h>
 #include <string.h>
 
@@ -43,6 +46,13 @@ static inline float exponential(float x) {
 #define SCALAR float
 #define TYPE float32
 #include "kernels.c"
+#if defined(__AVX512BF16__) && defined(__linux__)
+#include "kernels_products.h"
+#include "kernels_attention.h"
+#else
+int64_t products(void) { return 0; }
+int64_t attention_scratch(int64_t T, int64_t D) { return 0; }
+#endif
 
 #else
 
@@ -83,8 +93,52 @@ void NAME(rms_norm_backward)(const SCALAR *restrict dy, const SCALAR *restrict x
     }
 }
 
-// (B, T, H, D) -> (B, H, T, D), each head normalised (if weight), rotated by its position's angle (if cosine; angles are
-// (B or 1, T, D/2), angle_rows 1 or 0) and scaled. rstd (B, T, H).
+// One head of D numbers as attention takes it: normalised (if weight), rotated (if c, of D/2) and scaled; returns 1 / rms.
+static inline float NAME(head)(float *restrict values, const SCALAR *restrict from, const float *restrict weight,
+                               const float *restrict c, const float *restrict s, int64_t D, float eps, float scale) {
+    int64_t half = D / 2;
+    float normal = 1.0f;
+    for (int64_t i = 0; i < D; i++) values[i] = READ(from[i]);
+    if (weight) {
+        float sum = 0;
+        for (int64_t i = 0; i < D; i++) sum += values[i] * values[i];
+        normal = 1.0f / sqrtf(sum / D + eps);
+        for (int64_t i = 0; i < D; i++) values[i] *= normal * weight[i];
+    }
+    if (c)
+        for (int64_t i = 0; i < half; i++) {
+            float first = values[i], second = values[i + half];
+            values[i] = first * c[i] - second * s[i];
+            values[i + half] = second * c[i] + first * s[i];
+        }
+    for (int64_t i = 0; i < D; i++) values[i] *= scale;
+    return normal;
+}
+
+// Its way back, in place, after the scale; adds to d_weight (if there is one).
+static inline void NAME(head_backward)(float *restrict values, const SCALAR *restrict from, const float *restrict weight,
+                                       const float *restrict c, const float *restrict s, float normal,
+                                       float *restrict d_weight, int64_t D) {
+    int64_t half = D / 2;
+    if (c)
+        for (int64_t i = 0; i < half; i++) {
+            float first = values[i], second = values[i + half];
+            values[i] = first * c[i] + second * s[i];
+            values[i + half] = second * c[i] - first * s[i];
+        }
+    if (!weight) return;
+    float dot = 0;
+    if (d_weight)
+        for (int64_t i = 0; i < D; i++) d_weight[i] += values[i] * (READ(from[i]) * normal);
+    for (int64_t i = 0; i < D; i++) {
+        values[i] *= weight[i];
+        dot += values[i] * (READ(from[i]) * normal);
+    }
+    dot /= D;
+    for (int64_t i = 0; i < D; i++) values[i] = normal * (values[i] - READ(from[i]) * normal * dot);
+}
+
+// (B, T, H, D) -> (B, H, T, D), each head as above; angles are (B or 1, T, D/2), angle_rows 1 or 0. rstd (B, T, H).
 void NAME(heads)(const SCALAR *restrict x, const float *restrict weight, const float *restrict cosine,
                  const float *restrict sine, SCALAR *restrict y, float *restrict rstd, int64_t B, int64_t T, int64_t H,
                  int64_t D, int64_t angle_rows, float eps, float scale) {
@@ -93,23 +147,11 @@ void NAME(heads)(const SCALAR *restrict x, const float *restrict weight, const f
     for (int64_t b = 0; b < B; b++) for (int64_t t = 0; t < T; t++) for (int64_t h = 0; h < H; h++) {
         const SCALAR *from = x + ((b * T + t) * H + h) * D;
         SCALAR *to = y + ((b * H + h) * T + t) * D;
-        float values[D];
-        for (int64_t i = 0; i < D; i++) values[i] = READ(from[i]);
-        if (weight) {
-            float sum = 0;
-            for (int64_t i = 0; i < D; i++) sum += values[i] * values[i];
-            float normal = rstd[(b * T + t) * H + h] = 1.0f / sqrtf(sum / D + eps);
-            for (int64_t i = 0; i < D; i++) values[i] *= normal * weight[i];
-        }
-        if (cosine) {
-            const float *c = cosine + (b * angle_rows * T + t) * half, *s = sine + (b * angle_rows * T + t) * half;
-            for (int64_t i = 0; i < half; i++) {
-                float first = values[i], second = values[i + half];
-                values[i] = first * c[i] - second * s[i];
-                values[i + half] = second * c[i] + first * s[i];
-            }
-        }
-        for (int64_t i = 0; i < D; i++) to[i] = WRITE(values[i] * scale);
+        const float *c = cosine ? cosine + (b * angle_rows * T + t) * half : 0;
+        const float *s = cosine ? sine + (b * angle_rows * T + t) * half : 0;
+        float values[D], normal = NAME(head)(values, from, weight, c, s, D, eps, scale);
+        if (rstd) rstd[(b * T + t) * H + h] = normal;
+        for (int64_t i = 0; i < D; i++) to[i] = WRITE(values[i]);
     }
 }
 
@@ -124,29 +166,12 @@ void NAME(heads_backward)(const SCALAR *restrict dy, const SCALAR *restrict x, c
         const SCALAR *gradient = dy + ((b * H + h) * T + t) * D;
         int64_t head = ((b * T + t) * H + h) * D;
         SCALAR *to = dx + head;
+        const float *c = cosine ? cosine + (b * angle_rows * T + t) * half : 0;
+        const float *s = cosine ? sine + (b * angle_rows * T + t) * half : 0;
         float values[D];
         for (int64_t i = 0; i < D; i++) values[i] = READ(gradient[i]) * scale;
-        if (cosine) {
-            const float *c = cosine + (b * angle_rows * T + t) * half, *s = sine + (b * angle_rows * T + t) * half;
-            for (int64_t i = 0; i < half; i++) {
-                float first = values[i], second = values[i + half];
-                values[i] = first * c[i] + second * s[i];
-                values[i + half] = second * c[i] - first * s[i];
-            }
-        }
-        if (weight) {
-            const SCALAR *from = x + head;
-            float normal = rstd[(b * T + t) * H + h], dot = 0;
-            if (d_weight)
-                for (int64_t i = 0; i < D; i++) d_weight[b * D + i] += values[i] * (READ(from[i]) * normal);
-            for (int64_t i = 0; i < D; i++) {
-                float unit = READ(from[i]) * normal;
-                values[i] *= weight[i];
-                dot += values[i] * unit;
-            }
-            dot /= D;
-            for (int64_t i = 0; i < D; i++) values[i] = normal * (values[i] - READ(from[i]) * normal * dot);
-        }
+        NAME(head_backward)(values, x + head, weight, c, s, weight ? rstd[(b * T + t) * H + h] : 1.0f,
+                            d_weight ? d_weight + b * D : 0, D);
         for (int64_t i = 0; i < D; i++) to[i] = WRITE(values[i]);
     }
 }

@@ -31,7 +31,10 @@ def load() -> ctypes.CDLL:
     Raises:
         ModelError: there is no C compiler, or it failed; the message holds what it said.
     """
-    return compiled.library(SOURCE, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL, error=ModelError)
+    library = compiled.library(SOURCE, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL, error=ModelError)
+    for function in (library.products, library.attention_scratch):
+        function.restype = ctypes.c_int64
+    return library
 
 
 def usable(device: torch.device) -> bool:
@@ -119,6 +122,62 @@ class _Heads(torch.autograd.Function):
         d_weight = torch.zeros(B, D) if ctx.needs_input_grad[1] else None
         _call("heads_backward", dy, dy, x, weight, cos, sin, rstd, dx, d_weight, B, T, H, D, ctx.rows, ctx.scale)
         return dx, None if d_weight is None else d_weight.sum(0), None, None, None, None
+
+
+class _BlockedAttention(torch.autograd.Function):
+    """Projected heads (B, T, H, D) to (B, T, H * D): norms, rotation and attention, by blocks that caches hold."""
+
+    @staticmethod
+    def forward(ctx: Any, eps: tuple[float, float], q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> Tensor:
+        B, T, H, D = q.shape
+        y, lse = q.new_empty(B, T, H * D), torch.empty(B, H, T)
+        ctx.eps, heads = eps, (q.contiguous(), k.contiguous(), v.contiguous())
+        ctx.save_for_backward(*heads, *others, y, lse)
+        _attend("attention", eps, *heads, *others, y, lse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        B, _, K, D = tensors[1].shape
+        dx = [torch.empty_like(x) for x in tensors[:3]]
+        d_weights = [torch.zeros(B * K, D) if needed else None for needed in ctx.needs_input_grad[4:6]]
+        _attend("attention_backward", ctx.eps, *tensors, grads[0].contiguous(), *dx, *d_weights)
+        return None, *dx, *(None if d is None else d.sum(0) for d in d_weights), None, None, None
+
+
+class _Attending(ctypes.Structure):
+    """``Attention`` of kernels_attention.h, which says what is what."""
+
+    TENSORS = (
+        *("q", "k", "v", "q_weight", "k_weight", "cosine", "sine", "first", "y", "lse"),
+        *("dy", "dq", "dk", "dv", "dq_weight", "dk_weight"),
+    )
+    SIZES = ("B", "T", "H", "K", "D", "angle_rows", "threads")
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in (*TENSORS, "scratch")),
+        *((name, ctypes.c_int64) for name in SIZES),
+        *((name, ctypes.c_float) for name in ("q_eps", "k_eps", "scale")),
+    )
+
+
+def _attend(name: str, eps: tuple[float, float], q: Tensor, k: Tensor, *others: Tensor | None) -> None:
+    """Run a kernel of kernels_attention.h on the first of its tensors, or all."""
+    tensors, threads = (q, k, *others), torch.get_num_threads()
+    (B, T, H, D), K, angles = q.shape, k.shape[2], others[3]
+    scratch = torch.empty(threads * load().attention_scratch(ctypes.c_int64(T), ctypes.c_int64(D)), dtype=torch.uint8)
+    addresses = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    missing = [None] * (len(_Attending.TENSORS) - len(tensors))
+    sizes = (B, T, H, K, D, int(angles is not None and angles.shape[0] > 1), threads)
+    call = _Attending(*addresses, *missing, scratch.data_ptr(), *sizes, *eps, D**-0.5)
+    getattr(load(), name)(ctypes.byref(call))
+
+
+def _in_blocks(q: Tensor, k: Tensor) -> bool:
+    """Whether kernels_attention.h takes these heads: if the processor has products for them, and each thread a task."""
+    tasks = k.shape[0] * k.shape[2]
+    possible = q.dtype is torch.bfloat16 and q.shape[-1] % 32 == 0 and tasks >= torch.get_num_threads()
+    return possible and load().products() > 0
 
 
 class _Attention(torch.autograd.Function):
@@ -235,6 +294,9 @@ def attention(
     """
     assert first is not None
     cos, sin, first = cos.contiguous(), sin.contiguous(), first.contiguous()
+    if _in_blocks(q, k):
+        (q_weight, q_eps), (k_weight, k_eps) = _weight_and_eps(q_norm), _weight_and_eps(k_norm)
+        return _BlockedAttention.apply((q_eps, k_eps), q, k, v, q_weight, k_weight, cos, sin, first)  # type: ignore[no-untyped-call]
     q = _Heads.apply(q, *_weight_and_eps(q_norm), cos, sin, q.shape[-1] ** -0.5)  # type: ignore[no-untyped-call]
     k = _Heads.apply(k, *_weight_and_eps(k_norm), cos, sin, 1.0)  # type: ignore[no-untyped-call]
     v = _Heads.apply(v, None, 0.0, None, None, 1.0)  # type: ignore[no-untyped-call]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -116,6 +117,119 @@ def test_bfloat16_is_no_further_from_float32_than_torch_is(shape: dict[str, int]
     for name, gradient in exact_gradients.items():
         error, their_error = ((found[name] - gradient).norm() for found in (our_gradients, their_gradients))
         assert error < 1.5 * their_error + 1e-3 * gradient.norm(), name
+
+
+@pytest.fixture(params=["tiles", "vectors"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels whose products are AMX's, and those of a processor without it."""
+    if request.param == "vectors":
+        without = ("-mno-amx-bf16", "-mno-amx-tile")
+        monkeypatch.setattr(compiled, "TRAINING_FLAGS", (*compiled.TRAINING_FLAGS, *without))
+    kernels.load.cache_clear()
+    if kernels.load().products() != {"tiles": 2, "vectors": 1}[request.param]:
+        pytest.skip("this processor has no such products")
+    yield
+    kernels.load.cache_clear()
+
+
+class Norm(torch.nn.Module):
+    """What normalises heads, of D numbers."""
+
+    def __init__(self, D: int, *, trained: bool) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linspace(0.7, 1.3, D), requires_grad=trained)
+        self.eps = 1e-5
+
+
+def attended(
+    sizes: tuple[int, ...], begins: Tensor, dtype: torch.dtype, *, normed: bool = True, trained: bool = True
+) -> dict[str, Tensor]:
+    """Attention from random heads, of rows whose documents begin where ``begins`` is true, and all gradients."""
+    (B, T), (H, K, D) = begins.shape, sizes
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(B, T, n, D, generator=generator).to(dtype).requires_grad_() for n in (H, K, K))
+    q_norm, k_norm = (Norm(D, trained=trained) if normed else torch.nn.Identity() for _ in range(2))
+    angles = torch.rand(B, 1, T, D // 2, generator=generator) * 6
+    first = first_visible(begins.cumsum(1))
+    y = kernels.attention(q, k, v, q_norm, k_norm, angles.cos(), angles.sin(), first)
+    y.backward(torch.randn(B, T, H * D, generator=generator).to(dtype))
+    weights = {"dqn": getattr(q_norm, "weight", q), "dkn": getattr(k_norm, "weight", k)}
+    grads = {name: x.grad for name, x in {"dq": q, "dk": k, "dv": v, **weights}.items() if x.grad is not None}
+    return {"y": y.detach(), **grads}
+
+
+def beginnings(rows: int, length: int, share: float = 0.02) -> Tensor:
+    return torch.rand(rows, length, generator=torch.Generator().manual_seed(1)) < share
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("length", [32, 33, 300, 600])
+@pytest.mark.parametrize("sizes", [(2, 2, 64), (6, 2, 32), (4, 2, 96)])
+def test_attention_in_blocks_is_no_further_from_float32_than_torch(
+    sizes: tuple[int, int, int], length: int, normed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = beginnings(3, length)
+    exact = attended(sizes, begins, torch.float32, normed=normed)
+    ours = attended(sizes, begins, torch.bfloat16, normed=normed)
+    monkeypatch.setattr(kernels, "_in_blocks", lambda q, k: False)
+    theirs = attended(sizes, begins, torch.bfloat16, normed=normed)
+    for name, wanted in exact.items():
+        error, their_error = ((found[name].float() - wanted).norm() for found in (ours, theirs))
+        assert 0 < error < 1.25 * their_error, name
+
+
+@pytest.mark.usefixtures("products")
+@given(st.lists(st.booleans(), min_size=1, max_size=80), st.integers(1, 3), st.integers(1, 2))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_attention_in_blocks_of_any_documents(begins: list[bool], K: int, G: int) -> None:
+    rows = torch.tensor([begins, begins[::-1]])
+    exact, ours = (attended((K * G, K, 32), rows, dtype) for dtype in (torch.float32, torch.bfloat16))
+    largest = max(float(wanted.abs().max()) for wanted in exact.values())
+    for name, wanted in exact.items():
+        assert torch.allclose(ours[name].float(), wanted, atol=0.03 * largest), name
+
+
+@pytest.mark.usefixtures("products")
+def test_attention_in_blocks_stays_inside_documents_and_the_past() -> None:
+    begins, D = beginnings(2, 100, 0.03), 32
+    first = first_visible(begins.cumsum(1))
+    angles = torch.rand(1, 1, 100, D // 2)
+    heads = [torch.randn(2, 100, 2, D, dtype=torch.bfloat16) for _ in range(3)]
+
+    def attention() -> Tensor:
+        none = torch.nn.Identity()
+        return kernels.attention(*heads, none, none, angles.cos(), angles.sin(), first)  # type: ignore[arg-type]
+
+    before = attention()
+    for x in heads:
+        x[1, 50] += 1
+    moved = (before != attention()).any(dim=-1)
+    assert torch.equal(moved[1], (first[1] == first[1, 50]) & (torch.arange(100) >= 50)) and not moved[0].any()
+
+
+@pytest.mark.usefixtures("products")
+def test_attention_in_blocks_has_the_same_bits_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins, threads = beginnings(3, 70), torch.get_num_threads()
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(attended((4, 2, 32), begins, torch.bfloat16))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0][name]) for other in found[1:] for name, one in other.items())
+
+
+@pytest.mark.usefixtures("products")
+def test_attention_in_blocks_with_frozen_norms_and_what_is_not_finite() -> None:
+    begins = beginnings(2, 40)
+    found, frozen = (attended((2, 2, 32), begins, torch.bfloat16, trained=trained) for trained in (True, False))
+    assert frozen.keys() == found.keys() - {"dqn", "dkn"}
+    assert all(torch.equal(one, found[name]) for name, one in frozen.items())
+    q = torch.full((2, 40, 2, 32), float("nan"), dtype=torch.bfloat16)
+    none, angle = torch.nn.Identity(), torch.zeros(1, 1, 40, 16)
+    first = first_visible(begins.cumsum(1))
+    k = torch.ones_like(q)
+    assert kernels.attention(q, k, k, none, none, angle.cos(), angle.sin(), first).isnan().all()
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=31, max_size=31), min_size=2, max_size=2), st.integers(1, 12))
