@@ -163,9 +163,9 @@ def free_memory(device: torch.device) -> float:
 def keep_few_products() -> None:
     """Have oneDNN keep the products of 128 shapes and not of 1,024, each of which it compiles: about a megabyte.
 
-    To be called before the first product. A training step needs 50 to 90, as each factor of Muon's polynomials makes a
-    product another one; with room for fewer, every one of them would be compiled anew at every step. Generation meets
-    a new shape at every token, and is better off with all of them.
+    To be called before the first product. A training step needs 20, or 50 to 90 where there are no C kernels, as each
+    factor of Muon's polynomials makes a product another one; with room for fewer, every one of them would be compiled
+    anew at every step. Generation meets a new shape at every token, and is better off with all of them.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 

@@ -112,3 +112,22 @@ def deadly_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "site" / "sitecustomize.py").write_text(READER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[1])]))
     return DEADLY
+
+
+@pytest.fixture(params=["tiles", "vectors"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training's kernels whose products are AMX's, and those of a processor without it."""
+    from bimo import compiled
+    from bimo.models import kernels  # imports torch
+
+    if request.param == "vectors":
+        without = ("-mno-amx-bf16", "-mno-amx-tile")
+        monkeypatch.setattr(compiled, "TRAINING_FLAGS", (*compiled.TRAINING_FLAGS, *without))
+
+    kernels.load.cache_clear()
+    found = kernels.load().products()
+    if found == {"tiles": 2, "vectors": 1}[request.param]:
+        yield
+    kernels.load.cache_clear()
+    if found != {"tiles": 2, "vectors": 1}[request.param]:
+        pytest.skip("this processor has no such products")

@@ -49,9 +49,11 @@ static inline float exponential(float x) {
 #if defined(__AVX512BF16__) && defined(__linux__)
 #include "kernels_products.h"
 #include "kernels_attention.h"
+#include "kernels_orthogonal.h"
 #else
 int64_t products(void) { return 0; }
 int64_t attention_scratch(int64_t T, int64_t D) { return 0; }
+int64_t orthogonal_scratch(int64_t R, int64_t C) { return 0; }
 #endif
 
 #else

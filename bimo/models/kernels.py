@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def load() -> ctypes.CDLL:
         ModelError: there is no C compiler, or it failed; the message holds what it said.
     """
     library = compiled.library(SOURCE, compiled.TRAINING_FLAGS, optional=compiled.OPTIONAL, error=ModelError)
-    for function in (library.products, library.attention_scratch):
+    for function in (library.products, library.attention_scratch, library.orthogonal_scratch):
         function.restype = ctypes.c_int64
     return library
 
@@ -312,6 +312,24 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     losses = torch.empty(logits.shape[0])
     _call("cross_entropy", logits, logits, labels.contiguous(), losses, *logits.shape)
     return losses
+
+
+def orthogonalizes(matrices: Tensor) -> bool:
+    """Whether :func:`orthogonalize` takes them: if the processor has products for them, and each thread a matrix."""
+    dense = matrices.is_contiguous() or matrices.mT.is_contiguous()
+    possible = matrices.dtype is torch.float32 and dense and len(matrices) >= torch.get_num_threads()
+    return possible and usable(matrices.device) and load().products() > 0
+
+
+def orthogonalize(matrices: Tensor, polynomials: Sequence[tuple[float, float, float]], safety: float) -> Tensor:
+    """``optim.muon.orthogonalize`` of float32 matrices (N, R, C), R at most C, contiguous or transposed; bf16."""
+    N, R, C = matrices.shape
+    y, threads = torch.empty(N, R, C, dtype=torch.bfloat16), torch.get_num_threads()
+    scratch = torch.empty(threads * load().orthogonal_scratch(_as_c(R), _as_c(C)), dtype=torch.uint8)
+    tensors = (matrices, y, torch.tensor(polynomials), scratch)
+    sizes = (len(polynomials), N, R, C, *matrices.stride()[1:], threads, safety)
+    load().orthogonalize(*(ctypes.c_void_p(x.data_ptr()) for x in tensors), *map(_as_c, sizes))
+    return y
 
 
 def unpack(packed: Tensor, scale: Tensor, least: Tensor, inputs: int) -> Tensor:

@@ -116,7 +116,7 @@ static void forward(const Attention *a, const Work *w, int64_t b, int64_t shared
         prepared(w->rows, 0, a->k, a->k_weight, a->k_eps, 1.0f, a, b, t0, shared, K);
         transposed(w->k_tiles + t0 * D, w->rows, D);
         copied(w->rows, a->v, a, b, t0, shared, K);
-        paired(w->v_tiles + t0 * D, w->rows, D);
+        paired(w->v_tiles + t0 * D, w->rows, D, D);
     }
     for (int64_t h = shared * (H / K); h < (shared + 1) * (H / K); h++) for (int64_t t0 = 0; t0 < T; t0 += SIDE) {
         const int32_t *first = a->first + b * T + t0;
@@ -166,10 +166,10 @@ static void ready(const Attention *a, const Work *w, int64_t b, int64_t t0, int6
     int64_t T = a->T, H = a->H, D = a->D;
     prepared(w->rows, w->q_rstd + at, a->q, a->q_weight, a->q_eps, a->scale, a, b, t0, h, H);
     transposed(w->q_tiles + at * D, w->rows, D);
-    paired(w->q_pairs + at * D, w->rows, D);
+    paired(w->q_pairs + at * D, w->rows, D, D);
     copied(w->rows, a->dy, a, b, t0, h, H);
     transposed(w->dy_tiles + at * D, w->rows, D);
-    paired(w->dy_pairs + at * D, w->rows, D);
+    paired(w->dy_pairs + at * D, w->rows, D, D);
     for (int64_t r = 0; r < SIDE; r++) {
         w->lse[at + r] = w->dot[at + r] = 0;
         if (t0 + r >= T) continue;
@@ -253,12 +253,7 @@ static void over_tasks(const Attention *a, void (*each)(const Attention *, const
 #pragma omp parallel num_threads(a->threads)
     {
         Work work;
-#ifdef _OPENMP
-        int64_t thread = omp_get_thread_num();
-#else
-        int64_t thread = 0;
-#endif
-        lay_out(&work, a->scratch + thread * attention_scratch(a->T, a->D), a->T, a->D);
+        lay_out(&work, a->scratch + thread_number() * attention_scratch(a->T, a->D), a->T, a->D);
         begin_products();
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < a->B * a->K; task++) each(a, &work, task / a->K, task % a->K);

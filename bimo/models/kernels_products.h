@@ -15,6 +15,14 @@ static void *take(char **from, int64_t bytes) {
     return taken;
 }
 
+static int64_t thread_number(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
 static int64_t padded(int64_t n) { return (n + SIDE - 1) / SIDE * SIDE; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -105,12 +113,36 @@ int64_t products(void) {
 #endif
 }
 
-// 32 rows of D as tiles of their transpose: row of pairs i of a tile has numbers 2i and 2i + 1 of 16 rows.
-static void transposed(uint16_t *tiles, const uint16_t *rows, int64_t D) {
-    __m512i each = _mm512_mullo_epi32(COUNT, _mm512_set1_epi32((int)D * 2));
-    for (int64_t half = 0; half < 2; half++) for (int64_t i = 0; i < D / 2; i++)
-        _mm512_storeu_si512(tiles + (half * D / 2 + i) * 32,
-                            _mm512_i32gather_epi32(each, rows + half * 16 * D + i * 2, 1));
+// 16 rows of 16 numbers of 32 bits become their transpose.
+static inline void turned(__m512i *rows) {
+    __m512i twos[16], fours[16];
+    for (int i = 0; i < 16; i += 2) {
+        twos[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        twos[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) for (int k = 0; k < 2; k++) {  // column 2k, and 2k + 1, of each 4, of 4 rows
+        fours[i + 2 * k] = _mm512_unpacklo_epi64(twos[i + k], twos[i + k + 2]);
+        fours[i + 2 * k + 1] = _mm512_unpackhi_epi64(twos[i + k], twos[i + k + 2]);
+    }
+    for (int k = 0; k < 4; k++) {  // columns k, k + 4, k + 8 and k + 12
+        __m512i even = _mm512_shuffle_i32x4(fours[k], fours[k + 4], 0x88), odd = _mm512_shuffle_i32x4(fours[k], fours[k + 4], 0xdd);
+        __m512i even_too = _mm512_shuffle_i32x4(fours[k + 8], fours[k + 12], 0x88);
+        __m512i odd_too = _mm512_shuffle_i32x4(fours[k + 8], fours[k + 12], 0xdd);
+        rows[k] = _mm512_shuffle_i32x4(even, even_too, 0x88);
+        rows[k + 8] = _mm512_shuffle_i32x4(even, even_too, 0xdd);
+        rows[k + 4] = _mm512_shuffle_i32x4(odd, odd_too, 0x88);
+        rows[k + 12] = _mm512_shuffle_i32x4(odd, odd_too, 0xdd);
+    }
+}
+
+// 32 rows of n as tiles of their transpose: row of pairs i of a tile has numbers 2i and 2i + 1 of 16 rows.
+static void transposed(uint16_t *tiles, const uint16_t *rows, int64_t n) {
+    for (int64_t half = 0; half < 2; half++) for (int64_t i = 0; i < n; i += 32) {
+        __m512i pairs[16];
+        for (int r = 0; r < 16; r++) pairs[r] = _mm512_loadu_si512(rows + (half * 16 + r) * n + i);
+        turned(pairs);
+        for (int r = 0; r < 16; r++) _mm512_storeu_si512(tiles + half * 16 * n + (i / 2 + r) * 32, pairs[r]);
+    }
 }
 
 static inline __m512i two_rows(const uint16_t *one, const uint16_t *two) {  // 16 numbers of each as pairs
@@ -119,11 +151,11 @@ static inline __m512i two_rows(const uint16_t *one, const uint16_t *two) {  // 1
     return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-// 32 rows of D as tiles of themselves.
-static void paired(uint16_t *tiles, const uint16_t *rows, int64_t D) {
-    for (int64_t n = 0; n < D / 16; n++) for (int64_t pair = 0; pair < 16; pair++) {
-        const uint16_t *one = rows + pair * 2 * D + n * 16;
-        _mm512_storeu_si512(tiles + n * TILE + pair * 32, two_rows(one, one + D));
+// n of the numbers of 32 rows, which lie so far apart, as tiles of themselves.
+static void paired(uint16_t *tiles, const uint16_t *rows, int64_t apart, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) for (int64_t pair = 0; pair < 16; pair++) {
+        const uint16_t *one = rows + pair * 2 * apart + i;
+        _mm512_storeu_si512(tiles + i * 32 + pair * 32, two_rows(one, one + apart));
     }
 }
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bimo.device import multiplies_bfloat16
+from bimo.models import kernels
 from bimo.optim.rule import Rule
 
 # Quintic polynomials that drive singular values towards 1, fastest first (Amsel et al. 2025, Polar Express, Alg. 2).
@@ -31,10 +32,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     Returns:
         (N, R, C) bf16, or float32 where the device multiplies no bf16.
     """
-    x = matrices.to(torch.bfloat16 if multiplies_bfloat16(matrices.device) else torch.float32)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = matrices.mT if tall else matrices
+    halved = multiplies_bfloat16(matrices.device)
+    if halved and kernels.orthogonalizes(wide):
+        x = kernels.orthogonalize(wide, POLYNOMIALS, SAFETY)
+        return x.mT if tall else x
+    x = wide.to(torch.bfloat16 if halved else torch.float32)
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * SAFETY + 1e-7).to(x.dtype)
     for a, b, c in POLYNOMIALS:
         gram = x @ x.mT  # (N, R, R), R <= C

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,19 +116,6 @@ def test_bfloat16_is_no_further_from_float32_than_torch_is(shape: dict[str, int]
     for name, gradient in exact_gradients.items():
         error, their_error = ((found[name] - gradient).norm() for found in (our_gradients, their_gradients))
         assert error < 1.5 * their_error + 1e-3 * gradient.norm(), name
-
-
-@pytest.fixture(params=["tiles", "vectors"])
-def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels whose products are AMX's, and those of a processor without it."""
-    if request.param == "vectors":
-        without = ("-mno-amx-bf16", "-mno-amx-tile")
-        monkeypatch.setattr(compiled, "TRAINING_FLAGS", (*compiled.TRAINING_FLAGS, *without))
-    kernels.load.cache_clear()
-    if kernels.load().products() != {"tiles": 2, "vectors": 1}[request.param]:
-        pytest.skip("this processor has no such products")
-    yield
-    kernels.load.cache_clear()
 
 
 class Norm(torch.nn.Module):

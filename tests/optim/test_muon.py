@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from bimo.optim.muon import Muon, orthogonalize, orthogonalize_heads
+from bimo.models import kernels
+from bimo.optim.muon import POLYNOMIALS, SAFETY, Muon, orthogonalize, orthogonalize_heads
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (2, 7, 5), (1, 32, 96)])
@@ -39,7 +43,7 @@ def test_products_are_of_a_precision_that_the_processor_has(
 def test_matrices_of_one_shape_do_not_influence_each_other() -> None:
     generator = torch.Generator().manual_seed(2)
     together = torch.randn(3, 5, 7, generator=generator)
-    alone = torch.stack([orthogonalize(matrix[None])[0] for matrix in together])
+    alone = torch.stack([orthogonalize(matrix.expand(3, 5, 7).contiguous())[0] for matrix in together])
     assert torch.allclose(orthogonalize(together).float(), alone.float(), atol=0.02)
 
 
@@ -59,10 +63,50 @@ def test_step_follows_nesterov_momentum_and_decay() -> None:
     assert torch.allclose(parameter.detach(), expected, atol=0.01)
 
 
+def exact(matrices: Tensor) -> Tensor:
+    """The same polynomials in float64."""
+    wide = matrices.double() if matrices.shape[1] <= matrices.shape[2] else matrices.mT.double()
+    x = wide / (wide.norm(dim=(1, 2), keepdim=True) * SAFETY)
+    for a, b, c in POLYNOMIALS:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if x.shape == matrices.shape else x.mT
+
+
+@pytest.mark.usefixtures("products")
+@given(st.integers(1, 70), st.integers(1, 100))
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_kernel_is_no_further_from_float64_than_torch(R: int, C: int) -> None:
+    generator = torch.Generator().manual_seed(R)
+    matrices = torch.randn(60, R, C, generator=generator) * torch.rand(60, R, 1, generator=generator)
+    ours = orthogonalize(matrices)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "orthogonalizes", lambda matrices: False)
+        theirs = orthogonalize(matrices)
+    error, their_error = ((found.double() - exact(matrices)).norm() for found in (ours, theirs))
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    assert error < 1.1 * their_error + 0.002 * exact(matrices).norm()
+
+
+@pytest.mark.usefixtures("products")
+def test_the_kernel_takes_zeros_passes_on_nan_and_gives_the_same_bits_whatever_the_threads() -> None:
+    matrices, threads = torch.randn(3, 40, 50), torch.get_num_threads()
+    matrices[1] = 0
+    matrices[2, 5, 7] = float("nan")
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        assert kernels.orthogonalizes(matrices)
+        found.append(orthogonalize(matrices))
+    torch.set_num_threads(threads)
+    assert torch.equal(found[0][:2], found[1][:2]) and torch.equal(found[0][:2], found[2][:2])
+    assert found[0][0].isfinite().all() and not found[0][1].any() and found[0][2].isnan().any()
+
+
 @pytest.mark.parametrize("columns", [False, True])
 def test_heads_are_orthogonalised_one_by_one(columns: bool) -> None:
     matrices = torch.randn(2, 12, 7, generator=torch.Generator().manual_seed(4))  # three heads of four rows
-    expected = torch.cat([orthogonalize(matrices[:, head : head + 4]) for head in (0, 4, 8)], dim=1)
+    expected = torch.cat([orthogonalize(matrices[:, head : head + 4].contiguous()) for head in (0, 4, 8)], dim=1)
     given = matrices.mT if columns else matrices
     found = orthogonalize_heads(given, 4, columns=columns)
     assert torch.allclose((found.mT if columns else found).float(), expected.float(), atol=0.02)

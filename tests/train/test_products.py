@@ -39,5 +39,5 @@ def compiled_products(text: Path, out: Path, **environment: str) -> int:
 @pytest.mark.skipif(not multiplies_bfloat16(torch.device("cpu")), reason="products are not oneDNN's without bfloat16")
 def test_a_step_finds_its_products_compiled(text_folder: Path, tmp_path: Path) -> None:
     assert 0 < compiled_products(text_folder, tmp_path / "enough") < 4 * STEPS
-    too_few = compiled_products(text_folder, tmp_path / "few", ONEDNN_PRIMITIVE_CACHE_CAPACITY="48")
+    too_few = compiled_products(text_folder, tmp_path / "few", ONEDNN_PRIMITIVE_CACHE_CAPACITY="12")
     assert too_few > 10 * STEPS
