@@ -10,7 +10,7 @@ enum { MANY = 256 };  // queries that go back together
 typedef struct {
     const uint16_t *q, *k, *v;         // (B, T, H, D) and twice (B, T, K, D), as projected
     const float *q_weight, *k_weight;  // (D) of the heads' norms, or none
-    const float *cosine, *sine;        // (B or 1, T, D/2), or none
+    const float *cosine, *sine;        // (B or 1, T, D/2)
     const int32_t *first;              // (B, T), the first key that a query sees; the last is itself
     uint16_t *y;                       // (B, T, H, D)
     float *lse;                        // (B, H, T), logarithms of the sums that weights were divided by
@@ -59,23 +59,50 @@ static void copied(uint16_t *rows, const uint16_t *x, const Attention *a, int64_
     memset(rows + n * D, 0, (SIDE - n) * D * 2);
 }
 
-static const float *angles(const float *table, const Attention *a, int64_t b, int64_t t) {
-    return table ? table + (b * a->angle_rows * a->T + t) * (a->D / 2) : 0;
+// One of the heads that are normalised, rotated and scaled before they meet, and where its gradients go.
+typedef struct {
+    const uint16_t *x;  // (B, T, heads, D)
+    uint16_t *dx;
+    const float *weight;
+    float *d_weight, eps, scale;
+    int64_t h, heads;
+} Head;
+
+static Head query_head(const Attention *a, int64_t b, int64_t h) {
+    float *d_weight = a->dq_weight ? a->dq_weight + (b * a->K + h / (a->H / a->K)) * a->D : 0;
+    return (Head){a->q, a->dq, a->q_weight, d_weight, a->q_eps, a->scale, h, a->H};
 }
 
-// The same normalised, rotated and scaled; and 1 / rms of each (if rstd).
-static void prepared(uint16_t *rows, float *rstd, const uint16_t *x, const float *weight, float eps, float scale,
-                     const Attention *a, int64_t b, int64_t t0, int64_t h, int64_t heads) {
-    int64_t D = a->D, n = least(SIDE, a->T - t0);
+static Head key_head(const Attention *a, int64_t b, int64_t h) {
+    float *d_weight = a->dk_weight ? a->dk_weight + (b * a->K + h) * a->D : 0;
+    return (Head){a->k, a->dk, a->k_weight, d_weight, a->k_eps, 1.0f, h, a->K};
+}
+
+// 32 positions of a head made ready; and 1 / rms of each (if rstd).
+static void prepared(uint16_t *rows, float *rstd, Head head, const Attention *a, int64_t b, int64_t t0) {
+    int64_t D = a->D, n = least(SIDE, a->T - t0), angle = (b * a->angle_rows * a->T + t0) * (D / 2);
     float values[D];
-    for (int64_t r = 0; r < n; r++) {
-        const uint16_t *from = x + ((b * a->T + t0 + r) * heads + h) * D;
-        const float *c = angles(a->cosine, a, b, t0 + r), *s = angles(a->sine, a, b, t0 + r);
-        float normal = head_bfloat16(values, from, weight, c, s, D, eps, scale);
+    for (int64_t r = 0; r < n; r++, angle += D / 2) {
+        const uint16_t *from = head.x + ((b * a->T + t0 + r) * head.heads + head.h) * D;
+        const float *c = a->cosine + angle, *s = a->sine + angle;
+        float normal = head_bfloat16(values, from, head.weight, c, s, D, head.eps, head.scale);
         if (rstd) rstd[r] = normal;
         for (int64_t i = 0; i < D; i++) rows[r * D + i] = write_bfloat16(values[i]);
     }
     memset(rows + n * D, 0, (SIDE - n) * D * 2);
+}
+
+// The gradients of 32 positions of a head made ready, as those of what was projected.
+static void returned(const float *gradients, const float *rstd, Head head, const Attention *a, int64_t b, int64_t t0) {
+    int64_t D = a->D, angle = (b * a->angle_rows * a->T + t0) * (D / 2);
+    float values[D];
+    for (int64_t r = 0; r < least(SIDE, a->T - t0); r++, angle += D / 2) {
+        int64_t at = ((b * a->T + t0 + r) * head.heads + head.h) * D;
+        const float *c = a->cosine + angle, *s = a->sine + angle;
+        for (int64_t i = 0; i < D; i++) values[i] = gradients[r * D + i] * head.scale;
+        head_backward_bfloat16(values, head.x + at, head.weight, c, s, rstd[r], head.d_weight, D);
+        for (int64_t i = 0; i < D; i++) head.dx[at + i] = write_bfloat16(values[i]);
+    }
 }
 
 // 2^x to 3e-6; NaN stays NaN.
@@ -113,7 +140,7 @@ static float softened(uint16_t *weights, const float *scores, int64_t begin, int
 static void forward(const Attention *a, const Work *w, int64_t b, int64_t shared) {
     int64_t T = a->T, H = a->H, K = a->K, D = a->D, P = padded(T);
     for (int64_t t0 = 0; t0 < T; t0 += SIDE) {
-        prepared(w->rows, 0, a->k, a->k_weight, a->k_eps, 1.0f, a, b, t0, shared, K);
+        prepared(w->rows, 0, key_head(a, b, shared), a, b, t0);
         transposed(w->k_tiles + t0 * D, w->rows, D);
         copied(w->rows, a->v, a, b, t0, shared, K);
         paired(w->v_tiles + t0 * D, w->rows, D, D);
@@ -122,7 +149,7 @@ static void forward(const Attention *a, const Work *w, int64_t b, int64_t shared
         const int32_t *first = a->first + b * T + t0;
         int64_t k0 = first[0] / SIDE * SIDE, n = t0 + SIDE - k0, queries = least(SIDE, T - t0);
         float sums[SIDE];
-        prepared(w->rows, 0, a->q, a->q_weight, a->q_eps, a->scale, a, b, t0, h, H);
+        prepared(w->rows, 0, query_head(a, b, h), a, b, t0);
         for (int64_t key = k0; key <= t0; key += SIDE)
             product(w->scores + key - k0, P, w->rows, D, w->k_tiles + key * D, 16 * D, TILE, D / 32, 0);
         for (int64_t r = 0; r < queries; r++)
@@ -164,7 +191,7 @@ static void weighed(const Work *w, int64_t at, int64_t many, uint16_t *tiles, co
 // 32 queries of head h made ready for the way back, as the ones at `at` of those that go back together.
 static void ready(const Attention *a, const Work *w, int64_t b, int64_t t0, int64_t h, int64_t at) {
     int64_t T = a->T, H = a->H, D = a->D;
-    prepared(w->rows, w->q_rstd + at, a->q, a->q_weight, a->q_eps, a->scale, a, b, t0, h, H);
+    prepared(w->rows, w->q_rstd + at, query_head(a, b, h), a, b, t0);
     transposed(w->q_tiles + at * D, w->rows, D);
     paired(w->q_pairs + at * D, w->rows, D, D);
     copied(w->rows, a->dy, a, b, t0, h, H);
@@ -179,22 +206,8 @@ static void ready(const Attention *a, const Work *w, int64_t b, int64_t t0, int6
     }
 }
 
-// Gradients of 32 positions of head h, which `scale` still multiplies, as those of what was projected.
-static void returned(uint16_t *dx, const float *gradients, const uint16_t *x, const float *weight, const float *rstd,
-                     float *d_weight, float scale, const Attention *a, int64_t b, int64_t t0, int64_t h, int64_t heads) {
-    int64_t D = a->D;
-    float values[D];
-    for (int64_t r = 0; r < least(SIDE, a->T - t0); r++) {
-        int64_t at = ((b * a->T + t0 + r) * heads + h) * D;
-        const float *c = angles(a->cosine, a, b, t0 + r), *s = angles(a->sine, a, b, t0 + r);
-        for (int64_t i = 0; i < D; i++) values[i] = gradients[r * D + i] * scale;
-        head_backward_bfloat16(values, x + at, weight, c, s, rstd ? rstd[r] : 1.0f, d_weight, D);
-        for (int64_t i = 0; i < D; i++) dx[at + i] = write_bfloat16(values[i]);
-    }
-}
-
 // Queries from t0 to end of head h: adds to w->dk and w->dv.
-static void back_from(const Attention *a, const Work *w, int64_t b, int64_t shared, int64_t h, int64_t t0, int64_t end) {
+static void back_from(const Attention *a, const Work *w, int64_t b, int64_t h, int64_t t0, int64_t end) {
     int64_t T = a->T, D = a->D, P = padded(T), many = least(P, MANY);
     const int32_t *first = a->first + b * T;
     for (int64_t t = t0; t < end; t += SIDE) ready(a, w, b, t, h, t - t0);
@@ -216,7 +229,6 @@ static void back_from(const Attention *a, const Work *w, int64_t b, int64_t shar
         }
     }
     __m512i each = _mm512_mullo_epi32(COUNT, _mm512_set1_epi32(SIDE * 4));
-    float *d_weight = a->dq_weight ? a->dq_weight + (b * a->K + shared) * D : 0;
     for (int64_t t = t0; t < end; t += SIDE) {
         int64_t key = first[t] / SIDE * SIDE, at = t - t0;
         for (int64_t d = 0; d < D; d += SIDE) {  // 32 numbers (rows) of 32 queries
@@ -226,24 +238,23 @@ static void back_from(const Attention *a, const Work *w, int64_t b, int64_t shar
                 _mm512_storeu_ps(w->y + r * D + d + half * 16,
                                  _mm512_i32gather_ps(each, w->scores + half * 16 * SIDE + r, 1));
         }
-        returned(a->dq, w->y, a->q, a->q_weight, w->q_rstd + at, d_weight, a->scale, a, b, t, h, a->H);
+        returned(w->y, w->q_rstd + at, query_head(a, b, h), a, b, t);
     }
 }
 
 static void backward(const Attention *a, const Work *w, int64_t b, int64_t shared) {
     int64_t T = a->T, G = a->H / a->K, K = a->K, D = a->D, P = padded(T);
     for (int64_t t = 0; t < T; t += SIDE) {
-        prepared(w->k + t * D, w->k_rstd + t, a->k, a->k_weight, a->k_eps, 1.0f, a, b, t, shared, K);
+        prepared(w->k + t * D, w->k_rstd + t, key_head(a, b, shared), a, b, t);
         across(w->k_across + t, w->k + t * D, D, P);
         copied(w->v + t * D, a->v, a, b, t, shared, K);
     }
     memset(w->dk, 0, P * D * 4);
     memset(w->dv, 0, P * D * 4);
     for (int64_t h = shared * G; h < (shared + 1) * G; h++) for (int64_t t0 = 0; t0 < T; t0 += MANY)
-        back_from(a, w, b, shared, h, t0, least(t0 + MANY, T));
-    float *d_weight = a->dk_weight ? a->dk_weight + (b * K + shared) * D : 0;
+        back_from(a, w, b, h, t0, least(t0 + MANY, T));
     for (int64_t t = 0; t < T; t += SIDE) {
-        returned(a->dk, w->dk + t * D, a->k, a->k_weight, w->k_rstd + t, d_weight, 1.0f, a, b, t, shared, K);
+        returned(w->dk + t * D, w->k_rstd + t, key_head(a, b, shared), a, b, t);
         for (int64_t r = 0; r < least(SIDE, T - t); r++) for (int64_t d = 0; d < D; d++)
             a->dv[((b * T + t + r) * K + shared) * D + d] = write_bfloat16(w->dv[(t + r) * D + d]);
     }

@@ -17,9 +17,11 @@ from bimo.optim.adamw import AdamW
 from bimo.optim.muon import Muon
 from bimo.optim.rule import Stepping, numbers
 
-INSIDE_LAYERS, TO_HEADS = re.compile(r"\.(layers?|h)\.\d+\."), re.compile(r"\.[qkv]_proj\.weight$")
+INSIDE_LAYERS = re.compile(r"\.(layers?|h)\.\d+\.")
+IN_BLOCKS = re.compile(r"\.((?P<heads>[qkvo])|gate|up|down)_proj\.weight$")
 SMALL = 1e-6  # which clipping adds to the norm
-HEADWISE_FROM = 256  # rows and columns from which Muon goes head by head: it is cheaper, and as good
+BLOCKWISE_FROM = 256  # rows and columns from which Muon goes block by block: it is cheaper, and as good
+UNITS = 64  # of an MLP, that are one block; as heads are of attention
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,16 @@ def _adamw_of(
 
 
 def _by_kind(matrices: Mapping[str, nn.Parameter], head_dim: int) -> list[dict[str, Any]]:
-    """The matrices as parameter groups: projections to heads and from them, where that pays, and the rest."""
+    """The matrices as parameter groups: those in blocks of heads or units, where that pays, and the rest."""
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in matrices.items():
-        to_heads, from_heads = TO_HEADS.search(name), name.endswith("o_proj.weight")
-        headwise = (to_heads or from_heads) and min(parameter.shape) >= HEADWISE_FROM
-        groups.setdefault((head_dim if headwise else 0, bool(headwise and from_heads)), []).append(parameter)
-    return [{"params": found, "head_dim": size, "columns": columns} for (size, columns), found in groups.items()]
+        block, columns = 0, False
+        if min(parameter.shape) >= BLOCKWISE_FROM and (kind := IN_BLOCKS.search(name)):
+            size, from_them = head_dim if kind["heads"] else UNITS, kind[1] in ("o", "down")
+            if size and parameter.shape[from_them] % size == 0:
+                block, columns = size, from_them
+        groups.setdefault((block, columns), []).append(parameter)
+    return [{"params": found, "block": size, "columns": columns} for (size, columns), found in groups.items()]
 
 
 class Optimizer:

@@ -46,27 +46,27 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def orthogonalize_heads(matrices: Tensor, head_dim: int, *, columns: bool) -> Tensor:
-    """Each head's own block of D rows, or columns, made semi-orthogonal: several times cheaper than the whole.
+def orthogonalize_blocks(matrices: Tensor, block: int, *, columns: bool) -> Tensor:
+    """Each block of so many rows, or columns, made semi-orthogonal by itself: several times cheaper than the whole.
 
     Args:
-        matrices: (N, R, C), projections to heads, or with ``columns`` from heads.
+        matrices: (N, R, C), projections to heads or hidden units, or with ``columns`` from them; block 0 = the whole.
 
     Returns:
         (N, R, C), as :func:`orthogonalize`.
     """
     if columns:
-        return orthogonalize_heads(matrices.mT, head_dim, columns=False).mT
+        return orthogonalize_blocks(matrices.mT, block, columns=False).mT
     N, R, C = matrices.shape
-    return orthogonalize(matrices.reshape(-1, head_dim, C)).view(N, R, C)
+    return orthogonalize(matrices.reshape(-1, block or R, C)).view(N, R, C)
 
 
 class Muon(Rule):
     """Nesterov momentum, orthogonalised, with decoupled weight decay (Jordan et al. 2024).
 
     The update of a matrix (R, C) is scaled by sqrt(max(1, R / C)), so that one learning rate fits all shapes. A
-    parameter group with ``head_dim`` holds projections to heads, or from them if ``columns``; these are
-    orthogonalised head by head.
+    parameter group with ``block`` holds projections to heads or hidden units, or from them if ``columns``: so many of
+    their rows or columns are orthogonalised at a time, and the update is made as large as that of the whole would be.
 
     Args:
         parameters: matrices only.
@@ -76,8 +76,8 @@ class Muon(Rule):
     """
 
     def __init__(self, parameters: Iterable[Any], lr: float, momentum: float, weight_decay: float) -> None:
-        heads = {"head_dim": 0, "columns": False}
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **heads})
+        whole = {"block": 0, "columns": False}
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **whole})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -89,11 +89,9 @@ class Muon(Rule):
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for (rows, columns), parameters in shapes.items():
                 updates = torch.stack(self._momenta(parameters, group["momentum"]))
-                if group["head_dim"]:
-                    updates = orthogonalize_heads(updates, group["head_dim"], columns=group["columns"])
-                else:
-                    updates = orthogonalize(updates)
-                scale = group["lr"] * max(1.0, rows / columns) ** 0.5
+                updates = orthogonalize_blocks(updates, group["block"], columns=group["columns"])
+                directions = (columns if group["columns"] else rows) if group["block"] else min(rows, columns)
+                scale = group["lr"] * (max(1.0, rows / columns) * min(rows, columns) / directions) ** 0.5
                 weights = list[Tensor](parameters)
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(weights, updates.to(weights[0].dtype).unbind(), alpha=-scale)

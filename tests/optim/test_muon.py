@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bimo.models import kernels
-from bimo.optim.muon import POLYNOMIALS, SAFETY, Muon, orthogonalize, orthogonalize_heads
+from bimo.optim import UNITS, _by_kind
+from bimo.optim.muon import POLYNOMIALS, SAFETY, Muon, orthogonalize, orthogonalize_blocks
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (2, 7, 5), (1, 32, 96)])
@@ -104,20 +105,37 @@ def test_the_kernel_takes_zeros_passes_on_nan_and_gives_the_same_bits_whatever_t
 
 
 @pytest.mark.parametrize("columns", [False, True])
-def test_heads_are_orthogonalised_one_by_one(columns: bool) -> None:
+def test_blocks_are_orthogonalised_one_by_one(columns: bool) -> None:
     matrices = torch.randn(2, 12, 7, generator=torch.Generator().manual_seed(4))  # three heads of four rows
     expected = torch.cat([orthogonalize(matrices[:, head : head + 4].contiguous()) for head in (0, 4, 8)], dim=1)
     given = matrices.mT if columns else matrices
-    found = orthogonalize_heads(given, 4, columns=columns)
+    found = orthogonalize_blocks(given, 4, columns=columns)
     assert torch.allclose((found.mT if columns else found).float(), expected.float(), atol=0.02)
 
 
-def test_a_group_of_heads_steps_head_by_head() -> None:
-    generator = torch.Generator().manual_seed(5)
-    split = torch.nn.Parameter(torch.zeros(12, 7))
-    gradient = torch.randn(12, 7, generator=generator)
-    optimizer = Muon([{"params": [split], "head_dim": 4}], lr=1.0, momentum=0.0, weight_decay=0.0)
-    split.grad = gradient.clone()
-    optimizer.step()
-    expected = -((12 / 7) ** 0.5) * orthogonalize_heads(gradient[None], 4, columns=False)[0].float()
-    assert torch.allclose(split.detach(), expected, atol=1e-6)
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("shape", [(96, 40), (40, 96)])
+def test_a_group_in_blocks_steps_block_by_block_as_far_as_the_whole(shape: tuple[int, int], columns: bool) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    steps = []
+    for block in (8, 0):
+        split = torch.nn.Parameter(torch.zeros(shape))
+        group = {"params": [split], "block": block, "columns": columns}
+        optimizer = Muon([group], lr=1.0, momentum=0.0, weight_decay=0.0)
+        split.grad = gradient.clone()
+        optimizer.step()
+        steps.append(split.detach())
+    direction = -orthogonalize_blocks(gradient[None], 8, columns=columns)[0].float()
+    assert torch.nn.functional.cosine_similarity(steps[0].flatten(), direction.flatten(), 0) > 0.9999
+    assert 0.9 < float(steps[0].norm() / steps[1].norm()) < 1.1
+
+
+def test_matrices_that_go_block_by_block() -> None:
+    large, odd, small = (torch.nn.Parameter(torch.empty(size, 256)) for size in (512, 480 + 6, 128))
+    names = {"q": large, "v": small, "up": large, "gate": odd}
+    matrices = {f"model.layers.0.x.{name}_proj.weight": parameter for name, parameter in names.items()}
+    turned = torch.nn.Parameter(torch.empty(256, 512))
+    matrices |= {"model.layers.0.x.o_proj.weight": turned, "model.layers.0.x.down_proj.weight": turned}
+    groups = {(group["block"], group["columns"]): len(group["params"]) for group in _by_kind(matrices, 32)}
+    assert groups == {(32, False): 1, (32, True): 1, (UNITS, False): 1, (UNITS, True): 1, (0, False): 2}
+    assert {group["block"] for group in _by_kind(matrices, 0)} == {0, UNITS}
