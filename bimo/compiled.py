@@ -27,12 +27,8 @@ TRAINING_FLAGS = (
     # Sums may be reordered, so that they use whole vectors; NaN and infinity stay what they are.
     *("-fassociative-math", "-freciprocal-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
-OPTIONAL = (
-    "-fvect-cost-model=dynamic",
-    "-mprefer-vector-width=512",
-    "-fopenmp",
-    "-march=native",
-)  # dropped where a compiler lacks them
+# Dropped where a compiler lacks them.
+OPTIONAL = ("-fvect-cost-model=dynamic", "-mprefer-vector-width=512", "-fopenmp", "-march=native")
 
 _one_at_a_time = threading.Lock()
 

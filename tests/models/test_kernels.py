@@ -195,7 +195,7 @@ def test_attention_in_blocks_stays_inside_documents_and_the_past() -> None:
 
 
 @pytest.mark.usefixtures("products")
-def test_attention_in_blocks_has_the_same_bits_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_in_blocks_has_the_same_bits_whatever_the_threads() -> None:
     begins, threads = beginnings(3, 70), torch.get_num_threads()
     found = []
     for count in (1, 2, 3):
