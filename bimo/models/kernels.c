@@ -49,7 +49,7 @@ static inline float exponential(float x) {
 #if defined(__AVX512BF16__) && defined(__linux__)
 #include "kernels_products.h"
 #include "kernels_attention.h"
-#include "kernels_orthogonal.h"
+#include "kernels_muon.h"
 #else
 int64_t products(void) { return 0; }
 int64_t attention_scratch(int64_t T, int64_t D) { return 0; }

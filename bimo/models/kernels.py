@@ -314,22 +314,48 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     return losses
 
 
-def orthogonalizes(matrices: Tensor) -> bool:
-    """Whether :func:`orthogonalize` takes them: if the processor has products for them, and each thread a matrix."""
-    dense = matrices.is_contiguous() or matrices.mT.is_contiguous()
-    possible = matrices.dtype is torch.float32 and dense and len(matrices) >= torch.get_num_threads()
-    return possible and usable(matrices.device) and load().products() > 0
+class _MuonStep(ctypes.Structure):
+    """``MuonStep`` of kernels_muon.h, which says what is what."""
+
+    POINTERS = ("weights", "gradients", "momenta", "factors", "scratch")
+    SIZES = ("N", "rows", "columns", "height", "width", "polynomials", "threads")
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in POINTERS),
+        *((name, ctypes.c_int64) for name in SIZES),
+        *((name, ctypes.c_float) for name in ("safety", "share", "decay", "rate")),
+    )
 
 
-def orthogonalize(matrices: Tensor, polynomials: Sequence[tuple[float, float, float]], safety: float) -> Tensor:
-    """``optim.muon.orthogonalize`` of float32 matrices (N, R, C), R at most C, contiguous or transposed; bf16."""
-    N, R, C = matrices.shape
-    y, threads = torch.empty(N, R, C, dtype=torch.bfloat16), torch.get_num_threads()
-    scratch = torch.empty(threads * load().orthogonal_scratch(_as_c(R), _as_c(C)), dtype=torch.uint8)
-    tensors = (matrices, y, torch.tensor(polynomials), scratch)
-    sizes = (len(polynomials), N, R, C, *matrices.stride()[1:], threads, safety)
-    load().orthogonalize(*(ctypes.c_void_p(x.data_ptr()) for x in tensors), *map(_as_c, sizes))
-    return y
+def muon(
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    block: tuple[int, int],
+    polynomials: Sequence[tuple[float, float, float]],
+    numbers: tuple[float, float, float, float],
+) -> bool:
+    """A step of ``optim.muon.Muon`` of matrices of one shape, whose blocks of such a shape are orthogonalised.
+
+    Args:
+        numbers: the norm's safety, the momentum's share, what becomes of the weights, and of what is taken from them.
+
+    Returns:
+        whether it was made: not if the processor has no products for it, or some thread would have no block.
+    """
+    (R, C), threads = weights[0].shape, torch.get_num_threads()
+    plain = all(w.device.type == "cpu" and w.dtype is torch.float32 and w.is_contiguous() for w in weights)
+    enough = len(weights) * R * C >= threads * block[0] * block[1]
+    if not (plain and enough and usable(weights[0].device) and load().products() > 0):
+        return False
+    gradients = [gradient.contiguous() for gradient in gradients]
+    sides = (ctypes.c_int64(min(block)), ctypes.c_int64(max(block)))
+    scratch = torch.empty(threads * load().orthogonal_scratch(*sides), dtype=torch.uint8)
+    lists = [torch.tensor([x.data_ptr() for x in some]) for some in (weights, gradients, momenta)]
+    factors = torch.tensor(polynomials)
+    pointers = [x.data_ptr() for x in (*lists, factors, scratch)]
+    step = _MuonStep(*pointers, len(weights), R, C, *block, len(factors), threads, *numbers)
+    load().muon(ctypes.byref(step))
+    return True
 
 
 def unpack(packed: Tensor, scale: Tensor, least: Tensor, inputs: int) -> Tensor:

@@ -34,11 +34,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     wide = matrices.mT if tall else matrices
-    halved = multiplies_bfloat16(matrices.device)
-    if halved and kernels.orthogonalizes(wide):
-        x = kernels.orthogonalize(wide, POLYNOMIALS, SAFETY)
-        return x.mT if tall else x
-    x = wide.to(torch.bfloat16 if halved else torch.float32)
+    x = wide.to(torch.bfloat16 if multiplies_bfloat16(matrices.device) else torch.float32)
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * SAFETY + 1e-7).to(x.dtype)
     for a, b, c in POLYNOMIALS:
         gram = x @ x.mT  # (N, R, R), R <= C
@@ -58,7 +54,7 @@ def orthogonalize_blocks(matrices: Tensor, block: int, *, columns: bool) -> Tens
     if columns:
         return orthogonalize_blocks(matrices.mT, block, columns=False).mT
     N, R, C = matrices.shape
-    return orthogonalize(matrices.reshape(-1, block or R, C)).view(N, R, C)
+    return orthogonalize(matrices.reshape(-1, block or R, C)).reshape(N, R, C)
 
 
 class Muon(Rule):
@@ -88,20 +84,24 @@ class Muon(Rule):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for (rows, columns), parameters in shapes.items():
-                updates = torch.stack(self._momenta(parameters, group["momentum"]))
-                updates = orthogonalize_blocks(updates, group["block"], columns=group["columns"])
-                directions = (columns if group["columns"] else rows) if group["block"] else min(rows, columns)
+                size, across, share = group["block"], group["columns"], group["momentum"]
+                block = ((rows, size) if across else (size, columns)) if size else (rows, columns)
+                directions = (columns if across else rows) if size else min(rows, columns)
                 scale = group["lr"] * (max(1.0, rows / columns) * min(rows, columns) / directions) ** 0.5
-                weights = list[Tensor](parameters)
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                decay = 1 - group["lr"] * group["weight_decay"]
+                weights, gradients, momenta = self._tensors(parameters)
+                if kernels.muon(weights, gradients, momenta, block, POLYNOMIALS, (SAFETY, share, decay, scale)):
+                    continue
+                torch._foreach_lerp_(momenta, gradients, 1 - share)
+                updates = torch.stack(torch._foreach_lerp(gradients, momenta, share))
+                updates = orthogonalize_blocks(updates, size, columns=across)
+                torch._foreach_mul_(weights, decay)
                 torch._foreach_add_(weights, updates.to(weights[0].dtype).unbind(), alpha=-scale)
 
-    def _momenta(self, parameters: list[nn.Parameter], share: float) -> list[Tensor]:
-        """Each new gradient with the old ones behind it; all at once, which a GPU does in one go."""
+    def _tensors(self, parameters: list[nn.Parameter]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Weights, gradients and momenta, in lists, which a GPU updates in one go."""
         for parameter in parameters:
             if "momentum" not in self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        torch._foreach_lerp_(momenta, gradients, 1 - share)
-        return list(torch._foreach_lerp(gradients, momenta, share))
+        return list(parameters), gradients, [self.state[parameter]["momentum"] for parameter in parameters]

@@ -61,7 +61,7 @@ def test_step_follows_nesterov_momentum_and_decay() -> None:
         momentum = 0.9 * momentum + 0.1 * gradient
         update = orthogonalize((0.1 * gradient + 0.9 * momentum)[None])[0].float()
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * (7 / 3) ** 0.5 * update
-    assert torch.allclose(parameter.detach(), expected, atol=0.01)
+    assert torch.allclose(parameter.detach(), expected, atol=0.02)
 
 
 def exact(matrices: Tensor) -> Tensor:
@@ -74,18 +74,49 @@ def exact(matrices: Tensor) -> Tensor:
     return x if x.shape == matrices.shape else x.mT
 
 
+def by_kernel(matrices: Tensor) -> Tensor:
+    """What weights of zero lose in a step without momentum."""
+    weights = torch.zeros_like(matrices)
+    lists = [list(tensors) for tensors in (weights, matrices, torch.zeros_like(matrices))]
+    R, C = matrices.shape[1:]
+    assert kernels.muon(*lists, (R, C), POLYNOMIALS, (SAFETY, 0.0, 1.0, 1.0))
+    return -weights
+
+
+@pytest.mark.usefixtures("products")
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 3), st.integers(1, 50), st.booleans())
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_kernel_steps_as_torch_does(blocks: int, height: int, matrices: int, width: int, columns: bool) -> None:
+    shape = (width, blocks * height) if columns else (blocks * height, width)
+    generator, found = torch.Generator().manual_seed(width), []
+    start = torch.randn(2, matrices * 2, *shape, generator=generator)
+    for takes in (True, False):
+        weights = [torch.nn.Parameter(one.clone()) for one in start[0]]
+        group = {"params": weights, "block": height, "columns": columns}
+        optimizer = Muon([group], lr=0.1, momentum=0.9, weight_decay=0.3)
+        with pytest.MonkeyPatch.context() as patch:
+            if not takes:
+                patch.setattr(kernels, "muon", lambda *_: False)
+            for factor in (1.0, -0.3):
+                for weight, gradient in zip(weights, start[1], strict=True):
+                    weight.grad = gradient * factor
+                optimizer.step()
+        momenta = [optimizer.state[weight]["momentum"] for weight in weights]
+        found.append((torch.stack(momenta), torch.stack([weight.detach() for weight in weights])))
+        assert torch.equal(torch.stack([weight.grad for weight in weights if weight.grad is not None]), start[1] * -0.3)
+    (ours, our_weights), (theirs, their_weights) = found
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert (our_weights - their_weights).norm() < 0.2 * (start[0] - their_weights).norm()  # bfloat16 is that rough
+
+
 @pytest.mark.usefixtures("products")
 @given(st.integers(1, 70), st.integers(1, 100))
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_kernel_is_no_further_from_float64_than_torch(R: int, C: int) -> None:
     generator = torch.Generator().manual_seed(R)
     matrices = torch.randn(60, R, C, generator=generator) * torch.rand(60, R, 1, generator=generator)
-    ours = orthogonalize(matrices)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "orthogonalizes", lambda matrices: False)
-        theirs = orthogonalize(matrices)
+    ours, theirs = by_kernel(matrices), orthogonalize(matrices)
     error, their_error = ((found.double() - exact(matrices)).norm() for found in (ours, theirs))
-    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
     assert error < 1.1 * their_error + 0.002 * exact(matrices).norm()
 
 
@@ -97,8 +128,7 @@ def test_the_kernel_takes_zeros_passes_on_nan_and_gives_the_same_bits_whatever_t
     found = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        assert kernels.orthogonalizes(matrices)
-        found.append(orthogonalize(matrices))
+        found.append(by_kernel(matrices))
     torch.set_num_threads(threads)
     assert torch.equal(found[0][:2], found[1][:2]) and torch.equal(found[0][:2], found[2][:2])
     assert found[0][0].isfinite().all() and not found[0][1].any() and found[0][2].isnan().any()
@@ -126,7 +156,7 @@ def test_a_group_in_blocks_steps_block_by_block_as_far_as_the_whole(shape: tuple
         optimizer.step()
         steps.append(split.detach())
     direction = -orthogonalize_blocks(gradient[None], 8, columns=columns)[0].float()
-    assert torch.nn.functional.cosine_similarity(steps[0].flatten(), direction.flatten(), 0) > 0.9999
+    assert torch.nn.functional.cosine_similarity(steps[0].flatten(), direction.flatten(), 0) > 0.998
     assert 0.9 < float(steps[0].norm() / steps[1].norm()) < 1.1
 
 

@@ -1,12 +1,12 @@
-// The nearest semi-orthogonal matrix, as optim/muon.py defines it: each thread takes whole matrices, which stay in its
-// cache from the first polynomial to the last, and of what is symmetric only one half is computed.
+// A step of Muon, as optim/muon.py defines it: each thread takes whole matrices, or blocks of them, which stay in its
+// cache from gradient to weights, and of what is symmetric only one half is computed.
 
 // What a thread works in, of R rows and C columns in whole blocks, R <= C.
 typedef struct {
     uint16_t *x, *x_tiles;              // (R, C), its transpose
     uint16_t *gram, *gram_tiles, *sum;  // (R, R): x x^T, the same as a right side, b gram + c gram^2
     uint16_t *column;                   // 32 columns of x as a right side
-    float *block;                       // (32, 32)
+    float *block, *update;              // (32, 32); what is to be made orthogonal, before it is
 } Orthogonal;
 
 static int64_t lay_out_orthogonal(Orthogonal *w, char *scratch, int64_t R, int64_t C) {
@@ -15,6 +15,7 @@ static int64_t lay_out_orthogonal(Orthogonal *w, char *scratch, int64_t R, int64
     int64_t sizes[] = {R * C, R * C, R * R, R * R, R * R, R * SIDE};
     for (int i = 0; i < 6; i++) *parts[i] = take(&at, sizes[i] * 2);
     w->block = take(&at, SIDE * SIDE * 4);
+    w->update = take(&at, R * C * 4);
     return at - scratch;
 }
 
@@ -81,23 +82,50 @@ static void orthogonalized(const Orthogonal *w, const float *factors, int64_t st
     }
 }
 
-// y (N, rows, columns) from x, whose matrices lie one after the other and whose numbers lie down and across apart.
-void orthogonalize(const float *x, uint16_t *y, const float *factors, char *scratch, int64_t steps, int64_t N, int64_t rows,
-                   int64_t columns, int64_t down, int64_t across, int64_t threads, float safety) {
-    int64_t R = padded(rows), C = padded(columns);
-#pragma omp parallel num_threads(threads)
+// The new momentum of rows of a matrix, so far apart, and from it the update, whose norm is returned.
+static float look_ahead(float *update, float *momentum, const float *gradient, int64_t rows, int64_t columns, int64_t apart,
+                        float share) {
+    float squares = 0;
+    for (int64_t r = 0; r < rows; r++, update += columns, momentum += apart, gradient += apart)
+        for (int64_t c = 0; c < columns; c++) {
+            float g = gradient[c], m = momentum[c] + (1.0f - share) * (g - momentum[c]), u = m - (m - g) * (1.0f - share);
+            momentum[c] = m;
+            update[c] = u;
+            squares += u * u;
+        }
+    return sqrtf(squares);
+}
+
+// What is the same for all matrices of a step, as kernels.py has it.
+typedef struct {
+    float *const *weights, *const *gradients, *const *momenta;  // N of each (rows, columns)
+    const float *factors;  // of the polynomials, three each
+    char *scratch;
+    int64_t N, rows, columns, height, width, polynomials, threads;  // height and width are those of a block
+    float safety, share, decay, rate;
+} MuonStep;
+
+void muon(const MuonStep *s) {
+    int64_t down = s->rows / s->height, beside = s->columns / s->width;
+    int turn = s->height > s->width;
+    int64_t R = turn ? s->width : s->height, C = turn ? s->height : s->width, P = padded(C);
+#pragma omp parallel num_threads(s->threads)
     {
         Orthogonal work;
-        lay_out_orthogonal(&work, scratch + thread_number() * orthogonal_scratch(rows, columns), R, C);
+        lay_out_orthogonal(&work, s->scratch + thread_number() * orthogonal_scratch(R, C), padded(R), P);
         begin_products();
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < N; i++) {
-            const float *from = x + i * rows * columns;
-            float squares = 0;
-            for (int64_t k = 0; k < rows * columns; k++) squares += from[k] * from[k];
-            taken(work.x, from, rows, columns, down, across, sqrtf(squares) * safety + 1e-7f);
-            orthogonalized(&work, factors, steps, R, C);
-            for (int64_t r = 0; r < rows; r++) memcpy(y + (i * rows + r) * columns, work.x + r * C, columns * 2);
+        for (int64_t i = 0; i < s->N * down * beside; i++) {
+            int64_t matrix = i / (down * beside), row = i / beside % down * s->height, column = i % beside * s->width;
+            int64_t at = row * s->columns + column;
+            float *weights = s->weights[matrix] + at, *momentum = s->momenta[matrix] + at;
+            float norm = look_ahead(work.update, momentum, s->gradients[matrix] + at, s->height, s->width, s->columns, s->share);
+            taken(work.x, work.update, R, C, turn ? 1 : s->width, turn ? s->width : 1, norm * s->safety + 1e-7f);
+            orthogonalized(&work, s->factors, s->polynomials, padded(R), P);
+            for (int64_t r = 0; r < s->height; r++) for (int64_t c = 0; c < s->width; c++) {
+                float y = read_bfloat16(work.x[turn ? c * P + r : r * P + c]), *w = weights + r * s->columns + c;
+                *w = *w * s->decay - s->rate * y;
+            }
         }
         end_products();
     }
