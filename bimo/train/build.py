@@ -19,7 +19,7 @@ from bimo.tokenizer.tokenizer import Tokenizer
 from bimo.train.budget import seconds_of_budget
 from bimo.train.config import TrainConfig
 from bimo.train.display import Display
-from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings
+from bimo.train.initial import LARGEST_VOCABULARY, bigram_embeddings, look_back
 from bimo.train.loop import Loss, divide
 from bimo.train.materials import Materials
 from bimo.train.objective import next_token_loss
@@ -86,6 +86,7 @@ def build_model(config: TrainConfig, materials: Materials, device: torch.device)
             for name, parameter in model.named_parameters():
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
                     parameter.mul_(LAYER_SCALE)
+        look_back(model)
     return computing_as(model.to(device), config)
 
 

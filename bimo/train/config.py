@@ -50,7 +50,9 @@ class ModelConfig:
     tie_embeddings: bool | None = setting(None, "whether input and output share one matrix; by default only gpt2 does")
     dropout: float | None = setting(None, "share of activations dropped in training; folds away in the saved model")
     initial: Literal["bigram", "random", "start"] | None = setting(
-        None, "weights at the start: word pairs counted in the training text, random numbers, or those of start"
+        None,
+        "weights at the start: word pairs counted in the training text and heads that look back, random numbers, "
+        "or those of start",
     )
 
 

@@ -1,4 +1,4 @@
-"""A start better than random: embeddings that already predict each token from the one before it.
+"""A start better than random: embeddings that already predict each token from the one before it, heads that look back.
 
 The output of a fresh decoder whose layers add nothing is ``rms_norm(embedding[i]) @ output[j]``. Counted word pairs
 are factorised into that form, so training begins where hundreds of steps would have brought it, in a stock model.
@@ -8,18 +8,23 @@ Shapes: V vocabulary, C width, K = C - 2 directions kept.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bimo.batches.shards import Tokens
+from bimo.models import llama
 
 LARGEST_VOCABULARY = 10_000  # the counts are a dense (V, V) matrix here
 MOST_TOKENS, BLOCK_TOKENS = 10_000_000, 10_000
 SMOOTHING = 300.0  # weight of the unigram distribution against the counts of a pair's first token
 OVERSAMPLING = 16  # further directions of the randomised factorisation (Halko et al. 2011, §4.2)
 UNIGRAM_SHARE, PAIR_SHARE = 0.05, 0.9  # of an embedding's squared norm; the rest evens the norms out
+QUIETER, LOUDNESS = 0.2, 3.0  # of heads that look back: what is left of their random numbers, and what drowns them
+FASTEST = 8  # one in so many pairs of channels, those that turn fastest, tell such a head where to look
 
 
 def bigram_embeddings(tokens: Tokens, vocab_size: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -53,6 +58,38 @@ def bigram_embeddings(tokens: Tokens, vocab_size: int, width: int, generator: to
     output = torch.cat((unigram, right, torch.zeros_like(rest)), dim=1)
     rotation = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
     return embedding @ rotation, output @ rotation
+
+
+@torch.no_grad()
+def look_back(model: llama.Model) -> None:
+    """Let two key heads of every four, and the query heads that share them, begin by attending one or two tokens back.
+
+    Embeddings have a direction in common, their mean. Queries and keys that are made of it alone are the same for every
+    token, and only their rotation tells positions apart: a query that is turned back by the angles of some positions
+    meets the key so many positions before it (compare Trockman & Kolter 2023, Mimetic initialization). Training is free
+    to undo it. The other heads stay as they were drawn.
+    """
+    config, embedding = model.config, model.model.embed_tokens.weight
+    D, group = config.head_dim, config.num_attention_heads // config.num_key_value_heads
+    turning = max(1, D // FASTEST)
+    angles = llama.rotary_frequencies(config, embedding.device)[:turning]
+    loudness = LOUDNESS if config.qk_norm else 1.0  # without the norm, the scores of heads grow with it
+    norm = loudness * (D / config.hidden_size / turning) ** 0.5  # of `common`, so that heads get that root mean square
+    common = torch.nn.functional.normalize(embedding.mean(0), dim=0) * norm
+
+    def turned_back(distance: int) -> Tensor:
+        head = torch.zeros(D)
+        head[:turning], head[D // 2 : D // 2 + turning] = (distance * angles).cos(), -(distance * angles).sin()
+        return torch.outer(head, common)
+
+    for layer in model.model.layers:
+        attention: Any = layer.self_attn
+        for head, weight in enumerate(attention.k_proj.weight.split(D)):
+            if head % 4 < 2:
+                weight.mul_(QUIETER).add_(turned_back(0))
+        for head, weight in enumerate(attention.q_proj.weight.split(D)):
+            if head // group % 4 < 2:
+                weight.mul_(QUIETER).add_(turned_back(1 + head % 2))
 
 
 def _sample(tokens: Tokens) -> npt.NDArray[np.int64]:

@@ -51,6 +51,7 @@ LAW = Law(
     size_power=0.4, text_power=4.0, data_power=0.3, ahead=0.3,
     spread=0.02, parameters=(0.229, 2.16), tokens=(0.25, 2.95),
 )  # fmt: skip
+LOOKING_BACK = 0.985  # of what that law says: it was fitted before heads began by looking back (train/initial.py)
 REPEATS = 15.0  # R_D: how many repetitions of a text are worth something (Muennighoff et al. 2023, section 5)
 SURPLUS = 5.3  # R_N: how many times the parameters that a text can teach are worth something (same place)
 PARAMETERS_A_TOKEN = 1.0  # that a token of text can teach; a guess, to be measured with long trainings
@@ -97,7 +98,7 @@ def terms(anchor: Anchor, size: float, tokens: float, law: Law) -> tuple[float, 
 def _bits(anchor: Anchor, size: float, tokens: float, law: Law) -> float:
     constants = law.floor, law.size, law.text, law.data
     found = terms(anchor, size, tokens, law)
-    return anchor.bits_per_byte * sum(one * term for one, term in zip(constants, found, strict=True))
+    return anchor.bits_per_byte * LOOKING_BACK * sum(one * term for one, term in zip(constants, found, strict=True))
 
 
 def fitting_parameters(anchor: Anchor, tokens: float, law: Law = LAW) -> float:

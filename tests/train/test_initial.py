@@ -1,4 +1,4 @@
-"""Bigram embeddings: a stock decoder whose layers add nothing predicts the counted pairs."""
+"""Where training begins: a stock decoder whose layers add nothing predicts the counted pairs, some heads look back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bimo.batches.shards import Tokens, write_tokens
+from bimo.models import llama
 from bimo.train import initial
 from bimo.train.initial import bigram_embeddings
 
@@ -76,3 +77,45 @@ def test_a_long_stream_is_sampled_evenly(tokens: Tokens, monkeypatch: pytest.Mon
     embedding, output = bigram_embeddings(tokens, VOCABULARY, VOCABULARY + 2, torch.Generator().manual_seed(0))
     assert not torch.equal(embedding, whole)
     assert (predicted(embedding, output).double() - smoothed(tokens)).abs().mean() < 0.2
+
+
+def attended(model: llama.Model, ids: torch.Tensor) -> torch.Tensor:
+    """How much each head of the first layer attends to each distance back, (H, T), on average over positions."""
+    layer, T = model.model.layers[0], ids.shape[1]
+    x = layer.input_layernorm(model.model.embed_tokens(ids))
+    angles = torch.arange(T)[None, None, :, None] * llama.rotary_frequencies(model.config, x.device)
+    at, D = layer.self_attn, model.config.head_dim
+    q, k = (part(x).view(1, T, -1, D).transpose(1, 2) for part in (at.q_proj, at.k_proj))
+    q, k = (llama.rotate(norm(part), angles.cos(), angles.sin()) for norm, part in ((at.q_norm, q), (at.k_norm, k)))
+    scores = q @ k.repeat_interleave(q.shape[1] // k.shape[1], 1).mT * D**-0.5
+    weights = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-1)[0]
+    return torch.stack([weights.diagonal(-back, 1, 2)[:, 8:].mean(1) for back in range(T - 8)], 1)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 6), (8, 4), (4, 1)])
+def test_some_heads_look_one_or_two_tokens_back_and_the_others_are_as_drawn(
+    tokens: Tokens, family: str, heads: int, kv_heads: int
+) -> None:
+    config = llama.Config(
+        vocab_size=VOCABULARY, hidden_size=32 * heads, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=32, max_position_embeddings=32,
+        model_type=family, qk_norm=family == "qwen3", tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = llama.Model(config)
+    model.init_weights(torch.Generator().manual_seed(0))
+    embedding, _ = bigram_embeddings(tokens, VOCABULARY, 32 * heads, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(embedding)
+    drawn = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    initial.look_back(model)
+    found = attended(model, torch.randint(1, VOCABULARY, (1, 32), generator=torch.Generator().manual_seed(1)))
+    local = [head * kv_heads // heads % 4 < 2 for head in range(heads)]
+    for head in range(heads):
+        if local[head]:
+            assert int(found[head].argmax()) == 1 + head % 2 and found[head, :4].sum() > 0.5
+    changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, drawn[name])]
+    assert sorted(changed) == [f"model.layers.{i}.self_attn.{x}_proj.weight" for i in (0, 1) for x in "kq"]
+    q, old = (x["model.layers.1.self_attn.q_proj.weight"] for x in (dict(model.named_parameters()), drawn))
+    same = [torch.equal(*pair) for pair in zip(q.split(32), old.split(32), strict=True)]
+    assert same == [not one for one in local]
