@@ -337,7 +337,7 @@ def muon(
     """A step of ``optim.muon.Muon`` of matrices of one shape, whose blocks of such a shape are orthogonalised.
 
     Args:
-        numbers: the norm's safety, the momentum's share, what becomes of the weights, and of what is taken from them.
+        numbers: what the norm is multiplied by, the share of old momentum kept, and the factors of weights and update.
 
     Returns:
         whether it was made: not if the processor has no products for it, or some thread would have no block.

@@ -24,7 +24,7 @@ SMOOTHING = 300.0  # weight of the unigram distribution against the counts of a 
 OVERSAMPLING = 16  # further directions of the randomised factorisation (Halko et al. 2011, §4.2)
 UNIGRAM_SHARE, PAIR_SHARE = 0.05, 0.9  # of an embedding's squared norm; the rest evens the norms out
 QUIETER, LOUDNESS = 0.2, 3.0  # of heads that look back: what is left of their random numbers, and what drowns them
-FASTEST = 8  # one in so many pairs of channels, those that turn fastest, tell such a head where to look
+FASTEST = 8  # a head's channels over this are the pairs, those that turn fastest, that say where it looks
 
 
 def bigram_embeddings(tokens: Tokens, vocab_size: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
