@@ -48,7 +48,8 @@ def test_matrices_of_one_shape_do_not_influence_each_other() -> None:
     assert torch.allclose(orthogonalize(together).float(), alone.float(), atol=0.02)
 
 
-def test_step_follows_nesterov_momentum_and_decay() -> None:
+def test_step_follows_nesterov_momentum_and_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "muon", lambda *_: False)  # as what is expected rounds
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(7, 3, generator=generator)
     gradients = [torch.randn(7, 3, generator=generator) for _ in range(2)]
@@ -61,7 +62,7 @@ def test_step_follows_nesterov_momentum_and_decay() -> None:
         momentum = 0.9 * momentum + 0.1 * gradient
         update = orthogonalize((0.1 * gradient + 0.9 * momentum)[None])[0].float()
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * (7 / 3) ** 0.5 * update
-    assert torch.allclose(parameter.detach(), expected, atol=0.02)
+    assert torch.allclose(parameter.detach(), expected, atol=0.01)
 
 
 def exact(matrices: Tensor) -> Tensor:
@@ -74,12 +75,16 @@ def exact(matrices: Tensor) -> Tensor:
     return x if x.shape == matrices.shape else x.mT
 
 
+STEP = kernels.muon
+
+
 def by_kernel(matrices: Tensor) -> Tensor:
     """What weights of zero lose in a step without momentum."""
+    matrices = matrices.contiguous()
     weights = torch.zeros_like(matrices)
     lists = [list(tensors) for tensors in (weights, matrices, torch.zeros_like(matrices))]
     R, C = matrices.shape[1:]
-    assert kernels.muon(*lists, (R, C), POLYNOMIALS, (SAFETY, 0.0, 1.0, 1.0))
+    assert STEP(*lists, (R, C), POLYNOMIALS, (SAFETY, 0.0, 1.0, 1.0))
     return -weights
 
 
@@ -95,8 +100,10 @@ def test_the_kernel_steps_as_torch_does(blocks: int, height: int, matrices: int,
         group = {"params": weights, "block": height, "columns": columns}
         optimizer = Muon([group], lr=0.1, momentum=0.9, weight_decay=0.3)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "get_num_threads", lambda: 2)  # no more than there are matrices
             if not takes:
                 patch.setattr(kernels, "muon", lambda *_: False)
+                patch.setattr("bimo.optim.muon.orthogonalize", by_kernel)
             for factor in (1.0, -0.3):
                 for weight, gradient in zip(weights, start[1], strict=True):
                     weight.grad = gradient * factor
@@ -106,7 +113,8 @@ def test_the_kernel_steps_as_torch_does(blocks: int, height: int, matrices: int,
         assert torch.equal(torch.stack([weight.grad for weight in weights if weight.grad is not None]), start[1] * -0.3)
     (ours, our_weights), (theirs, their_weights) = found
     assert torch.allclose(ours, theirs, atol=1e-6)
-    assert (our_weights - their_weights).norm() < 0.2 * (start[0] - their_weights).norm()  # bfloat16 is that rough
+    moved = (start[0] - their_weights).norm()
+    assert (our_weights - their_weights).norm() < 0.1 * moved  # as some numbers fall to the other side of a rounding
 
 
 @pytest.mark.usefixtures("products")
@@ -145,7 +153,10 @@ def test_blocks_are_orthogonalised_one_by_one(columns: bool) -> None:
 
 @pytest.mark.parametrize("columns", [False, True])
 @pytest.mark.parametrize("shape", [(96, 40), (40, 96)])
-def test_a_group_in_blocks_steps_block_by_block_as_far_as_the_whole(shape: tuple[int, int], columns: bool) -> None:
+def test_a_group_in_blocks_steps_block_by_block_as_far_as_the_whole(
+    shape: tuple[int, int], columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "muon", lambda *_: False)  # as what is expected rounds
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(5))
     steps = []
     for block in (8, 0):
@@ -156,7 +167,7 @@ def test_a_group_in_blocks_steps_block_by_block_as_far_as_the_whole(shape: tuple
         optimizer.step()
         steps.append(split.detach())
     direction = -orthogonalize_blocks(gradient[None], 8, columns=columns)[0].float()
-    assert torch.nn.functional.cosine_similarity(steps[0].flatten(), direction.flatten(), 0) > 0.998
+    assert torch.nn.functional.cosine_similarity(steps[0].flatten(), direction.flatten(), 0) > 0.9999
     assert 0.9 < float(steps[0].norm() / steps[1].norm()) < 1.1
 
 
