@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from bimo.text.document import Document
     from bimo.tokenizer.tokenizer import Tokenizer
 
-LOGITS_AT_ONCE = 2**24  # numbers of one block of logits: 64 MiB in float32
+LOGITS_AT_ONCE = 2**20  # numbers of one block of logits, 4 MiB in float32: more take memory, and no less time
+FEWEST_ROWS = 128  # of a block: of a large vocabulary, the output matrix is read again for each
 BATCHES_SORTED_TOGETHER = 16  # windows of similar length share a batch, so that little is padded
 
 
@@ -73,7 +74,7 @@ def score_documents(
     *,
     context_length: int,
     stride: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = 8,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[DocumentScore, ...]:
     """Score each document on its own, from its first token to the token that ends it.
@@ -180,7 +181,7 @@ def logits_of(
 
     They are float32 whatever the model computes in: in bfloat16 they would be rounded to about 1%.
     """
-    rows = max(1, LOGITS_AT_ONCE // model.output_weight.shape[0])
+    rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // model.output_weight.shape[0])
     for part, target in zip(hidden.split(rows), labels.split(rows), strict=True):
         yield model.logits(part[None].float())[0], target
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bimo.device import return_memory
+
 Tokens = NDArray[np.integer[Any]]
 Ints = NDArray[np.integer[Any]]
 Places = NDArray[np.int32]  # indices of grams: half the memory, and enough for 2**31 of them
@@ -169,6 +171,7 @@ def score_best(
     for level in count_levels(train, vocab_size=vocab_size, eos_id=eos_id, order=max_order):
         rows.append(scoring.add(level))
         del level  # before the next one, which is as large
+        return_memory()  # else its arrays lie beside those of this one
     best = int(np.argmax([row[: len(validation)].sum() for row in rows]))
     return best + 1, rows[best][len(validation) :]
 

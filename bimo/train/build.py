@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from bimo.batches.loader import PackedBatches
-from bimo.device import reusing_memory, seed_for
+from bimo.device import resident_memory, return_memory, reusing_memory, seed_for
 from bimo.models import copy_sharing_frozen, gpt2, llama, load_model
 from bimo.optim import Optimizer
 from bimo.tokenizer.tokenizer import Tokenizer
@@ -118,6 +119,23 @@ def eagerly() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+@contextmanager
+def in_float32(model: Model) -> Iterator[None]:
+    """Compute in float32, whatever the model computes in otherwise."""
+    before, model.compute_dtype = model.compute_dtype, torch.float32
+    try:
+        yield
+    finally:
+        model.compute_dtype = before
+
+
+class StepCost(NamedTuple):
+    """Of one training step: its seconds, and the bytes that learning takes beside the weights."""
+
+    seconds: float
+    memory: int
+
+
 def measure_step(
     model: Model,
     batches: Batches,
@@ -125,8 +143,8 @@ def measure_step(
     loss: Loss = next_token_loss,
     repeats: int = 6,
     at_least: float = MEASURED_SECONDS,
-) -> float:
-    """Seconds of one training step, on a copy of the model; nothing moves.
+) -> StepCost:
+    """What one training step takes, on a copy of the model; nothing moves.
 
     Args:
         repeats: steps at least.
@@ -135,7 +153,9 @@ def measure_step(
     Raises:
         RuntimeError: the compiler failed.
     """
+    return_memory()
     trial = copy_sharing_frozen(model).train()
+    before = resident_memory()
     if config.compile:
         compile_layers(trial)
     optimizer, passes = Optimizer(trial, config.optimizer), config.batch.accumulate
@@ -153,13 +173,14 @@ def measure_step(
     drawing = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with drawing, reusing_memory(), recorded(trial, passes):
         at_least = min(at_least, MEASURED_SHARE * seconds_of_budget(config.budget))
-        return seconds_of(step, device, repeats=repeats, at_least=at_least)
+        seconds = seconds_of(step, device, repeats=repeats, at_least=at_least)
+        return StepCost(seconds, resident_memory() - before)
 
 
 def compile_or_announce(
     model: Model, batches: PackedBatches, config: TrainConfig, display: Display
-) -> tuple[bool, float]:
-    """Whether the layers compile here, and the seconds of a step; where they do not, that is announced."""
+) -> tuple[bool, StepCost]:
+    """Whether the layers compile here, and what a step takes; where they do not, that is announced."""
     if config.compile:
         try:
             with display.bar("compiling the layers"):

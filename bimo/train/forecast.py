@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bimo.device import peak_memory, resident_memory
 from bimo.evaluate.baselines import MOST_TOKENS
+from bimo.evaluate.likelihood import logits_of
 from bimo.models import count_parameters
 from bimo.models.ngram import MAX_ORDER
 from bimo.train.anchor import Anchor
+from bimo.train.build import StepCost, in_float32
 from bimo.train.checkpoint import KEPT
 from bimo.train.config import TrainConfig
 from bimo.train.materials import Materials
@@ -27,13 +28,13 @@ from bimo.train.probe import active_parameters
 if TYPE_CHECKING:
     from bimo.models import Model
 
-SCORED_ROWS, SCORED_FLOPS = 16, 1e10  # of one measured forward pass: what scoring takes, or less of a large model
+SCORED_ROWS, SCORED_FLOPS = 8, 1e10  # of one measured forward pass: what scoring takes, or less of a large model
 COUNTING_MARGIN = 1.2  # the n-grams of a whole text fall out of the processor's cache
 XZ_BYTES_A_SECOND = 1.5e6
 LOADING_SECONDS, RECORDS_SECONDS = 0.3, 0.5  # of the best weights; lineage, card and report
 SCORING_SHARE, FEWEST_SCORED = 0.1, 50_000  # of a budget that measuring the test text takes at most; but so many tokens
 RECORD_BYTES, REPORT_BYTES = 240, 130_000  # of one step in metrics.jsonl; of report, card and lineage
-NGRAM_BYTES = 80  # of memory for each token that the n-grams of the baseline are counted in, times the variety
+NGRAM_BYTES = 92  # of memory for each token that the n-grams of the baseline are counted in, times the variety
 WATTS_A_CORE, WATTS_AT_REST, WATTS_A_GPU = 9.0, 15.0, 350.0  # guesses, where nobody says
 
 
@@ -79,7 +80,7 @@ def foresee(
     model: Model,
     folder: Path,
     *,
-    step_seconds: float,
+    step: StepCost,
     spent: Mapping[str, float],
     closing: float,
 ) -> Prediction:
@@ -96,7 +97,7 @@ def foresee(
     total, inner = count_parameters(model)
     saving = 0.0  # its share is small, and the early correction of the schedule knows it
     pauses = between_steps(config.steps, batch_tokens, materials.validation.count, saving)
-    training = config.steps * step_seconds * (1 + pauses)
+    training = config.steps * step.seconds * (1 + pauses)
     active = active_parameters(config.model.width, config.model.layers, anchor.vocab_size)
     checkpoints = min(KEPT, -(-config.steps // config.checkpoint_every))
     state = 4 * (2 * inner if config.optimizer.name == "muon" else 3 * inner) + 12 * (total - inner)
@@ -104,19 +105,17 @@ def foresee(
     return Prediction(
         parts={**spent, "training": training, "measuring at the end": closing},
         training_seconds=training,
-        peak_memory_bytes=_peak(materials, total, state, anchor.variety),
+        peak_memory_bytes=_peak(materials, total, step.memory, anchor.variety),
         disk_bytes=disk,
         bits_per_byte=predict(anchor, active, config.steps * batch_tokens, from_pairs=config.model.initial == "bigram"),
     )
 
 
-def _peak(materials: Materials, parameters: int, state: int, variety: float) -> int:
-    """The most memory of the process: a step with a second model was measured before, the end counts n-grams."""
+def _peak(materials: Materials, parameters: int, learning: int, variety: float) -> int:
+    """The most memory of the process: until now, while it learns, or at the end, when n-grams are counted."""
     counted = materials.train.count if materials.train.count <= MOST_TOKENS else 0
-    at_the_end = round(NGRAM_BYTES * variety * counted)
-    loaded = 4 * parameters  # the best weights beside those of the last step
-    optimizer = state - 4 * parameters
-    return max(peak_memory(), resident_memory() + optimizer + max(state, loaded + at_the_end))
+    at_the_end = 4 * parameters + round(NGRAM_BYTES * variety * counted)  # the best weights are loaded beside the last
+    return max(peak_memory(), resident_memory() + max(learning, at_the_end))
 
 
 @dataclass(frozen=True)
@@ -170,16 +169,15 @@ def _scoring_seconds(model: Model, context: int) -> float:
     """Seconds a token of a float32 forward pass, logits included."""
     rows = max(1, min(SCORED_ROWS, round(SCORED_FLOPS / (model.forward_flops(context) * context))))
     ids = torch.zeros(rows, context, dtype=torch.int64, device=model.output_weight.device)
-    dtype, training = model.compute_dtype, model.training
-    model.compute_dtype = torch.float32
+    training = model.training
     model.eval()
     taken = []
-    with torch.no_grad():
+    with torch.no_grad(), in_float32(model):
         for _ in range(2):
             began = time.perf_counter()
-            float(model.logits(model.hidden(ids)).logsumexp(-1).sum())  # waits for the device
+            for logits, _ in logits_of(model, model.hidden(ids).flatten(0, 1), ids.flatten()):
+                float(logits.logsumexp(-1).sum())  # waits for the device
             taken.append(time.perf_counter() - began)
-    model.compute_dtype = dtype
     model.train(training)
     return min(taken) / (rows * context)
 
@@ -198,20 +196,6 @@ def errors(predicted: Mapping[str, Any], actual: Mapping[str, float]) -> dict[st
         if number is not None and value:
             found[name] = round(number / value - 1, 4)
     return found
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has had in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def resident_memory() -> int:
-    """The bytes that this process has in memory now; the most it has had where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak_memory()
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def size_of(folder: Path) -> int:

@@ -22,8 +22,8 @@ SETTLED = 0.3  # of the steps, before which validation may get worse without mea
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
 OVERDUE = 1.5  # times the planned time from one look at the clock to the next, after which one comes early
 BESIDE = 0.5  # of what follows the loop that it takes longer beside other programs
-EARLY = 0.15  # of the steps, from when on the pace is known well enough to lengthen the schedule
-WORTH_LENGTHENING, LONGEST = 1.02, 3  # times the steps: less is not worth it; more would warm up again
+EARLY = 0.15  # of the steps; a schedule is lengthened when more are done: the pace is known, nothing warms up again
+WORTH_LENGTHENING = 1.02  # times the steps: less is not worth it
 FIGURES = 3  # of a loss that are shown while it is learned
 INTERRUPTED = "interrupted"
 
@@ -160,37 +160,17 @@ def _told(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in [*metrics.items()][:FIGURES])
 
 
-@dataclass(frozen=True)
-class Leeway:
-    """How far a schedule may be lengthened, before its learning rate begins to fall: beyond the plan only once.
-
-    Attributes:
-        planned: steps before step 1.
-        most: more would teach next to nothing; None where the steps were not the plan's choice.
-        falls_at: the step from which the rate falls in the planned schedule.
-    """
-
-    planned: int
-    most: int | None
-    falls_at: float
-
-    def steps(self, step: int, steps: int, affordable: int) -> int:
-        """The steps of the schedule from ``step`` on, when ``affordable`` would use up the time."""
-        early = EARLY * steps <= step < self.falls_at * steps / self.planned
-        if self.most is None or not early or steps > self.planned or affordable < WORTH_LENGTHENING * steps:
-            return steps
-        return max(steps, min(affordable, self.most, LONGEST * steps))
-
-
 class Deadline:
     """Keeps the promise of a wall-clock budget: when the machine is slower than planned, the cool-down comes earlier.
 
-    Where it is faster, the time is used, within the leeway. Another schedule takes effect together with a checkpoint
-    that holds it, so that a resumed run has it too.
+    Where it is faster, the time is used: of a rate that falls already, what is left at most doubles, so that it rises
+    but little. Another schedule takes effect together with a checkpoint that holds it, so that a resumed run has it
+    too.
 
     Args:
         end: of the loop, ``time.monotonic()``, if what follows takes the time planned for it.
         every: steps from one look at the clock to the next.
+        most: steps, more would teach next to nothing; None where their number was not the plan's choice.
         seconds_a_step: planned, pauses included; where steps take much longer, ``fit_threads`` is called early.
         closing: seconds planned for what follows the loop.
         fit_threads: gives way to other programs, and says which share of the threads computes from now on.
@@ -201,12 +181,12 @@ class Deadline:
         end: float,
         *tell: Callable[[str], None],
         every: int,
-        leeway: Leeway | None = None,
+        most: int | None = None,
         seconds_a_step: float = math.inf,
         closing: float = 0.0,
         fit_threads: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self._end, self._tell, self._every, self._leeway = end, tell, every, leeway
+        self._end, self._tell, self._every, self._most = end, tell, every, most
         self._patience, self._closing, self._fit_threads = OVERDUE * every * seconds_a_step, closing, fit_threads
         self._mark: tuple[int, float] | None = None
         self._looked, self._share = 0.0, 1.0
@@ -234,8 +214,13 @@ class Deadline:
         affordable = progress.step + max(1, int(left / seconds_a_step))
         if (steps - progress.step) * seconds_a_step > SLACK * left:
             self._change(progress, affordable, "slower", "shortened")
-        elif self._leeway and (longer := self._leeway.steps(progress.step, steps, affordable)) > steps:
+        elif (longer := self._longer(progress.step, steps, affordable)) > steps:
             self._change(progress, longer, "faster", "lengthened")
+
+    def _longer(self, step: int, steps: int, affordable: int) -> int:
+        """The steps of a longer schedule, when ``affordable`` would use up the time; or as many as now."""
+        longer = min(affordable, self._most or 0, int(step / EARLY), 2 * steps - step)
+        return longer if longer >= WORTH_LENGTHENING * steps else steps
 
     def _change(self, progress: Progress, steps: int, pace: str, done: str) -> None:
         for tell in self._tell:

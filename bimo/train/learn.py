@@ -10,7 +10,7 @@ from typing import Any
 
 from bimo.device import leaving_cores, reusing_memory
 from bimo.optim import Optimizer
-from bimo.optim.schedule import falls_at, multiplier
+from bimo.optim.schedule import multiplier
 from bimo.run import Run
 from bimo.train import hooks
 from bimo.train.average import Average, Kept
@@ -112,10 +112,9 @@ def learn(
         after += [*learner.watch(validate, report, progress.step), interruption]
         if lineage.training_seconds is not None:
             end = time.monotonic() + lineage.training_seconds - progress.seconds
-            leeway = hooks.Leeway(config.steps, lineage.most_steps, falls_at(config.schedule, config.steps))
             deadline = hooks.Deadline(
-                end, *tell, every=every, leeway=leeway, seconds_a_step=lineage.training_seconds / config.steps,
-                closing=lineage.closing_seconds, fit_threads=fit_threads,
+                end, *tell, every=every, most=lineage.most_steps, closing=lineage.closing_seconds,
+                seconds_a_step=lineage.training_seconds / config.steps, fit_threads=fit_threads,
             )  # fmt: skip
             after.append(deadline)
         after.append(hooks.Checkpointing(save, every=config.checkpoint_every))

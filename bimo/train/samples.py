@@ -14,7 +14,7 @@ from bimo.generate.sampling import Sampling
 from bimo.generate.stream import TextStream
 from bimo.run import Run
 from bimo.tokenizer.tokenizer import Tokenizer
-from bimo.train.build import eagerly
+from bimo.train.build import eagerly, in_float32
 from bimo.train.hooks import INTERRUPTED, Validate
 from bimo.train.loop import Progress
 
@@ -97,12 +97,14 @@ class Samples:
 def continued(model: Model, prompt: list[int], seed: int) -> list[int]:
     """The ids of a sample, which the token that starts the prompt would end; the model is left in evaluation mode.
 
+    In float32: a CPU's products in bfloat16 have a kernel for each length of the text, and keep all of them.
+
     Raises:
         ModelError: what the model computes is not a number.
     """
     model.eval()  # the next step says train() itself
     sampling = Sampling(max_new_tokens=room_for(model, len(prompt), LENGTH), temperature=TEMPERATURE)
-    with eagerly():
+    with eagerly(), in_float32(model):
         steps = generate_ids(model, prompt, sampling, seeds=[seed], eos_ids={prompt[0]})
         return [one.token for one in steps if one.finish_reason != "stop"]
 

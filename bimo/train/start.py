@@ -21,7 +21,7 @@ from bimo.run import Run
 from bimo.text.source import open_source
 from bimo.train.anchor import Anchor, measure_anchor
 from bimo.train.budget import Budget, parse_budget
-from bimo.train.build import build_model, compile_or_announce, fits_bigram, patient_of
+from bimo.train.build import StepCost, build_model, compile_or_announce, fits_bigram, patient_of
 from bimo.train.checkpoint import Checkpoint
 from bimo.train.choice import Choice
 from bimo.train.config import TrainConfig
@@ -171,10 +171,10 @@ def prepare(
     tokens = planned_tokens(plan.config, budget, choice)
     plan_compilation(plan, budget, machine, left(deadline), tokens)
     batches = make_batches(plan.config, materials)
-    model, step_seconds = _measured(plan, materials, batches, lineage, display, device)
+    model, step = _measured(plan, materials, batches, lineage, display, device)
     rehearse(plan.config, materials, model)
     lineage.values["doctor"] = doctor(patient_of(plan.config, materials, model, batches, run.checkpoints), display)
-    if machine.cached and _unlike(plan.config, machine, step_seconds / expected_step(plan.config, choice)):
+    if machine.cached and _unlike(plan.config, machine, step.seconds / expected_step(plan.config, choice)):
         forget(device)
     closing = plan_closing(model, plan.config, materials, anchor.counting_seconds, budget.seconds)
     if closing.share < 1:
@@ -182,13 +182,14 @@ def prepare(
         plan.reasons.append(("held-out text", f"{closing.share:.0%}", reason))
     spent["compiling" if plan.config.compile else "measuring a step"] = stopwatch.read()[0] - spent["preparation"]
     seconds = None if deadline is None else deadline - time.monotonic() - closing.seconds
-    plan_steps(plan, seconds, step_seconds, anchor, tokens, materials.validation.count)
+    plan_steps(plan, seconds, step.seconds, anchor, tokens, materials.validation.count)
+    return_memory()
     prediction = foresee(
-        plan.config, materials, anchor, model, run.path, step_seconds=step_seconds, spent=spent, closing=closing.seconds
+        plan.config, materials, anchor, model, run.path, step=step, spent=spent, closing=closing.seconds
     )
     expected = prediction.values()
-    lineage.planned(plan, seconds, step_seconds, expected, choice.most_tokens, closing.seconds, closing.share)
-    return Ready(plan, budget, machine, materials, anchor, choice, model, lineage, prediction, step_seconds)
+    lineage.planned(plan, seconds, step.seconds, expected, choice.most_tokens, closing.seconds, closing.share)
+    return Ready(plan, budget, machine, materials, anchor, choice, model, lineage, prediction, step.seconds)
 
 
 def _budget(config: TrainConfig) -> Budget:
@@ -255,11 +256,11 @@ def _measured(
     lineage: Lineage,
     display: Display,
     device: torch.device,
-) -> tuple[Model, float]:
-    """The model, and the seconds of a step of it; notes in the plan whether its layers compile."""
+) -> tuple[Model, StepCost]:
+    """The model, and what a step of it takes; notes in the plan whether its layers compile."""
     model = build_model(plan.config, materials, device)
-    compiled, step_seconds = compile_or_announce(model, batches, plan.config, display)
+    compiled, step = compile_or_announce(model, batches, plan.config, display)
     if compiled != plan.config.compile:
         plan.config = dataclasses.replace(plan.config, compile=compiled)
         lineage.event("the layers could not be compiled")
-    return model, step_seconds
+    return model, step

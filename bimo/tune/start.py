@@ -159,7 +159,7 @@ def prepare(
     first_batches = make_batches(plan.config, task, materials, batch_size=plan.config.batch.accumulate)
     with display.bar("measuring a step"):
         often = WARMED if config.device != "cpu" else ONCE if deadline is None else TIMED
-        a_step = measure_step(model, first_batches, config, task.loss, *often)
+        a_step = measure_step(model, first_batches, config, task.loss, *often).seconds
         a_row = (a_step + drawing_seconds(task, first_batches)) / plan.config.batch.accumulate
     left = None if deadline is None else deadline - time.monotonic()
     rows_per_epoch = first_batches.rows_per_epoch  # type: ignore[attr-defined]

@@ -156,7 +156,8 @@ def test_a_model_that_is_lost_writes_nothing(hook: tuple[Samples, list[int]], mo
 
     monkeypatch.setattr(samples, "generate_ids", broken)
     config = SimpleNamespace(max_position_embeddings=16)
-    sampler._model = SimpleNamespace(eval=lambda: None, config=config)  # type: ignore[assignment]
+    model = SimpleNamespace(eval=lambda: None, config=config, compute_dtype=None)
+    sampler._model = model  # type: ignore[assignment]
     course(sampler, 20, 10)
     assert not sampler._run.samples.exists()
 
