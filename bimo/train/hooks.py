@@ -17,9 +17,10 @@ from bimo.train.display import Display, TrainingBar
 from bimo.train.loop import Hook, Progress
 from bimo.train.record import Pace
 
-SLACK = 1.03  # by which the predicted end may pass the deadline before the schedule is shortened
+SLACK, TRIFLE = 1.03, 0.3  # times what is left, and seconds, that may be missing before the schedule is shortened
 SETTLED = 0.3  # of the steps, before which validation may get worse without meaning anything
 FEWEST_TIMED = 10  # steps before the deadline is believed to be in danger
+LAST_LOOKS = 4  # at the clock, where there was one before: nothing makes up for what the last steps take too long
 OVERDUE = 1.5  # times the planned time from one look at the clock to the next, after which one comes early
 BESIDE = 0.5  # of what follows the loop that it takes longer beside other programs
 EARLY = 0.15  # of the steps; a schedule is lengthened when more are done: the pace is known, nothing warms up again
@@ -187,6 +188,7 @@ class Deadline:
         fit_threads: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._end, self._tell, self._every, self._most = end, tell, every, most
+        self._last_every = max(1, every // LAST_LOOKS)
         self._patience, self._closing, self._fit_threads = OVERDUE * every * seconds_a_step, closing, fit_threads
         self._mark: tuple[int, float] | None = None
         self._looked, self._share = 0.0, 1.0
@@ -200,7 +202,8 @@ class Deadline:
             self._mark, self._looked = (progress.step, now), now
         since, begin = self._mark
         taken = progress.step - since
-        due = taken > 0 and taken % self._every == 0
+        near_the_end = progress.steps - progress.step < self._every
+        due = taken > 0 and taken % (self._last_every if near_the_end else self._every) == 0
         if progress.step >= progress.steps or not (due or now - self._looked > self._patience):
             return
         self._looked, before, self._share = now, self._share, self._fit_threads()
@@ -212,7 +215,7 @@ class Deadline:
     def _correct(self, progress: Progress, now: float, seconds_a_step: float) -> None:
         left, steps = self._end - now - (BESIDE * self._closing if self._share < 1 else 0.0), progress.steps
         affordable = progress.step + max(1, int(left / seconds_a_step))
-        if (steps - progress.step) * seconds_a_step > SLACK * left:
+        if (steps - progress.step) * seconds_a_step > max(SLACK * left, left + TRIFLE):
             self._change(progress, affordable, "slower", "shortened")
         elif (longer := self._longer(progress.step, steps, affordable)) > steps:
             self._change(progress, longer, "faster", "lengthened")
