@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bimo.tokenizer.tokenizer import Tokenizer
 
 LOGITS_AT_ONCE = 2**20  # numbers of one block of logits, 4 MiB in float32: more take memory, and no less time
+ROWS_AT_ONCE = 8  # windows that are computed together: more take memory, and no less time
 FEWEST_ROWS = 128  # of a block: of a large vocabulary, the output matrix is read again for each
 BATCHES_SORTED_TOGETHER = 16  # windows of similar length share a batch, so that little is padded
 
@@ -74,7 +75,7 @@ def score_documents(
     *,
     context_length: int,
     stride: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = ROWS_AT_ONCE,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[DocumentScore, ...]:
     """Score each document on its own, from its first token to the token that ends it.

@@ -13,7 +13,7 @@ import torch
 
 from bimo.device import peak_memory, resident_memory
 from bimo.evaluate.baselines import MOST_TOKENS
-from bimo.evaluate.likelihood import logits_of
+from bimo.evaluate.likelihood import ROWS_AT_ONCE, logits_of
 from bimo.models import count_parameters
 from bimo.models.ngram import MAX_ORDER
 from bimo.train.anchor import Anchor
@@ -28,7 +28,7 @@ from bimo.train.probe import active_parameters
 if TYPE_CHECKING:
     from bimo.models import Model
 
-SCORED_ROWS, SCORED_FLOPS = 8, 1e10  # of one measured forward pass: what scoring takes, or less of a large model
+SCORED_FLOPS = 1e10  # at most, of one measured forward pass: of a large model it has fewer rows than scoring takes
 COUNTING_MARGIN = 1.2  # the n-grams of a whole text fall out of the processor's cache
 XZ_BYTES_A_SECOND = 1.5e6
 LOADING_SECONDS, RECORDS_SECONDS = 0.3, 0.5  # of the best weights; lineage, card and report
@@ -167,7 +167,7 @@ def plan_closing(
 
 def _scoring_seconds(model: Model, context: int) -> float:
     """Seconds a token of a float32 forward pass, logits included."""
-    rows = max(1, min(SCORED_ROWS, round(SCORED_FLOPS / (model.forward_flops(context) * context))))
+    rows = max(1, min(ROWS_AT_ONCE, round(SCORED_FLOPS / (model.forward_flops(context) * context))))
     ids = torch.zeros(rows, context, dtype=torch.int64, device=model.output_weight.device)
     training = model.training
     model.eval()

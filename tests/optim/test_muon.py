@@ -122,9 +122,8 @@ def test_the_kernel_steps_as_torch_does(blocks: int, height: int, matrices: int,
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_kernel_is_no_further_from_float64_than_torch(R: int, C: int) -> None:
     generator = torch.Generator().manual_seed(R)
-    matrices = torch.randn(400, R, C, generator=generator) * torch.rand(
-        400, R, 1, generator=generator
-    )  # 60 vary too much
+    count = 400  # 60 vary too much
+    matrices = torch.randn(count, R, C, generator=generator) * torch.rand(count, R, 1, generator=generator)
     ours, theirs = by_kernel(matrices), orthogonalize(matrices)
     error, their_error = ((found.double() - exact(matrices)).norm() for found in (ours, theirs))
     assert error < 1.1 * their_error + 0.002 * exact(matrices).norm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -58,12 +59,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def deadline_course(
-    clock: list[float], seconds_a_step: float, end: float, steps: int, most: int | None = None
+    clock: list[float], pace: Callable[[int], float], end: float, most: int | None = None, every: int = 10
 ) -> tuple[Progress, list[str]]:
-    progress, events = Progress(steps=steps), []
-    hook = Deadline(end, events.append, every=10, most=most)
+    """100 steps; ``pace`` says from the steps done how many seconds the next one takes."""
+    progress, events = Progress(steps=100), []
+    hook = Deadline(end, events.append, every=every, most=most)
     while progress.step < progress.steps:
-        clock[0] += seconds_a_step
+        clock[0] += pace(progress.step)
         progress.step += 1
         progress.checkpoint = False
         hook(progress)
@@ -72,52 +74,48 @@ def deadline_course(
 
 
 def test_a_machine_as_fast_as_planned_is_left_alone(clock: list[float]) -> None:
-    progress, events = deadline_course(clock, 1.0, end=101.0, steps=100)
+    progress, events = deadline_course(clock, lambda _: 1.0, end=101.0)
     assert progress.steps == 100 and not events
 
 
 def test_a_slower_machine_shortens_the_schedule_and_keeps_the_deadline(clock: list[float]) -> None:
-    progress, events = deadline_course(clock, 2.0, end=100.0, steps=100)
+    progress, events = deadline_course(clock, lambda _: 2.0, end=100.0)
     assert 48 <= progress.steps <= 50 and clock[0] <= 100.0
     assert len(events) == 1 and "shortened from 100 to" in events[0]
 
 
 def test_a_faster_machine_lengthens_the_schedule_and_uses_the_time(clock: list[float]) -> None:
-    progress, events = deadline_course(clock, 0.7, end=101.0, steps=100, most=1000)
+    progress, events = deadline_course(clock, lambda _: 0.7, end=101.0, most=1000)
     assert 140 <= progress.steps <= 145 and 97 < clock[0] <= 101.0
     assert [event[:9] for event in events] == ["step 20: ", "step 30: "]
     assert all("faster" in event and "lengthened" in event for event in events)
+    assert "lengthened from 100 to" in events[0]
 
 
 @pytest.mark.parametrize("most", [None, 100], ids=["steps pinned", "no more to learn"])
 def test_a_schedule_that_is_long_enough_is_not_lengthened(clock: list[float], most: int | None) -> None:
-    progress, events = deadline_course(clock, 0.5, end=101.0, steps=100, most=most)
+    progress, events = deadline_course(clock, lambda _: 0.5, end=101.0, most=most)
     assert progress.steps == 100 and not events
 
 
 def test_lengthening_stops_at_what_is_useful_and_before_it_would_warm_up_again(clock: list[float]) -> None:
-    progress, _ = deadline_course(clock, 0.5, end=101.0, steps=100, most=130)
+    progress, _ = deadline_course(clock, lambda _: 0.5, end=101.0, most=130)
     assert progress.steps == 130
     clock[0] = 0.0
-    progress, events = deadline_course(clock, 0.01, end=101.0, steps=100, most=10**9)
+    progress, events = deadline_course(clock, lambda _: 0.01, end=101.0, most=10**9)
     changes = [(int(event.split(":")[0][5:]), int(event.split()[-2])) for event in events]
     assert all(0.15 * steps <= step for step, steps in changes) and progress.steps == changes[-1][1] > 9000
 
 
 def test_the_clock_is_looked_at_more_often_near_the_end(clock: list[float]) -> None:
     """The machine slows down right after the last look but one: 9 s of 100 would be missing."""
-    progress, events = Progress(steps=100), []
-    hook = Deadline(100.0, events.append, every=20, most=1000)
-    while progress.step < progress.steps:
-        clock[0] += 1.0 if progress.step < 80 else 1.5
-        progress.step += 1
-        hook(progress)
+    progress, _ = deadline_course(clock, lambda step: 1.0 if step < 80 else 1.5, end=100.0, most=1000, every=20)
     assert 90 < progress.steps < 97 and clock[0] < 103
 
 
 def test_a_moment_too_late_is_not_worth_a_checkpoint(clock: list[float]) -> None:
     """Of the last seconds, a few per cent are less than writing one takes."""
-    progress, events = deadline_course(clock, 0.0103, end=1.0, steps=100)
+    progress, events = deadline_course(clock, lambda _: 0.0103, end=1.0)
     assert progress.steps == 100 and not events
 
 
@@ -130,23 +128,14 @@ def test_what_is_left_at_most_doubles(step: int, steps: int, affordable: int, mo
 
 def test_a_schedule_shortened_too_early_recovers(clock: list[float]) -> None:
     """A machine that is busy for the first steps only."""
-    progress, events = Progress(steps=100), []
-    hook = Deadline(120.0, events.append, every=5, most=1000)
-    while progress.step < progress.steps:
-        clock[0] += 2.0 if progress.step < 12 else 0.5
-        progress.step += 1
-        hook(progress)
+    progress, events = deadline_course(clock, lambda step: 2.0 if step < 12 else 0.5, end=120.0, most=1000, every=5)
     assert "shortened" in events[0] and "lengthened" in events[1] and progress.steps > 75 and clock[0] <= 120.0
 
 
 def test_a_lengthened_schedule_can_still_be_shortened(clock: list[float]) -> None:
-    progress, events = Progress(steps=100), []
-    hook = Deadline(101.0, events.append, every=10, most=1000)
-    while progress.step < progress.steps:
-        clock[0] += 0.5 if progress.step < 50 else 2.0
-        progress.step += 1
-        hook(progress)
-    assert "lengthened" in events[0] and "shortened" in events[-1] and clock[0] < 0.8 * (25 + 2 * 152)
+    _, events = deadline_course(clock, lambda step: 0.5 if step < 50 else 2.0, end=101.0, most=1000)
+    changes = [event.split()[-6] for event in events]
+    assert changes[:3] == ["lengthened", "lengthened", "shortened"] and clock[0] < 0.8 * (25 + 2 * 152)
 
 
 def test_beside_others_steps_are_counted_anew_and_what_follows_is_given_more_time(clock: list[float]) -> None:
@@ -162,7 +151,7 @@ def test_beside_others_steps_are_counted_anew_and_what_follows_is_given_more_tim
         clock[0] += 1.0 if progress.step < 20 else 6.0 if progress.step < 26 else 1.5
         progress.step += 1
         hook(progress)
-    assert looks[:2] == [26, 60], "36 s after the first validation; then 20 steps after the next"
+    assert looks == [26, 60, 65, 70, 75], "36 s after the first validation; 20 steps after the next; then closer"
     assert len(events) == 1 and "shortened" in events[0] and 130.0 <= clock[0] <= 136.5
 
 
