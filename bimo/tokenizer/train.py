@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -14,6 +15,7 @@ from bimo.tokenizer.tokenizer import Tokenizer, without_surrogates
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")  # ids 0, 1, 2; the last two frame the messages of a chat
 SMALLEST = 256 + len(SPECIAL)
+THREADS = "TOKENIZERS_PARALLELISM"  # what the library asks, at each step, before it takes several threads
 
 # Qwen2's split (Qwen2 technical report, 2024): words with the space before them, single digits, runs of
 # punctuation with their line ends. Letters of any script, so Chinese runs to the next punctuation mark.
@@ -56,9 +58,20 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, progress: bool = Fals
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=progress,
     )
-    tokenizer.train_from_iterator(map(without_surrogates, texts), trainer)
+    threads = os.environ.get(THREADS)
+    try:
+        tokenizer.train_from_iterator(_then_alone(map(without_surrogates, texts)), trainer)
+    finally:
+        os.environ.pop(THREADS, None)
+        os.environ.update({} if threads is None else {THREADS: threads})
     tokenizer.pre_tokenizer = _split_by(PATTERN)
     return Tokenizer(tokenizer.to_str(pretty=True).encode("utf-8"), _config(), CHATML)
+
+
+def _then_alone(texts: Iterator[str]) -> Iterator[str]:
+    """The texts, whose words are counted on all cores; merges follow on one, as sharing out each takes longer."""
+    yield from texts
+    os.environ[THREADS] = "false"
 
 
 def _split_by(pattern: str) -> pre_tokenizers.PreTokenizer:

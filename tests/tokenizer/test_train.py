@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import tokenizers
 
 from bimo.errors import ConfigError, DataError
-from bimo.tokenizer.train import END_OF_TEXT, LONGEST, PATTERN, SMALLEST, SPECIAL, train_tokenizer
+from bimo.tokenizer.train import END_OF_TEXT, LONGEST, PATTERN, SMALLEST, SPECIAL, THREADS, train_tokenizer
 
 
 def test_vocabulary_holds_special_tokens_first_and_all_bytes(tokenizer):
@@ -24,6 +25,20 @@ def test_the_same_texts_give_the_same_bytes(tmp_path: Path):
         train_tokenizer(iter(texts), 270).save(tmp_path / name)
     assert (tmp_path / "one/tokenizer.json").read_bytes() == (tmp_path / "two/tokenizer.json").read_bytes()
     assert train_tokenizer(["quite another text, quite another"], 270).hash != train_tokenizer(texts, 270).hash
+
+
+@pytest.mark.parametrize("before", [None, "true", "false"])
+def test_how_many_threads_learn_changes_nothing_and_stays_as_it_was(monkeypatch, before: str | None):
+    texts = ["the cat and the hat", "曹操大怒。曹操大喜。"] * 50
+    expected = train_tokenizer(texts, 290).hash
+    monkeypatch.delenv(THREADS, raising=False)
+    if before is not None:
+        monkeypatch.setenv(THREADS, before)
+    assert train_tokenizer(texts, 290).hash == expected
+    assert os.environ.get(THREADS) == before
+    with pytest.raises(ZeroDivisionError):
+        train_tokenizer((texts[0][1 // 0 :] for _ in range(2)), 290)
+    assert os.environ.get(THREADS) == before
 
 
 def test_chinese_and_indentation_are_merged():
