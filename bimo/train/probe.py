@@ -6,6 +6,7 @@ Measured in a few seconds and kept in the cache folder, until processor, cores, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -117,9 +118,7 @@ def forget(device: torch.device) -> None:
 
 def measure(device: torch.device, only: int | None = None) -> Machine:
     """Measure everything, or of training steps what a model of the width ``only`` needs."""
-    square, layer = SIZES["cpu" if device.type == "cpu" else "other"]
-    peak = {name: _matmul_speed(*square, dtype, device) for name, dtype in PRECISIONS.items()}
-    narrow = {name: _matmul_speed(*layer, dtype, device) for name, dtype in PRECISIONS.items()}
+    peak, narrow = _matmul_speeds(device)
     machine = Machine({name: max(peak[name], narrow[name]) for name in PRECISIONS}, narrow)
     dtype = machine.best_dtype()
     efficiency: dict[int, float] = {}
@@ -161,12 +160,22 @@ def _from_values(values: Mapping[str, Any]) -> Machine:
     return Machine(peak, narrow, float(values["bandwidth"]), efficiency, cached=True)
 
 
-def _matmul_speed(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device) -> float:
-    left = torch.ones(rows, inner, dtype=dtype, device=device)
-    right = torch.ones(columns, inner, dtype=dtype, device=device)
-    known_slow = dtype is torch.bfloat16 and not multiplies_bfloat16(device)
-    best = min(seconds_of(lambda: left @ right.T, device) for _ in range(1 if known_slow else REPEATS))
-    return 2 * rows * inner * columns / best
+def _matmul_speeds(device: torch.device) -> list[dict[str, float]]:
+    """FLOP/s by precision, for each of ``SIZES``; in turns, so that a bad moment does not meet one precision alone."""
+    sizes = SIZES["cpu" if device.type == "cpu" else "other"]
+    best = [dict.fromkeys(PRECISIONS, math.inf) for _ in sizes]
+    for turn in range(REPEATS):
+        for (rows, inner, columns), seconds in zip(sizes, best, strict=True):
+            for name, dtype in PRECISIONS.items():
+                if turn and dtype is torch.bfloat16 and not multiplies_bfloat16(device):
+                    continue  # known to be slow
+                left = torch.ones(rows, inner, dtype=dtype, device=device)
+                right = torch.ones(columns, inner, dtype=dtype, device=device)
+                seconds[name] = min(seconds[name], seconds_of(functools.partial(torch.mm, left, right.T), device))
+    return [
+        {name: 2 * math.prod(size) / taken for name, taken in seconds.items()}
+        for size, seconds in zip(sizes, best, strict=True)
+    ]
 
 
 def _bandwidth(device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,26 @@ def test_speeds_for_one_width_are_remembered_for_that_one(measurements: list[Mac
 def test_only_steps_of_widths_around_a_wanted_one_are_measured(
     wanted: int | None, measured: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_matmul_speed", lambda *_: 1e11)
+    monkeypatch.setattr(module, "_matmul_speeds", lambda _: [dict.fromkeys(module.PRECISIONS, 1e11)] * 2)
     monkeypatch.setattr(module, "_bandwidth", lambda _: 1e10)
     monkeypatch.setattr(module, "_step_speed", lambda *_: 3e10)
     assert [*module.measure(CPU, wanted).efficiency] == measured
+
+
+@pytest.mark.parametrize("begin", range(1, 17))
+def test_a_bad_moment_does_not_choose_the_precision(begin: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.dtype] = []
+
+    def seconds_of(work: functools.partial[torch.Tensor], device: torch.device) -> float:
+        calls.append(work.args[0].dtype)
+        held_up = begin <= len(calls) < begin + module.REPEATS  # as many in a row as there are of each product
+        return (2.0 if calls[-1] is torch.float32 else 1.0) * (10 if held_up else 1)
+
+    monkeypatch.setattr(module, "seconds_of", seconds_of)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda _: True)
+    for speeds in module._matmul_speeds(CPU):
+        assert speeds["bfloat16"] == 2 * speeds["float32"]
+    assert calls.count(torch.float32) == calls.count(torch.bfloat16) == 2 * module.REPEATS
 
 
 CHANGES: dict[str, tuple[str, Any]] = {
