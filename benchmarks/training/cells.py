@@ -13,7 +13,7 @@ TUNED = RESULTS / "tuned.json"
 
 CONTEXT, VOCABULARY = 256, 2048
 FORMS = ("default", "tuned")
-LADDER_STEP, LADDER_BEGIN = 1.25, 1 / 16  # of the peer's seconds
+LADDER_STEP, LADDER_BEGIN = 1.25**0.5, 1 / 16  # of the peer's seconds
 GOALS = {"default": 1 / 10, "tuned": 1 / 4}  # of the peer's wall-clock
 SPEED_GOALS = {"default": 4.0, "tuned": 1.7}  # times the peer's tokens a second
 MEMORY_GOAL = 0.6  # of the Trainer's peak memory
