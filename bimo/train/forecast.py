@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from bimo.evaluate.likelihood import ROWS_AT_ONCE, logits_of
 from bimo.models import count_parameters
 from bimo.models.ngram import MAX_ORDER
 from bimo.train.anchor import Anchor
+from bimo.train.budget import seconds_of_budget
 from bimo.train.build import StepCost, in_float32
 from bimo.train.checkpoint import KEPT
 from bimo.train.config import TrainConfig
@@ -100,6 +102,8 @@ def foresee(
     training = config.steps * step.seconds * (1 + pauses)
     active = active_parameters(config.model.width, config.model.layers, anchor.vocab_size)
     checkpoints = min(KEPT, -(-config.steps // config.checkpoint_every))
+    if math.isfinite(seconds_of_budget(config.budget)):
+        checkpoints = KEPT  # whatever else is saved, each change of the schedule is
     state = 4 * (2 * inner if config.optimizer.name == "muon" else 3 * inner) + 12 * (total - inner)
     disk = size_of(folder) + 4 * total + checkpoints * state + RECORD_BYTES * config.steps + REPORT_BYTES
     return Prediction(

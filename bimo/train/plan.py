@@ -269,7 +269,7 @@ def _plan_pauses(plan: Plan, step_seconds: float, checkpoints: float, steps: int
     plan.choose(
         "evaluate_every", every, f"about {EVALUATIONS} validations in all, at least {FEWEST_BETWEEN} steps apart"
     )
-    every = max(1, round(checkpoints / step_seconds))  # beyond the end: a schedule may yet be lengthened
+    every = max(1, min(round(checkpoints / step_seconds), steps))
     plan.choose("checkpoint_every", every, f"at most {checkpoints:.0f} s are lost to a crash")
 
 

@@ -50,6 +50,16 @@ def test_json_has_the_same(bimo: Any, here: Path, text_folder: Path, tiny: list[
     assert steps["value"] == round(9_000 / 3 / 64) and steps["reason"]
 
 
+def test_a_training_by_the_clock_keeps_two_checkpoints_in_any_case(
+    bimo: Any, here: Path, text_folder: Path, tiny: list[str]
+) -> None:
+    disk = []
+    for budget in ("9k-tokens", "60s"):
+        words = ("--data", text_folder, "--budget", budget, "--json", *tiny, "steps=46", "checkpoint_every=1000")
+        disk.append(json.loads(bimo("plan", *words).out)["predicted"]["disk_bytes"])
+    assert disk[1] > 1.5 * disk[0]
+
+
 def test_how_long_until_a_target(bimo: Any, here: Path, text_folder: Path, tiny: list[str]) -> None:
     called = bimo("plan", "--data", text_folder, "--target-bpb", 7, *tiny)
     assert called.code == 0, called.err

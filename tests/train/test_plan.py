@@ -135,11 +135,6 @@ def test_a_very_long_budget_on_little_text_ends_early_and_says_why() -> None:
     assert any("next to nothing" in reason for key, _, reason in days.reasons if key == "model.width")
 
 
-def test_a_short_run_that_is_lengthened_saves_no_second_time() -> None:
-    config = planned(TrainConfig(), "20s", FAST, size=MB).config
-    assert config.steps and config.checkpoint_every and config.checkpoint_every > config.steps
-
-
 def test_checkpoints_of_a_large_model_are_rarer() -> None:
     config = planned(TrainConfig(model=ModelConfig(width=1280, layers=20)), "9d", FAST, size=500 * MB).config
     small = planned(TrainConfig(model=ModelConfig(width=64, layers=2)), "9d", FAST, size=500 * MB).config
