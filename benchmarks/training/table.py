@@ -137,8 +137,9 @@ def machines(cells: list[dict[str, Any]]) -> str:
 
 
 def _ours(cells: list[dict[str, Any]], cell: str) -> list[dict[str, Any]]:
-    """Bimo's runs of a cell, all of them: on a noisy machine the median of many is the steadiest speed."""
-    return [run for run in cells if run["peer"] == "bimo" and run["cell"] == cell and run.get("tokens_per_second")]
+    """Bimo's cold runs of a cell, all of them: on a noisy machine the median of many is the steadiest speed."""
+    runs = [run for run in cells if (run["peer"], run["cell"], run["warm"]) == ("bimo", cell, False)]
+    return [run for run in runs if run.get("tokens_per_second")]
 
 
 def speed_table(cells: list[dict[str, Any]]) -> str:
