@@ -16,6 +16,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from bimo.errors import TokenizerError
 from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.tokenizer.train import learn_merges
 
 SAMPLE_BYTES = 4_000_000  # of text that new tokens are learned from
 LONGEST = 100  # old tokens of one word: learning takes time quadratic in it
@@ -85,7 +86,7 @@ def _learned(tokenizer: Tokenizer, texts: Iterable[str], count: int) -> Iterator
     learner = tokenizers.Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Split(_BREAK, behavior="removed")
     trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + count, min_frequency=2, show_progress=False)
-    learner.train_from_iterator((_BREAK.join([word] * number) for word, number in sorted(words.items())), trainer)
+    learn_merges(learner, (_BREAK.join([word] * number) for word, number in sorted(words.items())), trainer)
     yield from json.loads(learner.to_str())["model"]["merges"]
 
 

@@ -58,20 +58,26 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, progress: bool = Fals
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=progress,
     )
-    threads = os.environ.get(THREADS)
-    try:
-        tokenizer.train_from_iterator(_then_alone(map(without_surrogates, texts)), trainer)
-    finally:
-        os.environ.pop(THREADS, None)
-        os.environ.update({} if threads is None else {THREADS: threads})
+    learn_merges(tokenizer, map(without_surrogates, texts), trainer)
     tokenizer.pre_tokenizer = _split_by(PATTERN)
     return Tokenizer(tokenizer.to_str(pretty=True).encode("utf-8"), _config(), CHATML)
 
 
-def _then_alone(texts: Iterator[str]) -> Iterator[str]:
-    """The texts, whose words are counted on all cores; merges follow on one, as sharing out each takes longer."""
-    yield from texts
-    os.environ[THREADS] = "false"
+def learn_merges(tokenizer: tokenizers.Tokenizer, texts: Iterable[str], trainer: trainers.BpeTrainer) -> None:
+    """Count words on all cores, then merge pairs on one: sharing out each merge takes longer than the merge."""
+
+    def then_alone() -> Iterator[str]:
+        yield from texts
+        os.environ[THREADS] = "false"
+
+    before = os.environ.get(THREADS)
+    try:
+        tokenizer.train_from_iterator(then_alone(), trainer)
+    finally:
+        if before is None:
+            os.environ.pop(THREADS, None)
+        else:
+            os.environ[THREADS] = before
 
 
 def _split_by(pattern: str) -> pre_tokenizers.PreTokenizer:

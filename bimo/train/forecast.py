@@ -101,9 +101,8 @@ def foresee(
     pauses = between_steps(config.steps, batch_tokens, materials.validation.count, saving)
     training = config.steps * step.seconds * (1 + pauses)
     active = active_parameters(config.model.width, config.model.layers, anchor.vocab_size)
-    checkpoints = min(KEPT, -(-config.steps // config.checkpoint_every))
-    if math.isfinite(seconds_of_budget(config.budget)):
-        checkpoints = KEPT  # whatever else is saved, each change of the schedule is
+    by_the_clock = math.isfinite(seconds_of_budget(config.budget))  # each change of such a schedule is saved
+    checkpoints = KEPT if by_the_clock else min(KEPT, -(-config.steps // config.checkpoint_every))
     state = 4 * (2 * inner if config.optimizer.name == "muon" else 3 * inner) + 12 * (total - inner)
     disk = size_of(folder) + 4 * total + checkpoints * state + RECORD_BYTES * config.steps + REPORT_BYTES
     return Prediction(

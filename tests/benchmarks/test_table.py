@@ -67,10 +67,11 @@ def test_speed_and_memory_stand_beside_their_goals() -> None:
     assert "**4.50** | ≥ 4" in found and "**0.50** | ≤ 0.6" in found
 
 
-def test_speed_and_memory_are_medians_of_all_runs_of_all_seeds() -> None:
+def test_speed_and_memory_are_medians_of_all_cold_runs_of_all_seeds() -> None:
     speeds = (8e3, 16e3, 20e3)
     runs = [{**bimo(seed, 3, 2.1, 22.0), "tokens_per_second": speed} for seed, speed in enumerate(speeds)]
-    found = row(speed_table([peer(0, 2.2), bimo(1, 2, None, 9.0), *runs]), "Qwen3")
+    others = [bimo(1, 2, None, 9.0), {**bimo(0, 2, 2.1, 18.0), "warm": True}]
+    found = row(speed_table([peer(0, 2.2), *others, *runs]), "Qwen3")
     assert "| 16,000 | **4.00** |" in found
 
 
