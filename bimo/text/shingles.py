@@ -140,6 +140,14 @@ def window_hashes(values: Hashes, length: int) -> Hashes:
     return total[: len(values) - length + 1]
 
 
+def places_of(values: Hashes, known: Hashes) -> Places:
+    """Where each of the values (N,) stands in ``known``, which is ascending; -1 where it does not."""
+    if not len(known):
+        return np.full(len(values), -1)
+    places = np.searchsorted(known, values).clip(max=len(known) - 1)
+    return np.where(known[places] == values, places, -1)
+
+
 def mixed(values: Hashes) -> Hashes:
     """Random-looking numbers, one for each value (Steele et al. 2014, SplitMix64)."""
     values = (values + np.uint64(1)) * _BASE

@@ -122,9 +122,14 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, as :meth:`encode` gives them, on all cores."""
         cleaned = [without_surrogates(text) for text in texts]
-        if self._fast and all(map(fast.knows, cleaned)):
-            return self._fast.encode_batch(cleaned, os.cpu_count() or 1)
-        return [encoding.ids for encoding in self._plain.encode_batch_fast(cleaned, add_special_tokens=False)]
+        quickly = [self._fast is not None and fast.knows(text) for text in cleaned]
+        quick = [text for text, fits in zip(cleaned, quickly, strict=True) if fits]
+        slow = [text for text, fits in zip(cleaned, quickly, strict=True) if not fits]
+        ids = {
+            True: iter(self._fast.encode_batch(quick, os.cpu_count() or 1) if self._fast and quick else ()),
+            False: (encoding.ids for encoding in self._plain.encode_batch_fast(slow, add_special_tokens=False)),
+        }
+        return [next(ids[fits]) for fits in quickly]
 
     def encode_words(self, text: str) -> list[list[int]]:
         """The ids of ``text`` as :meth:`encode` gives them, in the stretches that no token can reach across."""

@@ -5,7 +5,7 @@ Shapes: N ids in a stream, L ids of a span, W = N - L + 1 windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bimo.batches.shards import Tokens
-from bimo.text.shingles import Hashes, covered, mixed, window_hashes
+from bimo.text.shingles import Hashes, covered, mixed, places_of, window_hashes
 
 SPAN = 50  # ids in a row that two documents hardly share by chance
 SHORTEST_DOCUMENT = 64  # ids below which equal documents are a coincidence
@@ -52,11 +52,10 @@ def find_overlap(train: Tokens, validation: Tokens) -> Overlap:
     ids = np.asarray(validation.ids[:MOST_TOKENS])
     windows = _windows(ids, validation.eos_id, salt=1)
     known, times, where = _count(np.unique(windows), train)
-    order = np.searchsorted(known, windows)
-    order[order == len(known)] = 0
-    found = known[order] == windows if len(known) else np.zeros(len(windows), dtype=bool)
-    often = found & (times[order] >= FORMULA) if len(known) else found
-    rare = found & ~often
+    order = places_of(windows, known)
+    found = order >= 0
+    rare = found.copy()
+    rare[found] = times[order[found]] < FORMULA
     leaked, both = _inside(rare, len(ids)), _inside(found, len(ids))
     example = ""
     if rare.any():
@@ -67,19 +66,27 @@ def find_overlap(train: Tokens, validation: Tokens) -> Overlap:
 
 
 def _equal_documents(train: Tokens, validation: Tokens) -> tuple[str, ...]:
-    """Validation documents of some length that are in the training text, by length first and content then."""
-    lengths = [np.diff(np.append(tokens.starts, tokens.count)) for tokens in (train, validation)]
-    wanted: dict[int, list[int]] = {}
-    for number in np.flatnonzero(lengths[1] > SHORTEST_DOCUMENT).tolist():
-        wanted.setdefault(int(lengths[1][number]), []).append(number)
-    found = set()
-    for number in np.flatnonzero(np.isin(lengths[0], list(wanted))).tolist():
-        length, start = int(lengths[0][number]), int(train.starts[number])
-        for other in wanted[length]:
-            begin = int(validation.starts[other])
-            if np.array_equal(train.ids[start : start + length], validation.ids[begin : begin + length]):
-                found.add(begin)
-    return tuple(validation.document_at(begin) for begin in sorted(found))
+    """Validation documents of some length that are in the training text, by length and beginning first."""
+    wanted: dict[tuple[int, bytes], list[int]] = {}
+    for length, start, ids in _long_documents(validation):
+        wanted.setdefault((length, ids[:SHORTEST_DOCUMENT].tobytes()), []).append(start)
+    lengths = {length for length, _ in wanted}
+    known, found = np.asarray(validation.ids), set()
+    for length, _, ids in _long_documents(train, lengths):
+        for start in wanted.get((length, ids[:SHORTEST_DOCUMENT].tobytes()), ()):
+            if np.array_equal(ids, known[start : start + length]):
+                found.add(start)
+    return tuple(validation.document_at(start) for start in sorted(found))
+
+
+def _long_documents(
+    tokens: Tokens, lengths: Collection[int] | None = None
+) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    """Length, start and ids of the documents that are long enough to be compared, or of those of some lengths."""
+    stream, every = np.asarray(tokens.ids), np.diff(np.append(tokens.starts, tokens.count))
+    chosen = every > SHORTEST_DOCUMENT if lengths is None else np.isin(every, list(lengths))
+    for length, start in zip(every[chosen].tolist(), tokens.starts[chosen].tolist(), strict=True):
+        yield length, start, stream[start : start + length]
 
 
 def _count(wanted: Hashes, train: Tokens) -> tuple[Hashes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -91,7 +98,7 @@ def _count(wanted: Hashes, train: Tokens) -> tuple[Hashes, npt.NDArray[np.int64]
     for start, ids in _blocks(train):
         windows = _windows(ids, train.eos_id, salt=2)
         near = np.flatnonzero(table[windows & mask])
-        near = near[np.isin(windows[near], wanted)]
+        near = near[places_of(windows[near], wanted) >= 0]
         hashes.append(windows[near])
         places.append(near + start)
     known, first, times = np.unique(np.concatenate(hashes), return_index=True, return_counts=True)

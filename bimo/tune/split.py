@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bimo.device import seed_for
 from bimo.text.clean.decontaminate import grams_of
 from bimo.text.document import text_digest
-from bimo.text.shingles import Hashes
+from bimo.text.shingles import Hashes, places_of
 from bimo.tune.rows import Row
 from bimo.tune.task import Refused
 
@@ -260,9 +260,9 @@ def _holding(groups: list[list[Row]], passages: Hashes, said: Mapping[int, str])
 
 
 def _places(some: Hashes, known: Hashes) -> NDArray[np.int64]:
-    """Where those of ``some`` stand that are in ``known``, which is ascending and not empty."""
-    places = np.searchsorted(known, some).clip(max=len(known) - 1)
-    return places[known[places] == some]
+    """Where those of ``some`` stand that are in ``known``, which is ascending."""
+    places = places_of(some, known)
+    return places[places >= 0]
 
 
 def _passages(group: Sequence[Row], said: Mapping[int, str]) -> Hashes:

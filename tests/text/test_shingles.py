@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.text import shingles
-from bimo.text.shingles import UNSPACED, covered, mixed, window_hashes, words_of
+from bimo.text.shingles import UNSPACED, covered, mixed, places_of, window_hashes, words_of
 
 
 def spans(text: str) -> list[str]:
@@ -113,3 +113,10 @@ def test_covered_places_lie_in_a_span(ends: list[tuple[int, int]]) -> None:
     after = first + np.array([length for _, length in ends], dtype=np.int64)
     expected = {place for start, length in ends for place in range(start, start + length)}
     assert set(np.flatnonzero(covered(first, after, 17)).tolist()) == expected
+
+
+@given(st.lists(st.integers(0, 9)), st.sets(st.integers(0, 9)))
+def test_values_are_found_where_they_stand(values: list[int], known: set[int]) -> None:
+    ascending = sorted(known)
+    found = places_of(np.array(values, dtype=np.uint64), np.array(ascending, dtype=np.uint64))
+    assert found.tolist() == [ascending.index(value) if value in known else -1 for value in values]

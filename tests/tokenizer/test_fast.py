@@ -49,6 +49,16 @@ def test_an_extended_tokenizer_is_fast_too() -> None:
     assert longer.encode_batch([text]) == [library(longer, text)] != OWN.encode_batch([text])
 
 
+def test_one_text_that_is_left_to_the_library_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Articles of an encyclopedia hold a letter of some rare script every few thousand."""
+    asked: list[str] = []
+    encode = type(OWN._fast)._encode
+    monkeypatch.setattr(type(OWN._fast), "_encode", lambda self, texts: asked.extend(texts) or encode(self, texts))
+    given_texts = [ENGLISH, "\u1200", CHINESE, "", "\u1200 king", CODE * 500, *(["king"] * 9)]
+    assert OWN.encode_batch(given_texts) == [library(OWN, text) for text in given_texts]
+    assert sorted(asked) == sorted(text for text in given_texts if "\u1200" not in text)
+
+
 def test_characters_that_libraries_may_not_know_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     young = "a \U000323b0 b"  # an ideograph of Unicode 15.1
     assert knows("naïve 分久必合 ЖЗ ひらがな 한국어 😀") and not knows(young)

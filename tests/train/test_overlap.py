@@ -60,6 +60,8 @@ def test_equal_documents_are_named(tmp_path: Path) -> None:
     texts, held_out = documents(23, seed=4), documents(7, seed=5)
     long = next(number for number, ids in enumerate(held_out) if len(ids) > 90)
     texts[11], texts[12] = held_out[long], [5, 6, 7]
+    alike = next(number for number, ids in enumerate(held_out) if len(ids) > 90 and number != long)
+    texts[13] = [*held_out[alike][:-1], 6 if held_out[alike][-1] == 5 else 5]  # all of another one but its end
     held_out[(long + 1) % 7] = [5, 6, 7]  # equal too, but so short that it says nothing
     found = find_overlap(shard(tmp_path, "train", texts), shard(tmp_path, "validation", held_out))
     assert found.documents == (f"validation-{long}",)
