@@ -16,7 +16,7 @@ import numpy as np
 
 from bimo.batches.shards import Tokens
 from bimo.text.clean.decontaminate import grams_of
-from bimo.text.shingles import Hashes
+from bimo.text.shingles import Hashes, places_of
 from bimo.tokenizer.tokenizer import Tokenizer
 
 IDS = 1 << 16  # decoded at once
@@ -96,7 +96,8 @@ def _inside(
     known = np.unique(np.concatenate([np.zeros(0, np.uint64), *each]))  # (G,)
     found = np.zeros(len(known), dtype=bool)
     for documents, done in parts if len(known) else ():
-        found |= np.isin(known, np.concatenate([grams_of(text) for text in documents]))
+        places = places_of(np.concatenate([grams_of(text) for text in documents]), known)
+        found[places[places >= 0]] = True
         if progress:
             progress(done, total)
     return tuple(bool(found[np.searchsorted(known, grams)].any()) for grams in each)

@@ -5,7 +5,7 @@ Shapes: N ids in a stream, L ids of a span, W = N - L + 1 windows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,22 +70,19 @@ def _equal_documents(train: Tokens, validation: Tokens) -> tuple[str, ...]:
     wanted: dict[tuple[int, bytes], list[int]] = {}
     for length, start, ids in _long_documents(validation):
         wanted.setdefault((length, ids[:SHORTEST_DOCUMENT].tobytes()), []).append(start)
-    lengths = {length for length, _ in wanted}
     known, found = np.asarray(validation.ids), set()
-    for length, _, ids in _long_documents(train, lengths):
+    for length, _, ids in _long_documents(train):
         for start in wanted.get((length, ids[:SHORTEST_DOCUMENT].tobytes()), ()):
             if np.array_equal(ids, known[start : start + length]):
                 found.add(start)
     return tuple(validation.document_at(start) for start in sorted(found))
 
 
-def _long_documents(
-    tokens: Tokens, lengths: Collection[int] | None = None
-) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
-    """Length, start and ids of the documents that are long enough to be compared, or of those of some lengths."""
-    stream, every = np.asarray(tokens.ids), np.diff(np.append(tokens.starts, tokens.count))
-    chosen = every > SHORTEST_DOCUMENT if lengths is None else np.isin(every, list(lengths))
-    for length, start in zip(every[chosen].tolist(), tokens.starts[chosen].tolist(), strict=True):
+def _long_documents(tokens: Tokens) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    """Length, start and ids of the documents that are long enough to be compared."""
+    stream, lengths = np.asarray(tokens.ids), np.diff(np.append(tokens.starts, tokens.count))
+    long = lengths > SHORTEST_DOCUMENT
+    for length, start in zip(lengths[long].tolist(), tokens.starts[long].tolist(), strict=True):
         yield length, start, stream[start : start + length]
 
 

@@ -28,7 +28,7 @@ from bimo import files
 from bimo.config import setting
 from bimo.errors import ConfigError, DataError
 from bimo.text.document import Document, Drop, Step
-from bimo.text.shingles import Hashes, Places, Words, window_hashes, words_of
+from bimo.text.shingles import Hashes, Places, Words, places_of, window_hashes, words_of
 from bimo.text.source import open_source
 
 PIECE, LAPPED = 1 << 22, 1 << 12  # characters searched at once, and those that are searched with the next ones again
@@ -212,9 +212,8 @@ class _Search:
             near = self._table[hashes & self._mask].nonzero()[0]
             if not len(near):
                 continue
-            place = np.minimum(np.searchsorted(self._grams.hashes, hashes[near]), len(self._grams.hashes) - 1)
-            right = self._grams.hashes[place] == hashes[near]
-            near, place = near[right], place[right]
+            place = places_of(hashes[near], self._grams.hashes)
+            near, place = near[place >= 0], place[place >= 0]
             starts += (words.starts[first[near]] + begin).tolist()
             ends += (words.ends[first[near] + lengths[near] - 1] + begin).tolist()
             known += place.tolist()
