@@ -19,13 +19,13 @@ from bimo.batches.shards import Tokens, encode_documents
 from bimo.models.ngram import NGram
 from bimo.text.document import Document
 from bimo.tokenizer.tokenizer import Tokenizer
+from bimo.train.copying import find_copies
 
 ORDER = 4
 COUNTED_TOKENS = 400_000  # of training text: what most texts have, counted in under a second
 BLOCK_TOKENS = 4_000
 MOST_SCORED = 150_000  # tokens of held-out text
-SMALLER = 4  # the second n-gram, which tells how fast this text is learned, sees one token in so many
-FEWEST_COUNTED = 2_000  # below, the two n-grams say nothing about a third
+TRUSTED = 100_000  # tokens of training text that say how far copies are to be trusted
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Anchor:
     """Measured facts of a text and its tokenizer that a forecast needs.
 
     Attributes:
-        bits_per_byte: on the held-out text, of an n-gram of ``COUNTED_TOKENS`` training tokens, extrapolated where
-            the text is shorter.
-        slope: by which power of the counted tokens the n-gram's bits per byte fall.
+        bits_per_byte: on the held-out text, of an n-gram of ``COUNTED_TOKENS`` training tokens, or of all where there
+            are fewer.
         unique_tokens: of training text.
         bytes_per_token: of training text.
         vocab_size: of the tokenizer.
         counting_seconds: that this machine took to count one token of one order.
         variety: distinct n-grams a counted token, which say how much memory counting takes.
+        copying: share of ``bits_per_byte`` that is left where what stands before may be copied (``train/copying.py``).
     """
 
     bits_per_byte: float
-    slope: float
     unique_tokens: int
     bytes_per_token: float
     vocab_size: int
     counting_seconds: float = 0.0
     variety: float = 1.0
+    copying: float = 1.0
 
 
 def measure_anchor(train: Tokens, held_out: Iterable[Document], tokenizer: Tokenizer) -> Anchor:
@@ -60,24 +60,21 @@ def measure_anchor(train: Tokens, held_out: Iterable[Document], tokenizer: Token
     ids, size = _held_out(held_out, tokenizer)
     counted = min(train.count, COUNTED_TOKENS)
     began = time.perf_counter()
-    model = _count(_sample(train, counted), tokenizer)
-    large = _bits(model, ids)
+    sample = _sample(train, counted)
+    model = NGram.fit(sample, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, order=ORDER)
+    scored = model.log_probs(ids)
+    large = _bits(scored)
     counting = (time.perf_counter() - began) / (ORDER * (counted + len(ids)))
     variety = len(model.levels[-1].keys) / counted
-    small = _bits(_count(_sample(train, max(1, counted // SMALLER)), tokenizer), ids)
-    slope = max(0.0, math.log(small / large) / math.log(SMALLER)) if counted >= FEWEST_COUNTED else 0.0
-    missing = (COUNTED_TOKENS / counted) ** -slope if counted >= FEWEST_COUNTED else 1.0
-    bits = large * len(ids) / size * missing
-    return Anchor(bits, slope, train.count, train.bytes / train.count, tokenizer.vocab_size, counting, variety)
+    trust = find_copies(_sample(train, min(train.count, TRUSTED)), tokenizer.eos_id).trust()
+    copying = min(1.0, _bits(find_copies(ids, tokenizer.eos_id).log_probs(scored, trust)) / large)
+    bits, bytes_per_token = large * len(ids) / size, train.bytes / train.count
+    return Anchor(bits, train.count, bytes_per_token, tokenizer.vocab_size, counting, variety, copying)
 
 
-def _count(sample: NDArray[np.int64], tokenizer: Tokenizer) -> NGram:
-    return NGram.fit(sample, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, order=ORDER)
-
-
-def _bits(model: NGram, ids: NDArray[np.int64]) -> float:
-    """Mean bits a token of the held-out ids."""
-    return float(-model.log_probs(ids).mean() / math.log(2))
+def _bits(log_probs: NDArray[np.float64]) -> float:
+    """Mean bits a token."""
+    return float(-log_probs.mean() / math.log(2))
 
 
 def _held_out(documents: Iterable[Document], tokenizer: Tokenizer) -> tuple[NDArray[np.int64], int]:

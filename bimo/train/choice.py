@@ -134,7 +134,7 @@ def for_time(found: Sequence[Candidate], seconds: float, anchor: Anchor) -> Choi
 def for_tokens(found: Sequence[Candidate], tokens: float, anchor: Anchor) -> Choice:
     """The largest model that so many tokens fill: larger ones would better be given more tokens, or have less text."""
     tokens = max(1.0, tokens)
-    limit = fitting_parameters(anchor, tokens)
+    limit = fitting_parameters(tokens)
     one = next((one for one in reversed(found) if one.parameters <= limit), found[0])
     most = max(tokens, most_useful_tokens(one, anchor))
     return _choice(one, tokens, most, anchor, f"the largest that {tokens / 1e6:,.1f} million tokens fill")

@@ -1,23 +1,25 @@
 """The held-out bits per byte that a training will reach, before it begins: a pure function of measured facts.
 
-    bits = anchor * (floor + size * N**-a + text * X**c + data * D**-b)
+    bits = anchor * (floor + size * N**-a + data * D**-b) * C**(c0 + c1 * s * N**q) * E**(e1 * s - e0)
+    s = 1 / (1 + (begins / D)**p)
 
 The anchor is what an n-gram counted in 400,000 tokens needs for this very text (``train/anchor.py``), so that English,
 Chinese and code differ by measurement. N: parameters in millions. D: tokens read in millions, repeated ones worth less
-and less. X: by how much an n-gram of this text would fall with K counted tokens instead, where K lies between what was
-read and the whole text, since training starts from word pairs of the whole. A power law each, as in Hoffmann et al.
-2022 (Training Compute-Optimal Large Language Models, section 3.3); repetition and surplus parameters as in Muennighoff
-et al. 2023 (Scaling Data-Constrained Language Models, section 3.1). The constants are fitted by
+and less. C: the share of the anchor that is left to who may copy from the context (``train/copying.py``). E: how hard
+a token is to an n-gram, from 0 to 1. s: how far a model has learned to attend to its context, which happens at some
+point of its training (Olsson et al. 2022, In-context Learning and Induction Heads), and from then on gives most on easy
+texts and where there is much to copy, there to large models more than to small ones. A power law each, as in Hoffmann
+et al. 2022 (Training Compute-Optimal Large Language Models, section 3.3); repetition and surplus parameters as in
+Muennighoff et al. 2023 (Scaling Data-Constrained Language Models, section 3.1). The constants are fitted by
 ``benchmarks/scaling.py`` to trainings with the default optimizer, and written here and nowhere else.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
-from bimo.train.anchor import COUNTED_TOKENS, Anchor
+from bimo.train.anchor import Anchor
 
 MILLION = 1e6
 
@@ -27,7 +29,10 @@ class Law:
     """The constants, and the range that they were fitted in.
 
     Attributes:
-        ahead: K = (tokens read, at most the text) ** (1 - ahead) * (tokens of the text) ** ahead.
+        begins: millions of tokens read after which a model attends to its context half as well as it will.
+        suddenness: p, the power of that.
+        copying: c0, c1 and q.
+        hardness: e0 and e1.
         spread: standard deviation of log(actual / predicted) in the fit.
         parameters: fewest and most, in millions.
         tokens: fewest and most, in millions.
@@ -35,27 +40,27 @@ class Law:
 
     floor: float
     size: float
-    text: float
     data: float
     size_power: float
-    text_power: float
     data_power: float
-    ahead: float
+    begins: float
+    suddenness: float
+    copying: tuple[float, float, float]
+    hardness: tuple[float, float]
     spread: float
     parameters: tuple[float, float]
     tokens: tuple[float, float]
 
 
 LAW = Law(
-    floor=0.5569, size=0.0683, text=0.2251, data=0.1091,
-    size_power=0.4, text_power=4.0, data_power=0.3, ahead=0.3,
-    spread=0.02, parameters=(0.229, 2.16), tokens=(0.25, 2.95),
+    floor=0.7523, size=0.08269, data=0.1323, size_power=0.35, data_power=0.3,
+    begins=1.286, suddenness=3.0, copying=(0.497, 1.13, 0.272), hardness=(0.139, 0.562),
+    spread=0.02836, parameters=(0.229, 11.4), tokens=(0.369, 6.0),
 )  # fmt: skip
-LOOKING_BACK = 0.985  # of what that law says: it was fitted before heads began by looking back (train/initial.py)
+HARDEST = 0.64  # bits a token, over those of a token drawn at random: the hardest text of the fit, which is E = 1
 REPEATS = 15.0  # R_D: how many repetitions of a text are worth something (Muennighoff et al. 2023, section 5)
 SURPLUS = 5.3  # R_N: how many times the parameters that a text can teach are worth something (same place)
 PARAMETERS_A_TOKEN = 1.0  # that a token of text can teach; a guess, to be measured with long trainings
-NEARBY = 1.1  # times as large, or as long
 PAIRS = 1.12  # times the anchor: what a model needs that starts at word pairs
 NORMAL = 1.96  # standard deviations on either side of a 95% interval
 STRETCH = 0.5  # further spreads of the interval for each factor of e outside the fitted range
@@ -78,38 +83,26 @@ def effective_tokens(tokens: float, unique: float) -> float:
     return unique * (1 + REPEATS * (1 - math.exp(-repetitions / REPEATS)))
 
 
-def more_counted(anchor: Anchor, tokens: float, ahead: float) -> float:
-    """How an n-gram's bits per byte change when it knows as much as a model that has read ``tokens`` of the text."""
-    known = min(tokens, anchor.unique_tokens) ** (1 - ahead) * anchor.unique_tokens**ahead
-    return float((known / COUNTED_TOKENS) ** -anchor.slope)
-
-
-def terms(anchor: Anchor, size: float, tokens: float, law: Law) -> tuple[float, float, float, float]:
-    """What ``floor``, ``size``, ``text`` and ``data`` of the law are multiplied by.
+def _bits(anchor: Anchor, size: float, tokens: float, law: Law) -> float:
+    """The law.
 
     Args:
         size: millions of parameters, all worth something.
     """
-    data = effective_tokens(tokens, anchor.unique_tokens) / MILLION
-    text = more_counted(anchor, tokens, law.ahead) ** law.text_power
-    return 1.0, size**-law.size_power, text, data**-law.data_power
+    read = effective_tokens(tokens, anchor.unique_tokens) / MILLION
+    alone = law.floor + law.size * size**-law.size_power + law.data * read**-law.data_power
+    attends = 1 / (1 + (law.begins / read) ** law.suddenness)
+    at_once, attending, power = law.copying
+    copying = at_once + attending * attends * min(size, law.parameters[1]) ** power  # larger ones have not been seen
+    hard = min(1.0, anchor.bits_per_byte * anchor.bytes_per_token / (HARDEST * math.log2(anchor.vocab_size)))
+    from_context = anchor.copying**copying * hard ** (law.hardness[1] * attends - law.hardness[0])
+    return float(anchor.bits_per_byte * alone * from_context)
 
 
-def _bits(anchor: Anchor, size: float, tokens: float, law: Law) -> float:
-    constants = law.floor, law.size, law.text, law.data
-    found = terms(anchor, size, tokens, law)
-    return anchor.bits_per_byte * LOOKING_BACK * sum(one * term for one, term in zip(constants, found, strict=True))
-
-
-def fitting_parameters(anchor: Anchor, tokens: float, law: Law = LAW) -> float:
-    """The parameters at which a step to a larger model and one to more tokens of fresh text teach equally much."""
-    fresh = dataclasses.replace(anchor, unique_tokens=max(anchor.unique_tokens, round(NEARBY * tokens)))
-    low, high = 1e-3, 1e6  # millions
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
-        larger, longer = _bits(fresh, NEARBY * middle, tokens, law), _bits(fresh, middle, NEARBY * tokens, law)
-        low, high = (middle, high) if larger < longer else (low, middle)
-    return low * MILLION
+def fitting_parameters(tokens: float, law: Law = LAW) -> float:
+    """The parameters at which as much more of them teaches as much as more tokens of fresh text, context aside."""
+    size = (law.size * law.size_power) / (law.data * law.data_power) * (tokens / MILLION) ** law.data_power
+    return size ** (1 / law.size_power) * MILLION
 
 
 def effective_parameters(parameters: float, unique: float) -> float:

@@ -41,7 +41,7 @@ def reasons() -> set[str]:
         plan = Plan(TrainConfig(budget=budget, device=device, model=ModelConfig(family=family)))  # type: ignore[arg-type]
         plan_arithmetic(plan, machine)
         plan_vocabulary(plan, limit, machine, limit.seconds, int(size))
-        anchor = Anchor(2.2, 0.1, int(size / 3), 3.0, plan.config.tokenizer.vocab_size or 0)
+        anchor = Anchor(2.2, int(size / 3), 3.0, plan.config.tokenizer.vocab_size or 0)
         choice = plan_shape(plan, limit, machine, limit.seconds, anchor)
         plan_kernels(plan)
         plan_compilation(plan, limit, machine, limit.seconds, choice.tokens)

@@ -123,7 +123,7 @@ def test_a_compiler_that_dies_is_announced_and_training_goes_on(
 
 
 def steps_within(plan: Plan, seconds: float) -> int:
-    plan_steps(plan, seconds, 0.5, Anchor(2.1, 0.1, 10_000, 3.0, 2048), 1e9, 100)
+    plan_steps(plan, seconds, 0.5, Anchor(2.1, 10_000, 3.0, 2048), 1e9, 100)
     return plan.config.steps or 0
 
 
@@ -141,6 +141,6 @@ def test_a_budget_below_the_probe_is_told_the_smallest_that_could_work() -> None
 
 def test_a_budget_that_reading_has_used_up_still_ends_in_that_error() -> None:
     plan = Plan(TrainConfig(budget="1s", dtype="float32", device="cpu"))
-    plan_shape(plan, parse_budget("1s"), MACHINE, -3.0, Anchor(2.1, 0.1, 1_000_000, 3.0, 2048))
+    plan_shape(plan, parse_budget("1s"), MACHINE, -3.0, Anchor(2.1, 1_000_000, 3.0, 2048))
     with pytest.raises(TrainingError, match="too short to train anything"):
         steps_within(plan, -5.0)

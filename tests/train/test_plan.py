@@ -35,7 +35,7 @@ MB = 1_000_000
 
 
 def anchor_of(size: int, vocabulary: int = 2048) -> Anchor:
-    return Anchor(2.1, 0.1, size // 3, 3.0, vocabulary)
+    return Anchor(2.1, size // 3, 3.0, vocabulary)
 
 
 def planned(config: TrainConfig, budget: str, machine: Machine = SLOW, size: int = 5 * MB) -> Plan:

@@ -55,6 +55,6 @@ def test_the_plan_drops_more_the_more_often_the_text_is_read() -> None:
         shape = ModelConfig(width=32, layers=1, context=16)
         plan = Plan(TrainConfig(budget=epochs, model=shape, batch=BatchConfig(size=4)))
         tokens = 10_000 * (parse_budget(epochs).epochs or 0)
-        plan_steps(plan, None, 0.01, Anchor(2.1, 0.1, 10_000, 3.0, 2048), tokens, 100)
+        plan_steps(plan, None, 0.01, Anchor(2.1, 10_000, 3.0, 2048), tokens, 100)
         shares.append(plan.config.model.dropout)
     assert shares[0] == 0.0 and shares == sorted(set(shares))  # type: ignore[type-var]
