@@ -55,7 +55,8 @@ class Anchor:
 def measure_anchor(train: Tokens, held_out: Iterable[Document], tokenizer: Tokenizer) -> Anchor:
     """Count n-grams in a sample of ``train`` and score the beginning of each document of ``held_out``.
 
-    The held-out text gives the scale of the forecast and nothing else: shape, steps and weights do not see it.
+    The held-out text gives the forecast three numbers: its scale, how hard a token is, and how much is copied. The last
+    two have a small say in which shape is chosen; steps and weights do not see it.
     """
     ids, size = _held_out(held_out, tokenizer)
     counted = min(train.count, COUNTED_TOKENS)
