@@ -145,8 +145,7 @@ def path_of(corpus: str, width: int, layers: int, tokens: int) -> Path:
 
 def fit(cells: list[dict[str, Any]]) -> Law:
     """The law with the smallest squared errors of the logarithm."""
-    facts = [(Anchor(**cell["anchor"]), _parameters(cell), cell["metrics"]["tokens"]) for cell in cells]
-    actual = np.array([cell["metrics"]["test_bits_per_byte"]["value"] for cell in cells])
+    facts, actual = [_facts(cell) for cell in cells], np.array([_actual(cell) for cell in cells])
 
     def errors(constants: NDArray[np.float64]) -> NDArray[np.float64]:
         law = _law(constants)
@@ -166,8 +165,14 @@ def _law(constants: NDArray[np.float64]) -> Law:
     return replace(LAW, data=DATA_OVER_SIZE * single["size"], **single, **paired)
 
 
-def _parameters(cell: dict[str, Any]) -> int:
-    return active_parameters(cell["width"], cell["layers"], cell["anchor"]["vocab_size"])
+def _facts(cell: dict[str, Any]) -> tuple[Anchor, int, int]:
+    """What the forecast is made from: text, parameters and tokens."""
+    anchor = Anchor(**cell["anchor"])
+    return anchor, active_parameters(cell["width"], cell["layers"], anchor.vocab_size), cell["metrics"]["tokens"]
+
+
+def _actual(cell: dict[str, Any]) -> float:
+    return float(cell["metrics"]["test_bits_per_byte"]["value"])
 
 
 def show(cells: list[dict[str, Any]]) -> None:
@@ -181,11 +186,9 @@ def show(cells: list[dict[str, Any]]) -> None:
     unseen = {name: fit([cell for cell in cells if cell["corpus"] != name]) for name in {c["corpus"] for c in cells}}
     every = []
     for cell in cells:
-        anchor, actual = Anchor(**cell["anchor"]), cell["metrics"]["test_bits_per_byte"]["value"]
-        parameters = _parameters(cell)
-        laws = (law, LAW, unseen[cell["corpus"]])
-        off = [predict(anchor, parameters, cell["metrics"]["tokens"], one).value / actual - 1 for one in laws]
-        name = f"{cell['corpus']} {cell['width']}x{cell['layers']} {cell['metrics']['tokens'] / 1e6:.2f}M"
+        facts, actual, laws = _facts(cell), _actual(cell), (law, LAW, unseen[cell["corpus"]])
+        off = [predict(*facts, one).value / actual - 1 for one in laws]
+        name = f"{cell['corpus']} {cell['width']}x{cell['layers']} {facts[2] / 1e6:.2f}M"
         print(f"{name:36} {actual:.3f}  " + "  ".join(f"{one:+6.1%}" for one in off))
         every.append(off)
     print(f"{'root mean square':43}" + "  ".join(f"{one:6.1%}" for one in np.sqrt(np.square(every).mean(axis=0))))

@@ -67,7 +67,7 @@ def measure_anchor(train: Tokens, held_out: Iterable[Document], tokenizer: Token
     large = _bits(scored)
     counting = (time.perf_counter() - began) / (ORDER * (counted + len(ids)))
     variety = len(model.levels[-1].keys) / counted
-    trust = find_copies(_sample(train, min(train.count, TRUSTED)), tokenizer.eos_id).trust()
+    trust = find_copies(_sample(train, TRUSTED), tokenizer.eos_id).trust()
     copying = min(1.0, _bits(find_copies(ids, tokenizer.eos_id).log_probs(scored, trust)) / large)
     bits, bytes_per_token = large * len(ids) / size, train.bytes / train.count
     return Anchor(bits, train.count, bytes_per_token, tokenizer.vocab_size, counting, variety, copying)

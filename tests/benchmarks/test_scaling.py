@@ -19,8 +19,8 @@ TRUE = replace(
 
 def cell(anchor: Anchor, width: int, layers: int, tokens: int) -> dict[str, Any]:
     """One of the grid, with exactly what ``TRUE`` foresees."""
-    made = {"width": width, "layers": layers, "anchor": asdict(anchor)}
-    value = predict(anchor, scaling._parameters(made), tokens, TRUE).value
+    made = {"width": width, "layers": layers, "anchor": asdict(anchor), "metrics": {"tokens": tokens}}
+    value = predict(*scaling._facts(made), TRUE).value
     return made | {"metrics": {"tokens": tokens, "test_bits_per_byte": {"value": value}}}
 
 
